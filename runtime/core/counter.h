@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+// Every counter and every reason, each with its sentence. Status, metrics, `why` and the documents are
+// made from these two tables; a cause that is not here cannot be counted or given.
+#ifndef BDK_COUNTER_H
+#define BDK_COUNTER_H
+
+#include "base.h"
+
+// X(name, sentence)
+#define BDK_COUNTERS(X)                                                                                                \
+  X(udp_rx, "datagrams received")                                                                                      \
+  X(udp_rx_bytes, "bytes received")                                                                                    \
+  X(udp_tx, "datagrams sent")                                                                                          \
+  X(udp_tx_bytes, "bytes sent")                                                                                        \
+  X(udp_tx_again, "sends put off because the socket was full (EAGAIN)")                                                \
+  X(udp_tx_nobufs, "sends put off because the kernel had no buffer (ENOBUFS)")                                         \
+  X(udp_tx_dropped, "datagrams dropped because the send queue was full")                                               \
+  X(udp_tx_unreachable, "sends the kernel refused: no route, or forbidden")                                            \
+  X(udp_icmp, "ICMP errors read from a socket and ignored")                                                            \
+  X(udp_rx_truncated, "datagrams dropped because they were longer than 1200 bytes")                                    \
+  X(drop_short, "datagrams dropped: empty, or too short to hold a message")                                            \
+  X(drop_stun, "STUN datagrams dropped: this socket answers none")                                                     \
+  X(drop_msgpack, "datagrams dropped: not one well-formed msgpack array within the bounds")                            \
+  X(drop_unknown, "messages dropped: a type that nothing here handles")                                                \
+  X(drop_version, "messages of a protocol version not spoken here")                                                    \
+  X(drop_field, "messages dropped: a field missing, too many, of another kind or out of bounds")                       \
+  X(drop_probe, "tests and confirms dropped: of no match known here, or not authentic")                                \
+  X(drop_confirm, "confirms dropped: nonce never sent, or not from the address that was tested")                       \
+  X(drop_frame, "frames dropped: of no session known here, or not authentic")                                          \
+  X(drop_replay, "frames dropped: received before, or too old to tell")                                                \
+  X(drop_state, "frames dropped: of a kind not expected in this state")                                                \
+  X(drop_reply, "replies dropped: to no request that is waiting here")                                                 \
+  X(refuse_reply, "replies not sent: longer than the request of an unproven sender, or a second one")                  \
+  X(refuse_unconfirmed, "data not sent: too much to an address that has not confirmed")                                \
+  X(refuse_tokens, "tests put off by the token bucket of a match")                                                     \
+  X(refuse_full, "outputs lost because memory for them could not be had")                                              \
+  X(test_sent, "tests sent")                                                                                           \
+  X(test_received, "authentic tests received")                                                                         \
+  X(confirm_sent, "confirms sent")                                                                                     \
+  X(confirm_received, "authentic confirms received")                                                                   \
+  X(frame_sent, "frames sent")                                                                                         \
+  X(frame_received, "authentic frames received")                                                                       \
+  X(session_opened, "sessions in which application data could flow")                                                   \
+  X(session_closed, "sessions closed, for any reason")                                                                 \
+  X(path_rebound, "paths taken over from a peer's silent rebind")                                                      \
+  X(address_reported, "address reports sent")                                                                          \
+  X(address_cookie_bad, "requests with a cookie that is not valid for their sender")                                   \
+  X(registered, "registrations accepted")                                                                              \
+  X(registration_refused, "registrations refused")                                                                     \
+  X(registration_expired, "registrations that ran out")                                                                \
+  X(unregistered, "registrations given back")                                                                          \
+  X(listed, "registry pages sent")                                                                                     \
+  X(looked_up, "addresses answered by separate request")                                                               \
+  X(room_opened, "rooms opened")                                                                                       \
+  X(room_guess_wrong, "room codes asked for that no room has")                                                         \
+  X(room_guess_limited, "room codes not looked at: too many guesses from there")                                       \
+  X(selected, "matching selections accepted")                                                                          \
+  X(matched_sent, "matched messages sent, repeats included")                                                           \
+  X(matched_acked, "matched messages acknowledged")                                                                    \
+  X(matched_lost, "matched messages given up without an acknowledgement")                                              \
+  X(maintained, "maintenance messages received")                                                                       \
+  X(maintained_confirmed, "maintenance confirmations sent")                                                            \
+  X(request_sent, "requests sent, repeats included")                                                                   \
+  X(request_timeout, "requests given up without an answer")                                                            \
+  X(handler_error, "errors thrown by a script's handler")                                                              \
+  X(admin_request, "requests on the admin socket")
+
+typedef enum bdk_counter {
+#define X(name, text) BDK_COUNT_##name,
+  BDK_COUNTERS(X)
+#undef X
+      BDK_COUNTER_COUNT
+} bdk_counter;
+
+// One set belongs to one node or server; the owner zeroes it.
+typedef struct bdk_counters {
+  uint64_t value[BDK_COUNTER_COUNT];
+} bdk_counters;
+
+static inline void bdk_count(bdk_counters *c, bdk_counter which, uint64_t by) {
+  if (c) c->value[which] += by;
+}
+
+// Name and sentence of counter `which`; NULL past the end.
+const char *bdk_counter_name(int which);
+const char *bdk_counter_text(int which);
+
+// Why a path failed or a session closed: X(name, sentence).
+#define BDK_REASONS(X)                                                                                                 \
+  X(none, "nothing went wrong")                                                                                        \
+  X(left, "the peer left the match")                                                                                   \
+  X(closed, "closed by this side")                                                                                     \
+  X(no_path, "no candidate answered a probe in 10 s")                                                                  \
+  X(consent_lost, "nothing was heard from the peer for 30 s and no path came back in 60 s")                            \
+  X(no_answer, "no probe to this candidate was answered")                                                              \
+  X(no_consent, "this path answered once, then not for 30 s")                                                          \
+  X(unreachable, "the kernel has no route to this candidate")                                                          \
+  X(replaced, "an address that was heard from took this place")
+
+typedef enum bdk_reason {
+#define X(name, text) BDK_REASON_##name,
+  BDK_REASONS(X)
+#undef X
+      BDK_REASON_COUNT
+} bdk_reason;
+
+const char *bdk_reason_name(int reason);
+const char *bdk_reason_text(int reason);
+
+#endif

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// All sessions of one client behind five verbs: input, tick, next, deadline (and init before them).
+// Bytes and time go in; datagrams to send and things to tell come out of bdk_mux_next, until it is empty,
+// after every other call. Nothing here knows a socket or a clock.
+#ifndef BDK_MUX_H
+#define BDK_MUX_H
+
+#include "session.h"
+
+typedef struct bdk_mux_config {
+  bdk_alloc alloc;
+  bdk_counters *counters; // borrowed, may be NULL
+  uint8_t seed[32];       // expanded here; all randomness comes from it
+  uint32_t max_sessions;  // 0: 256
+} bdk_mux_config;
+
+typedef struct bdk_candidate {
+  bdk_addr addr;
+  uint16_t sock; // the owner's number of the socket to probe it from
+  uint8_t via;   // bdk_via
+} bdk_candidate;
+
+// A match with one peer, as `matched` told it. Everything is copied.
+typedef struct bdk_match {
+  uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], self[BDK_ID_LEN], peer[BDK_ID_LEN];
+  uint64_t start_in_us;
+  const bdk_candidate *candidates;
+  uint32_t count; // at most BDK_SESSION_PATHS are used
+} bdk_match;
+
+typedef enum bdk_output_kind {
+  BDK_OUT_SEND,      // route, data, len
+  BDK_OUT_CONNECTED, // session, path: application data may flow
+  BDK_OUT_PATH,      // session, path: confirmed, and on every change
+  BDK_OUT_MESSAGE,   // session, data, len
+  BDK_OUT_CLOSED,    // session, reason; the session's number may be used again after it
+} bdk_output_kind;
+
+typedef struct bdk_output {
+  bdk_output_kind kind;
+  uint32_t session;
+  uint8_t via, reason; // of the path; why closed
+  bool lan;            // path: `lan`, else `direct`
+  bdk_route route;     // send: where to; connected, path: of the path
+  uint64_t since_us;   // connected, path: time since bdk_mux_add
+  uint32_t rtt_us;
+  const uint8_t *data; // borrowed until the next call of any verb
+  size_t len;
+} bdk_output;
+
+typedef struct bdk_mux bdk_mux; // opaque
+
+// NULL when memory cannot be had. free is NULL-tolerant, sends and tells nothing.
+bdk_mux *bdk_mux_new(const bdk_mux_config *config);
+void bdk_mux_free(bdk_mux *m);
+
+// Begins a session, ARMED. `*session` is its number, not 0. BDK_E_LIMIT, BDK_E_INVALID (no candidate, both
+// ids the same, or a session of that match and peer is there already).
+int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *session);
+// One datagram of at most BDK_PAYLOAD_MAX bytes to the peer. BDK_E_INVALID before `connected` or too long,
+// BDK_E_CLOSED after the end, BDK_E_LIMIT while the path's address has not confirmed and had its share.
+int bdk_mux_send(bdk_mux *m, uint64_t now_us, uint32_t session, const uint8_t *data, size_t len);
+// Leaves: tells the peer, then CLOSED(closed). Unknown sessions are ignored.
+void bdk_mux_close(bdk_mux *m, uint64_t now_us, uint32_t session);
+// A datagram that came in by `route`. True when it was of the kinds handled here (whatever became of it);
+// false when it is for someone else.
+bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len);
+// The kernel would not send to `remote` (no route): candidates there fail, sockets live on.
+void bdk_mux_unreachable(bdk_mux *m, uint64_t now_us, const bdk_addr *remote);
+void bdk_mux_tick(bdk_mux *m, uint64_t now_us);
+// The next output, in order; false when there is none.
+bool bdk_mux_next(bdk_mux *m, bdk_output *out);
+// When tick has something to do; BDK_NEVER when nothing.
+uint64_t bdk_mux_deadline(const bdk_mux *m);
+// For those who ask why: the session's state and its paths, borrowed; NULL when unknown.
+const bdk_session *bdk_mux_session(const bdk_mux *m, uint32_t session);
+
+#endif

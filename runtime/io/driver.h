@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// What the io modules and bindings ask of an event loop. One contract spec runs on every driver.
+// The driver owns the wheel: it sleeps until the first of a ready descriptor and bdk_wheel_deadline, then
+// fires what is due in the wheel's order. Single-threaded; callbacks may add and remove anything, also
+// themselves.
+#ifndef BDK_DRIVER_H
+#define BDK_DRIVER_H
+
+#include "../core/wheel.h"
+
+#define BDK_READABLE 1
+#define BDK_WRITABLE 2
+
+typedef struct bdk_driver bdk_driver;
+
+typedef struct bdk_watch bdk_watch;
+struct bdk_watch { // zeroed by its owner, who keeps it alive until unwatch
+  int fd;
+  int events; // what is being waited for; 0: not watched
+  void (*ready)(bdk_watch *, int events);
+  void *impl; // the driver's
+};
+
+// Run once before the loop sleeps (sockets flush there, so that sends of one turn leave in one system call).
+typedef struct bdk_hook bdk_hook;
+struct bdk_hook {
+  void (*run)(bdk_hook *);
+  bdk_hook *next;
+  bool queued;
+};
+
+typedef struct bdk_driver_ops {
+  int (*watch)(bdk_driver *, bdk_watch *, int events); // 0 or -errno; changes events when already watched
+  void (*unwatch)(bdk_driver *, bdk_watch *);          // idempotent
+  void (*wheel_changed)(bdk_driver *);                 // the wheel's deadline may have moved
+} bdk_driver_ops;
+
+struct bdk_driver {
+  const bdk_driver_ops *ops; // NULL in the virtual driver: time is moved by its owner, nothing is watched
+  bdk_wheel wheel;
+  uint64_t now_us; // the time of this turn of the loop
+  bdk_hook *hooks;
+};
+
+int bdk_driver_watch(bdk_driver *d, bdk_watch *w, int events); // -ENOSYS in the virtual driver
+void bdk_driver_unwatch(bdk_driver *d, bdk_watch *w);
+int bdk_driver_timer(bdk_driver *d, bdk_timer *t, uint64_t due_us);
+void bdk_driver_cancel(bdk_driver *d, bdk_timer *t);
+// Queues a hook for this turn; idempotent.
+void bdk_driver_before_wait(bdk_driver *d, bdk_hook *h);
+void bdk_driver_unhook(bdk_driver *d, bdk_hook *h);
+// For drivers: fire the timers due at d->now_us that were set before this call; run the hooks queued.
+void bdk_driver_fire(bdk_driver *d);
+void bdk_driver_run_hooks(bdk_driver *d);
+
+#endif

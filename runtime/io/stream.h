@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// Byte streams without blocking: Unix sockets (listening and connected) and stdin.
+#ifndef BDK_STREAM_H
+#define BDK_STREAM_H
+
+#include "driver.h"
+
+#define BDK_STREAM_QUEUE_MAX (1u << 20) // bytes waiting to be written before a stream is closed as too slow
+
+typedef struct bdk_stream bdk_stream;     // opaque
+typedef struct bdk_listener bdk_listener; // opaque
+
+// `len` 0: the end; `error` is 0 or -errno. Nothing comes after the end. Closing inside is allowed.
+typedef void (*bdk_stream_read)(void *ctx, bdk_stream *s, const uint8_t *data, size_t len, int error);
+// The accepted stream is the callee's; it sets the reader with bdk_stream_reader.
+typedef void (*bdk_stream_accept)(void *ctx, bdk_stream *s);
+
+// Wraps a descriptor (made non-blocking); `owned`: closed with the stream. Regular files, which cannot be
+// watched, are read at each turn.
+int bdk_stream_wrap(bdk_stream **out, bdk_driver *d, int fd, bool owned);
+void bdk_stream_reader(bdk_stream *s, bdk_stream_read read, void *ctx);
+// Queues a copy. 0, BDK_E_LIMIT (too slow: closed for writing), BDK_E_CLOSED.
+int bdk_stream_write(bdk_stream *s, const void *data, size_t len);
+// Closes once what is queued was written (at most 1 s), without further callbacks. NULL-tolerant.
+void bdk_stream_close(bdk_stream *s);
+
+// Unix sockets. Listening replaces a socket file that nobody answers on (mode 0600), and fails with
+// -EADDRINUSE where somebody does. Closing removes the file.
+int bdk_listener_open(bdk_listener **out, bdk_driver *d, const char *path, bdk_stream_accept accept, void *ctx);
+void bdk_listener_close(bdk_listener *l);
+int bdk_stream_connect(bdk_stream **out, bdk_driver *d, const char *path); // 0 or -errno, at once
+
+#endif
