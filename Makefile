@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+# One Makefile, not recursive. `make help` says what there is. File lists stand in build.mk.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+CC := gcc
+CLANG ?= clang
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+include build.mk
+
+CORE_SRC := $(CORE:%=runtime/core/%)
+IO_SRC := $(IO:%=runtime/io/%)
+BINDINGS_SRC := $(BINDINGS:%=bindings/%)
+HOST_SRC := $(HOST:%=runtime/host/%)
+
+WARN := -Wall -Wextra -Werror
+CFLAGS := -O2 -g
+BASE := -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden $(WARN) -Iruntime -Ibindings $(LUA_INC) -I$(BUILD)/gen
+SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+release_CC := $(CC)
+release_FLAGS := -fstack-protector-strong
+asan_CC := $(CC)
+asan_FLAGS := $(SAN)
+fuzz_CC := $(CLANG)
+fuzz_FLAGS := -fsanitize=fuzzer-no-link $(SAN)
+clang_CC := $(CLANG)
+clang_FLAGS :=
+
+# $(call objects,variant,sources)
+objects = $(addprefix $(BUILD)/$1/,$(addsuffix .o,$2))
+
+define variant
+$(BUILD)/$1/%.o: %.c | packages
+	@mkdir -p $$(@D)
+	$$($1_CC) $$(BASE) $$(CFLAGS) $$($1_FLAGS) -MMD -MP -c $$< -o $$@
+$(BUILD)/$1/core.a: $(call objects,$1,$(CORE_SRC))
+$(BUILD)/$1/io.a: $(call objects,$1,$(IO_SRC))
+$(BUILD)/$1/bindings.a: $(call objects,$1,$(BINDINGS_SRC))
+$(BUILD)/$1/core.a $(BUILD)/$1/io.a $(BUILD)/$1/bindings.a:
+	@rm -f $$@
+	@ar rcs $$@ $$^
+$(BUILD)/$1/runtime/host/embed.o: $(BUILD)/gen/embed.inc $(SCRIPTS) $(DKJSON)
+$(BUILD)/$1/bodkin: $(call objects,$1,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC))
+	$$($1_CC) $$($1_FLAGS) -Wl,-E -o $$@ $$^ $$(LUA_LIB) $$(BINDINGS_LIBS) $$(IO_LIBS) $$(CORE_LIBS)
+$(BUILD)/$1/lua/bodkin/core.so: $(call objects,$1,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC))
+	@mkdir -p $$(@D)
+	$$($1_CC) $$($1_FLAGS) -shared -o $$@ $$^ $$(BINDINGS_LIBS) $$(IO_LIBS) $$(CORE_LIBS)
+endef
+$(foreach v,release asan fuzz clang,$(eval $(call variant,$v)))
+-include $(wildcard $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d)
+
+$(DKJSON): | packages ;
+# Rewritten only when the list of scripts changes.
+$(BUILD)/gen/embed.inc: FORCE
+	@mkdir -p $(@D)
+	@{ n=0; for f in $(SCRIPTS); do echo "SCRIPT($$n, \"$${f#scripts/}\", \"$$f\")"; n=$$((n+1)); done; \
+	  echo "SCRIPT($$n, \"dkjson.lua\", \"$(DKJSON)\")"; } > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+# --- C specs: one binary a file, under ASan and UBSan, linked with the layers below it only
+SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
+a = $(BUILD)/asan
+spec_link = $(asan_CC) $(asan_FLAGS) -o $@ $< $(filter %.a,$^)
+$(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
+	$(spec_link) -lcmocka $(CORE_LIBS)
+$(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
+	$(spec_link) -lcmocka $(IO_LIBS) $(CORE_LIBS)
+$(a)/spec/bindings/test_%: $(a)/spec/bindings/test_%.o $(a)/bindings.a $(a)/io.a $(a)/core.a
+	$(spec_link) -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+
+FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
+f = $(BUILD)/fuzz
+$(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/bindings.a $(f)/io.a $(f)/core.a
+	$(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+
+BENCH_BINS := $(patsubst %.c,$(BUILD)/release/%,$(BENCHES))
+r = $(BUILD)/release
+$(r)/bench/%: $(r)/bench/%.o $(r)/bindings.a $(r)/io.a $(r)/core.a
+	$(release_CC) -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+.SECONDARY:
+
+# --- what one asks for
+BODKIN := $(r)/bodkin
+ROCK := $(r)/lua/bodkin/core.so
+SUITES := lua5.4 .ci/suites.lua $(BUILD)
+
+all: $(BODKIN) $(ROCK)
+asan: $(BUILD)/asan/bodkin
+demo: all
+	@$(BODKIN) run scripts/bodkin/lab/demo.lua
+test: test-build
+	@$(SUITES) all
+test-quick: test-build
+	@$(SUITES) quick
+test-build: all $(SPEC_BINS) $(FUZZ_BINS) $(BUILD)/asan/bodkin
+test-%: all $(SPEC_BINS) $(FUZZ_BINS)
+	@$(SUITES) $*
+soak: all
+	@$(SUITES) soak
+bench: all $(BENCH_BINS)
+	@lua5.4 .ci/bench.lua $(BUILD)
+fuzz: $(FUZZ_BINS)
+	@$(SUITES) fuzz 60
+layers: all $(r)/core.a $(r)/io.a $(r)/bindings.a
+	@lua5.4 .ci/layers.lua $(BUILD)/release
+lint: layers $(call objects,clang,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC))
+	@luacheck -q scripts spec examples bench .ci
+	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+clean:
+	rm -rf $(BUILD)
+install: all
+	install -Dm755 $(BODKIN) $(DESTDIR)$(PREFIX)/bin/bodkin
+	install -Dm644 docs/man/bodkin.1 $(DESTDIR)$(PREFIX)/share/man/man1/bodkin.1
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/bodkin $(DESTDIR)$(PREFIX)/share/man/man1/bodkin.1
+
+# `demo`, `test…` and `deps` install what is missing; anything else only says so.
+deps: packages
+packages:
+	@.ci/packages $(if $(filter deps demo soak bench fuzz lint test test-%,$(MAKECMDGOALS)),install,check) $(PACKAGES)
+FORCE:
+
+help:
+	@echo 'all demo test test-quick test-DIR soak bench fuzz lint layers asan format clean install uninstall deps'
+
+.PHONY: all asan demo test test-quick test-build soak bench fuzz layers lint format clean install uninstall \
+  deps packages help FORCE

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+# What is built, said once. The Makefile says how.
+
+CORE := $(basename $(notdir $(wildcard runtime/core/*.c)))
+IO := $(basename $(notdir $(wildcard runtime/io/*.c)))
+BINDINGS := $(basename $(notdir $(wildcard bindings/*.c)))
+HOST := $(basename $(notdir $(wildcard runtime/host/*.c)))
+
+# Debian packages, and the file of each that shows it is there.
+PACKAGES := lua5.4 liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-busted lua-check lua-dkjson \
+  libcmocka-dev nftables iproute2 procps binutils clang libclang-rt-14-dev clang-format
+
+# Lua from its static library, whole, so that C modules a script loads find every symbol of it.
+LUA_INC := -I/usr/include/lua5.4
+LUA_LIB := -Wl,--whole-archive -l:liblua5.4.a -Wl,--no-whole-archive -lm -ldl
+CORE_LIBS := -lsodium
+IO_LIBS := -lev -lcares
+BINDINGS_LIBS := -lmsgpackc
+
+# Embedded in the binary as text. dkjson (MIT) comes from its Debian package.
+DKJSON := /usr/share/lua/5.4/dkjson.lua
+SCRIPTS := $(sort $(shell find scripts -name '*.lua'))
+
+C_SPECS := $(wildcard spec/core/test_*.c spec/io/test_*.c spec/bindings/test_*.c spec/host/test_*.c)
+FUZZERS := $(wildcard spec/fuzz/fuzz_*.c)
+BENCHES := $(wildcard bench/*.c)
