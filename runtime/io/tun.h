@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// The lab's core router: packets are read from TUN devices, held for the one-way delay of their source and
+// destination, or lost, and written to the device their destination is routed to. A process of its own; it
+// owns no state beyond the call. IPv4 only; anything else is dropped.
+//
+// It is a router: it takes one from the TTL, and drops what has none left without a word (it sends no ICMP).
+// Delay counts from the read to the write; two packets due at the same time leave in the order they came.
+#ifndef BDK_TUN_H
+#define BDK_TUN_H
+
+#include "../core/base.h"
+
+#define BDK_TUN_PACKET_MAX 1500u // the devices' MTU
+#define BDK_TUN_DELAY_MAX_US 60000000u
+
+typedef struct bdk_tun_prefix {
+  uint8_t ip[4];
+  uint8_t bits; // 0 … 32
+} bdk_tun_prefix;
+
+typedef struct bdk_tun_port {
+  const char *netns;  // path of the namespace the device is in; NULL: the caller's
+  const char *device; // made if it is not there; a persistent one is attached to
+} bdk_tun_port;
+
+typedef struct bdk_tun_route { // the longest prefix wins
+  bdk_tun_prefix to;
+  uint32_t port; // index into ports
+} bdk_tun_route;
+
+typedef struct bdk_tun_rule { // the first that fits counts; none: no delay, no loss
+  bdk_tun_prefix from, to;
+  uint32_t delay_us;
+  double loss; // 0 … 1; each rule draws from a generator of its own, so other traffic changes nothing
+} bdk_tun_rule;
+
+typedef struct bdk_tun_stats {
+  uint64_t copied, lost, no_route, expired, malformed, full, failed;
+  uint64_t late_max_us; // the worst lateness of a write against its due time
+} bdk_tun_stats;
+
+typedef struct bdk_tun_config { // all borrowed during the call
+  const bdk_tun_port *ports;
+  const bdk_tun_route *routes;
+  const bdk_tun_rule *rules;
+  uint32_t port_count, route_count, rule_count;
+  uint32_t queue_max; // packets held at once, beyond which new ones are dropped; 0: 4096
+  uint64_t seed;
+  int stop_fd;              // returns once this is at its end or broken; what is read from it is ignored
+  void (*ready)(void *ctx); // called once all devices are attached; may be NULL
+  void *ctx;
+} bdk_tun_config;
+
+// Parses "198.18.1.0/24" or "198.18.1.1". 0 or BDK_E_INVALID.
+int bdk_tun_prefix_parse(bdk_tun_prefix *out, const char *text);
+// True when `ip` (network order) is in the prefix.
+bool bdk_tun_prefix_has(const bdk_tun_prefix *p, const uint8_t ip[4]);
+// Takes one from an IPv4 header's TTL and mends its checksum (RFC 1624); false when none would be left.
+bool bdk_tun_hop(uint8_t *header);
+
+// Copies until stop_fd ends. 0, BDK_E_INVALID, BDK_E_LIMIT (memory), or -errno of what failed, its name in
+// `*where` ("setns", "open /dev/net/tun", …) and the port it was for in `*port`. `stats` may be NULL.
+int bdk_tun_copy(const bdk_tun_config *config, bdk_tun_stats *stats, const char **where, uint32_t *port);
+
+#endif
