@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The driver on libev: one ev_timer at the wheel's deadline, one ev_io a watch, one ev_prepare for hooks.
+// The driver on libev: one timerfd at the wheel's deadline, one ev_io a watch, one ev_prepare for hooks.
 // Each has a loop of its own, or borrows the caller's.
 #ifndef BDK_DRIVE_EV_H
 #define BDK_DRIVE_EV_H

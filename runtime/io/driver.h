@@ -32,24 +32,28 @@ struct bdk_hook {
 typedef struct bdk_driver_ops {
   int (*watch)(bdk_driver *, bdk_watch *, int events); // 0 or -errno; changes events when already watched
   void (*unwatch)(bdk_driver *, bdk_watch *);          // idempotent
-  void (*wheel_changed)(bdk_driver *);                 // the wheel's deadline may have moved
+  void (*wheel_changed)(bdk_driver *);                 // the wheel's deadline may have moved; may be NULL
 } bdk_driver_ops;
 
 struct bdk_driver {
   const bdk_driver_ops *ops; // NULL in the virtual driver: time is moved by its owner, nothing is watched
   bdk_wheel wheel;
   uint64_t now_us; // the time of this turn of the loop
-  bdk_hook *hooks;
+  bdk_hook *hooks, *hooks_running; // queued, newest first; those of this turn that are still to be run
+  struct bdk_udp_rx *udp_rx;       // receive buffers, shared by the UDP sockets on this driver
 };
 
 int bdk_driver_watch(bdk_driver *d, bdk_watch *w, int events); // -ENOSYS in the virtual driver
 void bdk_driver_unwatch(bdk_driver *d, bdk_watch *w);
+// What lies before now_us is due now. Timers are set through this, never in the wheel directly.
 int bdk_driver_timer(bdk_driver *d, bdk_timer *t, uint64_t due_us);
 void bdk_driver_cancel(bdk_driver *d, bdk_timer *t);
-// Queues a hook for this turn; idempotent.
+// Queues a hook for this turn; idempotent. It runs once, in the order queued; from within it may be queued
+// again.
 void bdk_driver_before_wait(bdk_driver *d, bdk_hook *h);
 void bdk_driver_unhook(bdk_driver *d, bdk_hook *h);
-// For drivers: fire the timers due at d->now_us that were set before this call; run the hooks queued.
+// For drivers: fire the timers due at d->now_us that were set before this call; run the hooks queued, and
+// those these queue (if `hooks` is then not NULL, a further turn must follow without sleeping).
 void bdk_driver_fire(bdk_driver *d);
 void bdk_driver_run_hooks(bdk_driver *d);
 

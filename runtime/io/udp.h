@@ -26,7 +26,8 @@ typedef struct bdk_udp_config {
   uint16_t number;        // comes back as route.sock
   // One call a batch; the packets are valid during it. Closing the socket inside is allowed.
   void (*on_packets)(void *ctx, bdk_udp *udp, const bdk_packet *packets, int count);
-  // The kernel has no route to (or forbids) this destination.
+  // The kernel has no route to (or forbids) this destination; `error` is an errno. Called by the loop, never
+  // from inside bdk_udp_send or bdk_udp_flush. Closing the socket inside is allowed.
   void (*on_unreachable)(void *ctx, bdk_udp *udp, const bdk_addr *remote, int error);
   void *ctx;
 } bdk_udp_config;
@@ -34,12 +35,12 @@ typedef struct bdk_udp_config {
 // 0 or -errno (-EADDRINUSE, -EACCES, -EAFNOSUPPORT …).
 int bdk_udp_open(bdk_udp **out, const bdk_udp_config *config);
 // Idempotent on NULL; sends what is queued if the kernel takes it at once. Frees at once, or after the
-// running on_packets returns.
+// running callback returns.
 void bdk_udp_close(bdk_udp *u);
 // The bound address (unspecified IP stays unspecified).
 const bdk_addr *bdk_udp_local(const bdk_udp *u);
 // Queues a copy; it leaves before the loop next sleeps, or when 64 are queued. Full: dropped and counted.
-// 0, or BDK_E_INVALID (family, length), BDK_E_LIMIT.
+// route->sock is not looked at. 0, or BDK_E_INVALID (family, length), BDK_E_LIMIT, BDK_E_CLOSED.
 int bdk_udp_send(bdk_udp *u, const bdk_route *route, const uint8_t *data, size_t len);
 void bdk_udp_flush(bdk_udp *u);
 

@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: MIT
+// Receive buffers (64 × 1201 bytes) belong to the driver: a client that opens hundreds of sockets, most of
+// them silent, pays for them once, and they stay in the cache. Send queues belong to the socket, since they
+// outlive a turn when the kernel takes no more; they grow with what is really queued.
+#include "udp.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SOCKET_BUFFER (1 << 20)
+#define READ_BATCHES 4                 // a readiness: then timers and other sockets get their turn
+#define NOBUFS_RETRY_US 1000           // a queue of a network device drains in about this time
+#define RX_SIZE (BDK_DATAGRAM_MAX + 1) // one more, so that what is too long is recognised
+#define RX_CONTROL CMSG_SPACE(sizeof(struct in6_pktinfo))
+#define TX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)))
+
+typedef union name {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+} name;
+
+struct bdk_udp_rx {
+  int users;
+  struct mmsghdr msg[BDK_UDP_BATCH];
+  struct iovec iov[BDK_UDP_BATCH];
+  name from[BDK_UDP_BATCH];
+  bdk_packet packet[BDK_UDP_BATCH];
+  _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][RX_CONTROL];
+  uint8_t data[BDK_UDP_BATCH][RX_SIZE];
+};
+
+typedef struct queued {
+  bdk_route route;
+  uint32_t at; // where its bytes start
+  uint16_t len;
+} queued;
+
+struct bdk_udp {
+  bdk_udp_config c;
+  bdk_watch watch;
+  bdk_hook hook;
+  bdk_timer retry;
+  bdk_addr local;
+  bool calling, closed; // inside the owner's callback; to be freed after it
+  bool waiting;         // until writable, or until `retry`
+  int head, count;      // of queue; those before head have left
+  queued queue[BDK_UDP_BATCH];
+  uint8_t *bytes; // of all that is queued
+  size_t used, cap;
+  int failed_count; // told from the hook, never from inside bdk_udp_send
+  struct {
+    bdk_addr remote;
+    int error;
+  } failed[BDK_UDP_BATCH];
+};
+
+static socklen_t to_sockaddr(const bdk_addr *a, name *out) {
+  memset(out, 0, sizeof *out);
+  if (a->family == 4) {
+    out->v4.sin_family = AF_INET;
+    out->v4.sin_port = htons(a->port);
+    memcpy(&out->v4.sin_addr, a->ip, 4);
+    return sizeof out->v4;
+  }
+  out->v6.sin6_family = AF_INET6;
+  out->v6.sin6_port = htons(a->port);
+  out->v6.sin6_scope_id = a->scope;
+  memcpy(&out->v6.sin6_addr, a->ip, 16);
+  return sizeof out->v6;
+}
+
+static void from_sockaddr(bdk_addr *out, const name *from) {
+  memset(out, 0, sizeof *out);
+  if (from->any.sa_family == AF_INET) {
+    out->family = 4;
+    out->port = ntohs(from->v4.sin_port);
+    memcpy(out->ip, &from->v4.sin_addr, 4);
+  } else {
+    out->family = 6;
+    out->port = ntohs(from->v6.sin6_port);
+    out->scope = from->v6.sin6_scope_id;
+    memcpy(out->ip, &from->v6.sin6_addr, 16);
+  }
+  bdk_addr_canon(out);
+}
+
+// The destination address a packet carried; the socket's own where the kernel does not say.
+static void read_local(const bdk_udp *u, struct msghdr *m, bdk_addr *out) {
+  *out = u->local;
+  for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+    if (h->cmsg_level == IPPROTO_IP && h->cmsg_type == IP_PKTINFO) {
+      struct in_pktinfo info;
+      memcpy(&info, CMSG_DATA(h), sizeof info);
+      memcpy(out->ip, &info.ipi_addr, 4);
+    } else if (h->cmsg_level == IPPROTO_IPV6 && h->cmsg_type == IPV6_PKTINFO) {
+      struct in6_pktinfo info;
+      memcpy(&info, CMSG_DATA(h), sizeof info);
+      memcpy(out->ip, &info.ipi6_addr, 16);
+      out->scope = bdk_addr_classify(out) == BDK_ADDR_LINK_LOCAL ? info.ipi6_ifindex : 0;
+    }
+  }
+}
+
+static struct bdk_udp_rx *rx_take(bdk_driver *d) {
+  if (!d->udp_rx) {
+    struct bdk_udp_rx *rx = calloc(1, sizeof *rx);
+    if (!rx) return NULL;
+    for (int i = 0; i < BDK_UDP_BATCH; i++) {
+      rx->iov[i] = (struct iovec){rx->data[i], RX_SIZE};
+      rx->msg[i].msg_hdr = (struct msghdr){.msg_name = &rx->from[i], .msg_iov = &rx->iov[i], .msg_iovlen = 1};
+      rx->msg[i].msg_hdr.msg_control = rx->control[i];
+    }
+    d->udp_rx = rx;
+  }
+  d->udp_rx->users++;
+  return d->udp_rx;
+}
+
+static void rx_release(bdk_driver *d) {
+  if (--d->udp_rx->users > 0) return;
+  free(d->udp_rx);
+  d->udp_rx = NULL;
+}
+
+static void destroy(bdk_udp *u) {
+  rx_release(u->c.driver);
+  free(u->bytes);
+  free(u);
+}
+
+// Around each call of the owner: false when it closed the socket, which is then gone.
+static bool called(bdk_udp *u) {
+  u->calling = false;
+  if (!u->closed) return true;
+  destroy(u);
+  return false;
+}
+
+// Errors that belong to an earlier datagram or to the device; the socket itself is well.
+static bool is_network_error(int error) {
+  switch (error) {
+  case ECONNREFUSED:
+  case ECONNRESET:
+  case EHOSTUNREACH:
+  case EHOSTDOWN:
+  case ENETUNREACH:
+  case ENETDOWN:
+  case ENETRESET:
+  case ENONET:
+  case ENOPROTOOPT:
+  case EOPNOTSUPP:
+  case EPROTO:
+  case EMSGSIZE:
+  case EACCES:
+  case EPERM:
+  case ETIMEDOUT:
+    return true;
+  default:
+    return false;
+  }
+}
+
+// --- receiving
+
+// The number of datagrams read (those too long are not among `*kept`), or 0 when there is nothing now.
+static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int *kept) {
+  for (int i = 0; i < BDK_UDP_BATCH; i++) {
+    rx->msg[i].msg_hdr.msg_namelen = sizeof(name);
+    rx->msg[i].msg_hdr.msg_controllen = RX_CONTROL;
+    rx->msg[i].msg_hdr.msg_flags = 0;
+  }
+  int n = -1;
+  for (int tries = 0; n < 0 && tries < BDK_UDP_BATCH; tries++) {
+    n = recvmmsg(u->watch.fd, rx->msg, BDK_UDP_BATCH, MSG_DONTWAIT, NULL);
+    if (n >= 0 || errno == EINTR) continue;
+    if (!is_network_error(errno)) return 0;
+    bdk_count(u->c.counters, BDK_COUNT_udp_icmp, 1);
+  }
+  uint64_t bytes = 0, truncated = 0;
+  *kept = 0;
+  for (int i = 0; i < n; i++) {
+    struct msghdr *m = &rx->msg[i].msg_hdr;
+    bytes += rx->msg[i].msg_len;
+    if (rx->msg[i].msg_len > BDK_DATAGRAM_MAX || (m->msg_flags & MSG_TRUNC)) {
+      truncated++;
+      continue;
+    }
+    bdk_packet *p = &rx->packet[(*kept)++];
+    *p = (bdk_packet){.data = rx->data[i], .len = rx->msg[i].msg_len, .route.sock = u->c.number};
+    from_sockaddr(&p->route.remote, &rx->from[i]);
+    read_local(u, m, &p->route.local);
+  }
+  if (n <= 0) return 0;
+  bdk_count(u->c.counters, BDK_COUNT_udp_rx, (uint64_t)n);
+  bdk_count(u->c.counters, BDK_COUNT_udp_rx_bytes, bytes);
+  bdk_count(u->c.counters, BDK_COUNT_udp_rx_truncated, truncated);
+  return n;
+}
+
+// False when the owner closed the socket.
+static bool receive(bdk_udp *u) {
+  struct bdk_udp_rx *rx = u->c.driver->udp_rx;
+  for (int batch = 0; batch < READ_BATCHES; batch++) {
+    int kept = 0;
+    int n = read_batch(u, rx, &kept);
+    if (kept > 0 && u->c.on_packets) {
+      u->calling = true;
+      u->c.on_packets(u->c.ctx, u, rx->packet, kept);
+      if (!called(u)) return false;
+    }
+    if (n < BDK_UDP_BATCH) break;
+  }
+  return true;
+}
+
+// --- sending
+
+static size_t put_control(struct msghdr *m, struct cmsghdr *h, int level, int type, const void *data, size_t len) {
+  h->cmsg_level = level;
+  h->cmsg_type = type;
+  h->cmsg_len = CMSG_LEN(len);
+  memcpy(CMSG_DATA(h), data, len);
+  m->msg_controllen += CMSG_SPACE(len);
+  return CMSG_SPACE(len);
+}
+
+static void write_control(const bdk_udp *u, const bdk_route *r, uint8_t control[TX_CONTROL], struct msghdr *m) {
+  uint8_t *at = control;
+  m->msg_controllen = 0;
+  // A socket bound to one address sends from there anyway; nothing can be sent from a multicast address.
+  bdk_addr_class own = bdk_addr_classify(&u->local), from = bdk_addr_classify(&r->local);
+  bool pick = own == BDK_ADDR_NONE && from != BDK_ADDR_NONE && from != BDK_ADDR_MULTICAST;
+  int ttl = r->ttl;
+  if (u->local.family == 4) {
+    struct in_pktinfo info = {0};
+    memcpy(&info.ipi_spec_dst, r->local.ip, 4);
+    if (pick) at += put_control(m, (struct cmsghdr *)at, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    if (ttl) put_control(m, (struct cmsghdr *)at, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+  } else {
+    struct in6_pktinfo info = {.ipi6_ifindex = r->local.scope};
+    memcpy(&info.ipi6_addr, r->local.ip, 16);
+    if (pick) at += put_control(m, (struct cmsghdr *)at, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+    if (ttl) put_control(m, (struct cmsghdr *)at, IPPROTO_IPV6, IPV6_HOPLIMIT, &ttl, sizeof ttl);
+  }
+  m->msg_control = m->msg_controllen ? control : NULL;
+}
+
+static void wait_writable(bdk_udp *u) {
+  bdk_count(u->c.counters, BDK_COUNT_udp_tx_again, 1);
+  u->waiting = true;
+  bdk_driver_watch(u->c.driver, &u->watch, BDK_READABLE | BDK_WRITABLE);
+}
+
+static void skip_failed(bdk_udp *u, int error) {
+  bdk_count(u->c.counters, BDK_COUNT_udp_tx_unreachable, 1);
+  if (u->failed_count < BDK_UDP_BATCH) {
+    u->failed[u->failed_count].remote = u->queue[u->head].route.remote;
+    u->failed[u->failed_count++].error = error;
+    bdk_driver_before_wait(u->c.driver, &u->hook);
+  }
+  u->head++;
+}
+
+// What follows from an error on the first datagram of the rest. False: stop sending for now.
+static bool after_error(bdk_udp *u, int error, int *stale_errors) {
+  switch (error) {
+  case EINTR:
+    return true;
+  case EAGAIN:
+    wait_writable(u);
+    return false;
+  case ENOBUFS:
+  case ENOMEM:
+    bdk_count(u->c.counters, BDK_COUNT_udp_tx_nobufs, 1);
+    u->waiting = true;
+    if (bdk_driver_timer(u->c.driver, &u->retry, u->c.driver->now_us + NOBUFS_RETRY_US) < 0) u->waiting = false;
+    return false;
+  case ECONNREFUSED:
+  case ECONNRESET:
+  case EPROTO: // an ICMP error waiting on the socket, read by this call: nothing was said about this datagram
+    if ((*stale_errors)++ < BDK_UDP_BATCH) {
+      bdk_count(u->c.counters, BDK_COUNT_udp_icmp, 1);
+      return true;
+    }
+    break;
+  default:
+    break;
+  }
+  skip_failed(u, error);
+  return true;
+}
+
+static void compact(bdk_udp *u) {
+  u->count -= u->head;
+  if (u->count == 0) {
+    u->used = 0;
+  } else if (u->head > 0) {
+    size_t gone = u->queue[u->head].at;
+    memmove(u->bytes, u->bytes + gone, u->used - gone);
+    u->used -= gone;
+    memmove(u->queue, u->queue + u->head, (size_t)u->count * sizeof u->queue[0]);
+    for (int i = 0; i < u->count; i++) u->queue[i].at -= (uint32_t)gone;
+  }
+  u->head = 0;
+}
+
+static void send_queue(bdk_udp *u) {
+  struct mmsghdr msg[BDK_UDP_BATCH];
+  struct iovec iov[BDK_UDP_BATCH];
+  name to[BDK_UDP_BATCH];
+  _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][TX_CONTROL];
+  if (u->waiting || u->count == 0) return;
+  memset(msg, 0, (size_t)u->count * sizeof msg[0]);
+  memset(control, 0, (size_t)u->count * sizeof control[0]);
+  for (int i = 0; i < u->count; i++) {
+    queued *q = &u->queue[i];
+    iov[i] = (struct iovec){u->bytes + q->at, q->len};
+    struct msghdr *m = &msg[i].msg_hdr;
+    m->msg_namelen = to_sockaddr(&q->route.remote, &to[i]);
+    m->msg_name = &to[i];
+    m->msg_iov = &iov[i];
+    m->msg_iovlen = 1;
+    write_control(u, &q->route, control[i], m);
+  }
+  int stale_errors = 0;
+  uint64_t sent = 0, bytes = 0;
+  while (u->head < u->count) {
+    int n = sendmmsg(u->watch.fd, msg + u->head, (unsigned)(u->count - u->head), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) {
+      if (!after_error(u, errno, &stale_errors)) break;
+      continue;
+    }
+    sent += (uint64_t)n;
+    for (; n > 0; n--) bytes += u->queue[u->head++].len;
+  }
+  bdk_count(u->c.counters, BDK_COUNT_udp_tx, sent);
+  bdk_count(u->c.counters, BDK_COUNT_udp_tx_bytes, bytes);
+  compact(u);
+}
+
+void bdk_udp_flush(bdk_udp *u) { send_queue(u); }
+
+// Tells the owner, who may close the socket: the last thing done with `u`.
+static void tell_failed(bdk_udp *u) {
+  int n = u->failed_count;
+  u->failed_count = 0;
+  if (n == 0 || !u->c.on_unreachable) return;
+  u->calling = true;
+  for (int i = 0; i < n && !u->closed; i++) {
+    bdk_addr remote = u->failed[i].remote; // what the owner sends now may fail, too, and be noted here
+    u->c.on_unreachable(u->c.ctx, u, &remote, u->failed[i].error);
+  }
+  called(u);
+}
+
+static bdk_udp *owner_of(void *part, size_t offset) { return (bdk_udp *)((uint8_t *)part - offset); }
+
+static void on_hook(bdk_hook *h) {
+  bdk_udp *u = owner_of(h, offsetof(bdk_udp, hook));
+  send_queue(u);
+  tell_failed(u);
+}
+
+static void on_retry(bdk_timer *t, uint64_t now_us) {
+  (void)now_us;
+  bdk_udp *u = owner_of(t, offsetof(bdk_udp, retry));
+  u->waiting = false;
+  send_queue(u);
+}
+
+static void on_ready(bdk_watch *w, int events) {
+  bdk_udp *u = owner_of(w, offsetof(bdk_udp, watch));
+  if (events & BDK_WRITABLE) {
+    bdk_driver_watch(u->c.driver, w, BDK_READABLE);
+    u->waiting = false;
+    send_queue(u);
+  }
+  if (events & BDK_READABLE) receive(u);
+}
+
+static bool reserve(bdk_udp *u, size_t len) {
+  if (u->bytes && u->used + len <= u->cap) return true;
+  size_t cap = u->cap ? u->cap * 2 : 2048;
+  while (cap < u->used + len) cap *= 2;
+  uint8_t *bytes = realloc(u->bytes, cap);
+  if (!bytes) return false;
+  u->bytes = bytes;
+  u->cap = cap;
+  return true;
+}
+
+int bdk_udp_send(bdk_udp *u, const bdk_route *route, const uint8_t *data, size_t len) {
+  if (u->closed) return BDK_E_CLOSED;
+  if (route->remote.family != u->local.family || len > BDK_DATAGRAM_MAX) return BDK_E_INVALID;
+  if (route->local.family != 0 && route->local.family != u->local.family) return BDK_E_INVALID;
+  if (u->count == BDK_UDP_BATCH || !reserve(u, len)) {
+    bdk_count(u->c.counters, BDK_COUNT_udp_tx_dropped, 1);
+    return BDK_E_LIMIT;
+  }
+  u->queue[u->count++] = (queued){.route = *route, .at = (uint32_t)u->used, .len = (uint16_t)len};
+  if (len > 0) memcpy(u->bytes + u->used, data, len);
+  u->used += len;
+  if (u->count == BDK_UDP_BATCH) send_queue(u);
+  if (u->count > 0) bdk_driver_before_wait(u->c.driver, &u->hook);
+  return 0;
+}
+
+// --- opening and closing
+
+static int open_socket(const bdk_udp_config *c, bdk_addr *local) {
+  int on = 1, size = SOCKET_BUFFER;
+  bool v6 = c->bind.family == 6;
+  name at;
+  socklen_t len = to_sockaddr(&c->bind, &at);
+  int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
+  if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on) < 0) goto fail;
+  if (!v6 && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) < 0) goto fail;
+  // More than the system allows is cut down to that; any size works.
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  if (bind(fd, &at.any, len) < 0) goto fail;
+  len = sizeof at;
+  if (getsockname(fd, &at.any, &len) < 0) goto fail;
+  from_sockaddr(local, &at);
+  return fd;
+fail:;
+  int error = errno;
+  close(fd);
+  return -error;
+}
+
+int bdk_udp_open(bdk_udp **out, const bdk_udp_config *config) {
+  if (config->bind.family != 4 && config->bind.family != 6) return -EAFNOSUPPORT;
+  bdk_udp *u = calloc(1, sizeof *u);
+  if (!u) return -ENOMEM;
+  u->c = *config;
+  u->hook.run = on_hook;
+  u->retry.fire = on_retry;
+  u->watch.ready = on_ready;
+  int r = u->watch.fd = open_socket(config, &u->local);
+  if (r < 0) goto fail;
+  r = bdk_driver_watch(u->c.driver, &u->watch, BDK_READABLE);
+  if (r < 0) goto fail;
+  r = -ENOMEM;
+  if (!rx_take(u->c.driver)) goto fail;
+  *out = u;
+  return 0;
+fail:
+  bdk_driver_unwatch(u->c.driver, &u->watch);
+  if (u->watch.fd >= 0) close(u->watch.fd);
+  free(u);
+  return r;
+}
+
+void bdk_udp_close(bdk_udp *u) {
+  if (!u || u->closed) return;
+  send_queue(u);
+  u->closed = true;
+  bdk_driver_unwatch(u->c.driver, &u->watch);
+  bdk_driver_cancel(u->c.driver, &u->retry);
+  bdk_driver_unhook(u->c.driver, &u->hook);
+  close(u->watch.fd);
+  u->watch.fd = -1;
+  if (!u->calling) destroy(u);
+}
+
+const bdk_addr *bdk_udp_local(const bdk_udp *u) { return &u->local; }
