@@ -4,7 +4,8 @@
 
 local wire = require("bodkin.core").wire
 
-local M = { list = {} }
+local M = {}
+local all = {}
 
 -- Shapes that recur. A proof is epoch (4 bytes) ‖ cookie (16): that the sender owns the address it sends
 -- from. A proven address is an address ‖ epoch ‖ cookie.
@@ -49,7 +50,10 @@ local declared = {
 for _, d in ipairs(declared) do
   local number, title, request = d[1], d[2], d[3]
   M[title] = wire.schema { type = number, name = title, request = request, fields = table.move(d, 4, #d, 1, {}) }
-  M.list[#M.list + 1] = M[title]
+  all[#all + 1] = M[title]
 end
+
+-- Every schema, in order of number (a field `list` would hide the message of that name).
+M.all = all
 
 return M

@@ -1,0 +1,78 @@
+-- SPDX-License-Identifier: MIT
+-- The addresses of a client: which of those it sends count, how an entry of the registry holds them, and
+-- to whom its local ones may be shown.
+
+local addr = require("bodkin.core").addr
+
+local M = {}
+
+M.LOCAL_RULES = { ["same-public"] = true, always = true, never = true }
+
+local LOCALS_MAX, PUBS_MAX = 4, 3
+
+-- Local candidates are private-range only. A carrier's range (RFC 6598) is one, too: two phones of one
+-- carrier meet there. Loopback counts where the client is on this very machine, for trying things out.
+local function local_ok(a, from)
+  local class = addr.class(a)
+  return addr.port(a) ~= 0 and (class == "private" or class == "shared"
+    or (class == "loopback" and addr.class(from) == "loopback"))
+end
+
+local function insert_once(list, a)
+  for _, b in ipairs(list) do
+    if a == b then return end
+  end
+  list[#list + 1] = a
+end
+
+-- The observed source first; then the public addresses that a cookie proves, or whose IP is the observed
+-- one (an address from a foreign STUN server counts only then). What does not count is left out.
+function M.collect(server, from, pubs, locals)
+  local own, near = { from }, {}
+  for _, bytes in ipairs(pubs) do
+    local a, proven = server.cookie:open(bytes)
+    if a and not proven then server.counters:add("address_cookie_bad") end
+    if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then insert_once(own, a) end
+  end
+  for _, a in ipairs(locals) do
+    if #near < LOCALS_MAX and local_ok(a, from) then insert_once(near, a) end
+  end
+  return own, near
+end
+
+-- One entry's bytes: the number of the socket it registered on, then both lists.
+function M.pack(via, pubs, locals)
+  local parts = { string.char(via, #pubs) }
+  for _, a in ipairs(pubs) do parts[#parts + 1] = string.pack("s1", a) end
+  for _, a in ipairs(locals) do parts[#parts + 1] = string.pack("s1", a) end
+  return table.concat(parts)
+end
+
+-- Returns via, pubs, locals.
+function M.unpack(bytes)
+  local via, count, at = string.unpack("BB", bytes)
+  local pubs, locals = {}, {}
+  while at <= #bytes do
+    local a
+    a, at = string.unpack("s1", bytes, at)
+    local list = #pubs < count and pubs or locals
+    list[#list + 1] = a
+  end
+  return via, pubs, locals
+end
+
+-- What one with these public addresses may see of `locals`: under "same-public", all when they share a
+-- public IP. A NAT may have several public addresses; it is enough that one of them is the same.
+function M.visible(rule, locals, pubs, other_pubs)
+  if rule == "always" then return locals end
+  if rule == "same-public" then
+    for _, a in ipairs(pubs) do
+      for _, b in ipairs(other_pubs) do
+        if addr.same_ip(a, b) then return locals end
+      end
+    end
+  end
+  return {}
+end
+
+return M

@@ -1,0 +1,65 @@
+-- SPDX-License-Identifier: MIT
+-- Proofs that a client owns the address it sends from: epoch (4 bytes, big-endian) ‖ MAC over epoch and
+-- address under the deployment's secret. Stateless; good on every server that shares the key and the hour.
+
+local crypto = require("bodkin.core").crypto
+
+local M = {}
+local Cookie = {}
+Cookie.__index = Cookie
+
+local EPOCH_S = 600
+local PROOF_LEN = 20
+
+-- key: 32 bytes shared by a deployment, or nil for a secret of this process alone.
+-- random(n) -> bytes, time() -> seconds since 1970 (of any origin when there is no key).
+function M.new(options)
+  local secret = options.key and crypto.mac(options.key, "cookie", 32) or options.random(32)
+  return setmetatable({ secret = secret, time = options.time }, Cookie)
+end
+
+local function make(self, epoch, addr)
+  local head = string.pack(">I4", epoch)
+  return head .. crypto.mac(self.secret, head .. addr, 16)
+end
+
+local function epoch_now(self)
+  return (math.floor(self.time()) // EPOCH_S) & 0xffffffff
+end
+
+-- The proof for a packed address, good for 10 to 20 minutes.
+function Cookie:proof(addr)
+  return make(self, epoch_now(self), addr)
+end
+
+-- Whether `proof` is one of ours for this address and not too old. The epoch to come counts, too: the
+-- clocks of two servers may differ a little.
+function Cookie:valid(proof, addr)
+  if not proof or #proof ~= PROOF_LEN then return false end
+  local epoch = string.unpack(">I4", proof)
+  local age = (epoch_now(self) - epoch) & 0xffffffff
+  if age > 1 and age ~= 0xffffffff then return false end
+  return crypto.equal(make(self, epoch, addr), proof)
+end
+
+-- Splits a proven address (address ‖ proof): the packed address, and whether the proof holds; nil when
+-- it is not of that shape.
+function Cookie:open(bytes)
+  if #bytes ~= 6 + PROOF_LEN and #bytes ~= 18 + PROOF_LEN then return nil end
+  local addr, proof = bytes:sub(1, -PROOF_LEN - 1), bytes:sub(-PROOF_LEN)
+  return addr, self:valid(proof, addr)
+end
+
+-- Reads a deployment's key from a file: 32 bytes raw, or 64 hex digits. nil, message, code on failure.
+function M.read_key(path)
+  local file, why = io.open(path, "rb")
+  if not file then return nil, ("cannot read the key file: %s"):format(why), "invalid" end
+  local bytes = file:read(128) or ""
+  file:close()
+  if #bytes == 32 then return bytes end
+  local hex = bytes:match("^%s*(%x+)%s*$")
+  if hex and #hex == 64 then return (hex:gsub("..", function(h) return string.char(tonumber(h, 16)) end)) end
+  return nil, ("%s is not a key: it must hold 32 bytes, or 64 hex digits (try: openssl rand -hex 32)"):format(path), "invalid"
+end
+
+return M

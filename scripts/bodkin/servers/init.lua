@@ -1,0 +1,250 @@
+-- SPDX-License-Identifier: MIT
+-- A server: some roles that share one process, its sockets and one table of messages.
+-- Everything comes from `env` (clock, sockets, timers, random), so it runs unchanged in the simulator.
+
+local core = require "bodkin.core"
+local addresses = require "bodkin.servers.addresses"
+local cookie = require "bodkin.servers.cookie"
+local limits = require "bodkin.servers.limits"
+local message = require "bodkin.message"
+local roles = require "bodkin.servers.role"
+
+local M = {}
+local Server = {}
+Server.__index = Server
+
+M.ROLES = { "address", "matching", "maintenance" }
+M.MODES = { confirm = true, silent = true }
+M.DEFAULT_LISTEN = "0.0.0.0:4433"
+
+local function builtin(name)
+  for _, known in ipairs(M.ROLES) do
+    if name == known then return require("bodkin.servers." .. name) end
+  end
+end
+
+-- The role objects asked for: the built-in ones by name, then those of role_files (paths, or roles).
+local function gather(options)
+  local list, seen = {}, {}
+  local function add(role)
+    if seen[role.name] then return nil, ("role '%s' is there twice"):format(role.name), "invalid" end
+    seen[role.name], list[#list + 1] = true, role
+    return true
+  end
+  for _, name in ipairs(options.roles or (options.role_files and {} or M.ROLES)) do
+    local role = builtin(name)
+    if not role then
+      return nil, ("there is no role '%s': it is one of %s"):format(tostring(name), table.concat(M.ROLES, ", ")), "invalid"
+    end
+    local ok, msg, code = add(role)
+    if not ok then return nil, msg, code end
+  end
+  for _, file in ipairs(options.role_files or {}) do
+    local role, msg, code = file, nil, nil
+    if not roles.is(file) then role, msg, code = roles.load(file) end
+    if not role then return nil, msg, code end
+    local ok
+    ok, msg, code = add(role)
+    if not ok then return nil, msg, code end
+  end
+  if #list == 0 then return nil, "a server needs at least one role", "invalid" end
+  return list, seen
+end
+
+-- Collects { schema, wants, fn } of every role; an error when two want one message type.
+local function claim(server, list)
+  local owner, handlers = {}, {}
+  for _, role in ipairs(list) do
+    for name, schema in pairs(role.messages) do
+      local other = owner[schema.type]
+      if other then
+        return nil, ("roles '%s' and '%s' both claim message type %d"):format(other, role.name, schema.type), "invalid"
+      end
+      owner[schema.type] = role.name
+      server.schemas[name] = schema
+      server.replies[#server.replies + 1] = schema
+    end
+  end
+  for _, role in ipairs(list) do
+    local on = type(role.on) == "function" and role.on(server) or role.on
+    for name, fn in pairs(on) do
+      local schema = role.messages[name] or message[name]
+      if type(schema) ~= "userdata" then
+        return nil, ("role '%s' handles '%s', a message that nobody declares"):format(role.name, tostring(name)), "invalid"
+      end
+      local other = owner[schema.type]
+      if other and other ~= role.name then
+        return nil, ("roles '%s' and '%s' both handle %s (type %d)"):format(other, role.name, name, schema.type), "invalid"
+      end
+      owner[schema.type] = role.name
+      handlers[#handlers + 1] = { schema = schema, wants = role.wants[name], fn = fn }
+    end
+  end
+  return handlers
+end
+
+-- Every socket has a router of its own with the same handlers: so a handler's `server.via` tells which
+-- socket a message came in on, and what is sent later leaves by that one. A client's NAT expects it.
+local function attach(server, handlers)
+  local single = #server.socks == 1
+  server.via = 1
+  for via, sock in ipairs(server.socks) do
+    local router = core.router(server.counters)
+    router:reply_schemas(server.replies)
+    router:refuse(message.refused)
+    for _, h in ipairs(handlers) do
+      local fn = h.fn
+      router:on(h.schema, h.wants, single and fn or function(...)
+        server.via = via
+        return fn(...)
+      end)
+    end
+    sock:router(router)
+    server.routers[via] = router
+  end
+end
+
+local function bind(server, listen)
+  for i, where in ipairs(listen) do
+    local at = where
+    if #where ~= 6 and #where ~= 18 or core.addr.parse(where) then at = core.addr.parse(where, 4433) end
+    if not at then
+      return nil, ("cannot listen on %s: it is not a numeric address and port"):format(where), "invalid"
+    end
+    local sock, msg, code = server.env.udp(at, { number = i, counters = server.counters })
+    if not sock then
+      return nil, ("cannot listen on %s: %s; is another server running there? try another --listen"):format(
+        core.addr.format(at), msg), code
+    end
+    server.socks[i] = sock
+  end
+  return true
+end
+
+local function setup(env, options)
+  local bounds, msg, code = limits.check(options.limits)
+  if not bounds then return nil, msg, code end
+  local mode, rule = options.maintenance_mode or "confirm", options.local_addresses or "same-public"
+  if not M.MODES[mode] then
+    return nil, ("there is no maintenance mode '%s': it is confirm or silent"):format(tostring(mode)), "invalid"
+  end
+  if not addresses.LOCAL_RULES[rule] then
+    return nil, ("there is no rule '%s' for local addresses: it is same-public, always or never"):format(
+      tostring(rule)), "invalid"
+  end
+  local key = options.key
+  if options.key_file then
+    key, msg, code = cookie.read_key(options.key_file)
+    if not key then return nil, msg, code end
+  end
+  local counters = env.counters or core.counters()
+  return setmetatable({
+    env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
+    maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
+    cookie = cookie.new {
+      key = key, random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
+    },
+    started_us = env.now(), roles = {}, socks = {}, routers = {}, schemas = setmetatable({}, { __index = message }),
+    replies = table.move(message.all, 1, #message.all, 1, {}), closers = {}, reporters = {},
+  }, Server)
+end
+
+-- Starts a server. options: listen = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
+-- { paths or roles, … }, maintenance_mode = "confirm"|"silent", key_file = path or key = 32 bytes,
+-- expose_addresses, local_addresses = "same-public"|"always"|"never", limits. nil, message, code on failure.
+function M.open(env, options)
+  local list, seen, code = gather(options)
+  if not list then return nil, seen, code end
+  local server, msg
+  server, msg, code = setup(env, options)
+  if not server then return nil, msg, code end
+  for _, role in ipairs(list) do
+    server.roles[#server.roles + 1] = role.name
+  end
+  server.has_role = seen
+  if seen.matching then
+    server.registry = core.registry {
+      seed = env.random(16), max_entries = server.limits.registrations, counters = server.counters,
+    }
+  end
+  local handlers, ok
+  handlers, msg, code = claim(server, list)
+  if not handlers then return nil, msg, code end
+  ok, msg, code = bind(server, options.listen or { M.DEFAULT_LISTEN })
+  if not ok then
+    server:close()
+    return nil, msg, code
+  end
+  attach(server, handlers)
+  return server
+end
+
+-- The packed addresses it listens on, in order of `listen`.
+function Server:addresses()
+  local list = {}
+  for i, sock in ipairs(self.socks) do list[i] = sock:addr() end
+  return list
+end
+
+-- Sends a message to an address by the first socket of its family, or by socket number `via`.
+-- An address that did not prove itself is never sent to: that is the caller's part.
+function Server:send_via(via, to, name, ...)
+  local bytes, msg, code = self.schemas[name]:encode(...)
+  if not bytes then return nil, msg, code end
+  local sock = self.socks[via]
+  if not sock then return nil, "no such socket", "closed" end
+  return sock:send(to, bytes)
+end
+
+function Server:send(to, name, ...)
+  for via, sock in ipairs(self.socks) do
+    if #sock:addr() == #to then return self:send_via(via, to, name, ...) end
+  end
+  return nil, "no socket of that address family", "invalid"
+end
+
+-- Answers with an address report; so does every request whose sender has not proved its address.
+function Server:report(reply, from, tx)
+  if reply("address_report", tx, core.addr.mask(from, tx), self.cookie:proof(from)) ~= false then
+    self.counters:add("address_reported")
+  end
+end
+
+-- True when `proof` holds for the sender, which lifts the reply rule; else reports its address, and false.
+function Server:prove(reply, from, tx, proof)
+  if self.cookie:valid(proof, from) then
+    reply:proven()
+    return true
+  end
+  if proof then self.counters:add("address_cookie_bad") end
+  self:report(reply, from, tx)
+  return false
+end
+
+-- Refuses a request: `code` is a name of the error table, `text` at most 40 bytes.
+function Server:refuse(reply, tx, code, text) -- luacheck: ignore 212/self
+  return reply("refused", tx, math.abs(core.errors[code].value), text)
+end
+
+-- A role's clean-up, and its part of status(): fn(info) adds to the table.
+function Server:at_close(fn) self.closers[#self.closers + 1] = fn end
+function Server:at_status(fn) self.reporters[#self.reporters + 1] = fn end
+
+-- { counters = { { name=, value=, text= }, … }, info = { … } }, fit for JSON.
+function Server:status()
+  local info = {
+    roles = self.roles, maintenance_mode = self.maintenance_mode, boot = core.crypto.hex(self.boot), listen = {},
+    uptime_s = (self.env.now() - self.started_us) // 1000000,
+  }
+  for i, at in ipairs(self:addresses()) do info.listen[i] = core.addr.format(at) end
+  for _, fn in ipairs(self.reporters) do fn(info) end
+  return { counters = self.counters:all(), info = info }
+end
+
+function Server:close()
+  for _, fn in ipairs(self.closers) do fn() end
+  for _, sock in ipairs(self.socks) do sock:close() end
+  self.closers, self.reporters, self.socks, self.routers = {}, {}, {}, {}
+end
+
+return M

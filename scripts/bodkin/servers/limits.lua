@@ -1,0 +1,76 @@
+-- SPDX-License-Identifier: MIT
+-- The bounds of a server, their defaults, and the rate limit of guesses at room codes.
+
+local recent = require "bodkin.servers.recent"
+
+local M = {}
+
+M.defaults = {
+  registrations = 100000, -- entries in the registry
+  room_members = 16,      -- in one room; `matched` itself carries up to 32
+  pending = 32,           -- `matched` messages to one client that it has not acknowledged
+  page_budget = 1000,     -- registry entries looked at for one page
+  guess_burst = 10,       -- wrong room codes from one source at once …
+  guess_every_s = 2,      -- … and one more in each so many seconds
+  guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket
+}
+
+local highest = { room_members = 32, registrations = 1 << 31 }
+
+-- The defaults with `given` over them, or nil, message, code.
+function M.check(given)
+  local limits = {}
+  for name, value in pairs(M.defaults) do limits[name] = value end
+  if given == nil then return limits end
+  if type(given) ~= "table" then return nil, "limits must be a table", "invalid" end
+  for name, value in pairs(given) do
+    if M.defaults[name] == nil then
+      local known = {}
+      for k in pairs(M.defaults) do known[#known + 1] = k end
+      table.sort(known)
+      return nil, ("limits: there is no '%s': it is one of %s"):format(tostring(name), table.concat(known, ", ")), "invalid"
+    end
+    local top = highest[name] or 1 << 31
+    if math.type(value) ~= "integer" or value < 1 or value > top then
+      return nil, ("limits: %s must be an integer from 1 to %d"):format(name, top), "invalid"
+    end
+    limits[name] = value
+  end
+  return limits
+end
+
+local Guesses = {}
+Guesses.__index = Guesses
+
+-- Token buckets by source: an IPv4 address, or the /64 of an IPv6 one, since whoever has one address of a
+-- /64 has them all. A bucket that is full again is the same as none, so only recent ones are kept.
+function M.guesses(limits, now_us)
+  local every_us = limits.guess_every_s * 1000000
+  local span_us = limits.guess_burst * every_us
+  return setmetatable({
+    burst = limits.guess_burst, every_us = every_us,
+    full_us = recent.new { span_us = span_us, max = limits.guess_sources, now_us = now_us },
+  }, Guesses)
+end
+
+local function source(from)
+  return #from == 6 and from:sub(1, 4) or from:sub(1, 8)
+end
+
+-- A bucket is one number: the time at which it is full again.
+local function full_at(self, now_us, key)
+  return math.max(self.full_us:get(now_us, key) or 0, now_us)
+end
+
+-- Whether one more wrong guess from there could be paid for. Looking costs nothing.
+function Guesses:may(now_us, from)
+  return full_at(self, now_us, source(from)) - now_us <= (self.burst - 1) * self.every_us
+end
+
+-- Charges a wrong guess.
+function Guesses:wrong(now_us, from)
+  local key = source(from)
+  self.full_us:put(now_us, key, full_at(self, now_us, key) + self.every_us)
+end
+
+return M
