@@ -12,6 +12,11 @@ MAKEFLAGS += --no-builtin-rules
 
 include build.mk
 
+# V=1 shows the commands.
+ifndef V
+  quiet = @echo '  $1' $(patsubst $(BUILD)/%,%,$@) &&
+endif
+
 CORE_SRC := $(CORE:%=runtime/core/%)
 IO_SRC := $(IO:%=runtime/io/%)
 BINDINGS_SRC := $(BINDINGS:%=bindings/%)
@@ -37,7 +42,7 @@ objects = $(addprefix $(BUILD)/$1/,$(addsuffix .o,$2))
 define variant
 $(BUILD)/$1/%.o: %.c | packages
 	@mkdir -p $$(@D)
-	$$($1_CC) $$(BASE) $$(CFLAGS) $$($1_FLAGS) -MMD -MP -c $$< -o $$@
+	$$(call quiet,CC) $$($1_CC) $$(BASE) $$(CFLAGS) $$($1_FLAGS) -MMD -MP -c $$< -o $$@
 $(BUILD)/$1/core.a: $(call objects,$1,$(CORE_SRC))
 $(BUILD)/$1/io.a: $(call objects,$1,$(IO_SRC))
 $(BUILD)/$1/bindings.a: $(call objects,$1,$(BINDINGS_SRC))
@@ -46,10 +51,10 @@ $(BUILD)/$1/core.a $(BUILD)/$1/io.a $(BUILD)/$1/bindings.a:
 	@ar rcs $$@ $$^
 $(BUILD)/$1/runtime/host/embed.o: $(BUILD)/gen/embed.inc $(SCRIPTS) $(DKJSON)
 $(BUILD)/$1/bodkin: $(call objects,$1,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC))
-	$$($1_CC) $$($1_FLAGS) -Wl,-E -o $$@ $$^ $$(LUA_LIB) $$(BINDINGS_LIBS) $$(IO_LIBS) $$(CORE_LIBS)
+	$$(call quiet,LD) $$($1_CC) $$($1_FLAGS) -Wl,-E -o $$@ $$^ $$(LUA_LIB) $$(BINDINGS_LIBS) $$(IO_LIBS) $$(CORE_LIBS)
 $(BUILD)/$1/lua/bodkin/core.so: $(call objects,$1,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC))
 	@mkdir -p $$(@D)
-	$$($1_CC) $$($1_FLAGS) -shared -o $$@ $$^ $$(BINDINGS_LIBS) $$(IO_LIBS) $$(CORE_LIBS)
+	$$(call quiet,LD) $$($1_CC) $$($1_FLAGS) -shared -o $$@ $$^ $$(BINDINGS_LIBS) $$(IO_LIBS) $$(CORE_LIBS)
 endef
 $(foreach v,release asan fuzz clang,$(eval $(call variant,$v)))
 -include $(wildcard $(BUILD)/*/*/*.d $(BUILD)/*/*/*/*.d)
@@ -67,21 +72,21 @@ SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
 a = $(BUILD)/asan
 spec_link = $(asan_CC) $(asan_FLAGS) -o $@ $< $(filter %.a,$^)
 $(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
-	$(spec_link) -lcmocka $(CORE_LIBS)
+	$(call quiet,LD) $(spec_link) -lcmocka $(CORE_LIBS)
 $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
-	$(spec_link) -lcmocka $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(spec_link) -lcmocka $(IO_LIBS) $(CORE_LIBS)
 $(a)/spec/bindings/test_%: $(a)/spec/bindings/test_%.o $(a)/bindings.a $(a)/io.a $(a)/core.a
-	$(spec_link) -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(spec_link) -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/bindings.a $(f)/io.a $(f)/core.a
-	$(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 BENCH_BINS := $(patsubst %.c,$(BUILD)/release/%,$(BENCHES))
 r = $(BUILD)/release
 $(r)/bench/%: $(r)/bench/%.o $(r)/bindings.a $(r)/io.a $(r)/core.a
-	$(release_CC) -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(release_CC) -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 .SECONDARY:
 
 # --- what one asks for

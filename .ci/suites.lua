@@ -1,0 +1,135 @@
+-- SPDX-License-Identifier: MIT
+-- Runs suites of tests, passes their output on as it comes, and counts what they report as TAP. A suite
+-- that crashed, ran into its limit, stopped short of its plan or reported nothing is one failure more.
+-- usage: suites.lua BUILD all|quick|soak|fuzz|layers|lab|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
+
+local build, what, seconds = arg[1], arg[2], tonumber(arg[3])
+
+local function lines_of(command)
+  local pipe <close> = assert(io.popen(command))
+  local list = {}
+  for line in pipe:lines() do list[#list + 1] = line end
+  return list
+end
+
+local function exists(path)
+  local file = io.open(path)
+  return file and file:close() or false
+end
+
+-- A suite: name, command, limit_s; `plain` ones report by their exit code alone.
+local suites = {}
+local function add(name, command, limit_s, plain)
+  suites[#suites + 1] = { name = name, command = command, limit_s = limit_s, plain = plain }
+end
+
+local sanitizer = "ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 "
+local lua_env = ("BODKIN=%s/release/bodkin BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='%s/release/lua/?.so;;' ")
+  :format(build, build, build)
+
+local function c_specs(dir)
+  for _, source in ipairs(lines_of(("ls spec/%s/test_*.c 2>/dev/null"):format(dir))) do
+    local name = source:gsub("%.c$", "")
+    add(name, sanitizer .. "CMOCKA_MESSAGE_OUTPUT=TAP " .. build .. "/asan/" .. name, 60)
+  end
+end
+
+local function lua_specs(path, limit_s)
+  if #lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null"):format(path)) > 0 then
+    add("spec/" .. path, lua_env .. "busted --lua=/usr/bin/lua5.4 -o TAP spec/" .. path, limit_s)
+  end
+end
+
+-- Specs of what stands directly in scripts/bodkin.
+local function top_specs()
+  for _, path in ipairs(lines_of("ls spec/*_spec.lua | xargs -n1 basename | grep -vE '^(examples|readme)_'")) do
+    lua_specs(path, 120)
+  end
+end
+
+local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
+
+local add_named = {
+  layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
+  lab = function() lua_specs("lab", 600) end,
+  soak = function()
+    for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. lua_env .. "busted --lua=/usr/bin/lua5.4 -o TAP spec/lab", 900) end
+  end,
+  fuzz = function()
+    for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c 2>/dev/null")) do
+      local name = source:match("fuzz_([^/]*)%.c$")
+      local corpus = build .. "/corpus/" .. name
+      add("fuzz " .. name, ("mkdir -p %s && %s/fuzz/spec/fuzz/fuzz_%s -max_total_time=%d -max_len=1300 -timeout=5 "
+        .. "-rss_limit_mb=1024 -verbosity=0 -print_final_stats=0 -artifact_prefix=%s/ %s%s"):format(corpus, build, name,
+        seconds or 5, build, corpus, exists("spec/fuzz/corpus/" .. name) and " spec/fuzz/corpus/" .. name or ""),
+        (seconds or 5) + 60, true)
+    end
+  end,
+  scripts = top_specs,
+  examples = function() lua_specs("examples_spec.lua", 120) end,
+  readme = function() lua_specs("readme_spec.lua", 180) end,
+}
+
+local function add_directory(dir)
+  c_specs(dir)
+  lua_specs(dir, 120)
+end
+
+if what == "all" or what == "quick" then
+  for _, dir in ipairs(dirs) do add_directory(dir) end
+  top_specs()
+  add_named.layers()
+  add_named.examples()
+  if what == "all" then
+    add_named.fuzz()
+    add_named.readme()
+    add_named.lab()
+  end
+elseif add_named[what] then
+  add_named[what]()
+else
+  add_directory(what)
+end
+
+local passed, failed, skipped, broken = 0, 0, 0, {}
+
+local function run(suite)
+  print("# " .. suite.name)
+  local command = ("{ %s; } </dev/null 2>&1; echo; echo exit $?"):format(suite.command)
+  local pipe = assert(io.popen(("timeout -k 5 %d sh -c '%s'"):format(suite.limit_s, command:gsub("'", [['\'']]))))
+  local good, bad, skip, plan, status = 0, 0, 0, nil, nil
+  for line in pipe:lines() do
+    status = line:match("^exit (%d+)$") or status
+    if not status then print(line) end
+    if suite.plain then goto continue end
+    plan = tonumber(line:match("^1%.%.(%d+)")) or plan
+    if line:find("^not ok") then bad = bad + 1
+    elseif line:find("^ok.*# SKIP") then skip = skip + 1
+    elseif line:find("^ok") then good = good + 1 end
+    ::continue::
+  end
+  pipe:close()
+  local why
+  if not status then why = "did not finish in " .. suite.limit_s .. " s"
+  elseif suite.plain then
+    if status == "0" then good = 1 else why = "exit code " .. status end
+  elseif good + bad + skip == 0 then why = "reported no test"
+  elseif status ~= "0" and bad == 0 then why = "exit code " .. status .. " though no test failed"
+  elseif plan ~= good + bad + skip then why = "stopped short of its plan" end
+  if why then
+    bad = bad + 1
+    print("# " .. suite.name .. ": " .. why)
+  end
+  if bad > 0 then broken[#broken + 1] = ("%s (%d)"):format(suite.name, bad) end
+  passed, failed, skipped = passed + good, failed + bad, skipped + skip
+end
+
+io.stdout:setvbuf("line")
+for _, suite in ipairs(suites) do run(suite) end
+if #suites == 0 then
+  failed = 1
+  print("# no suite called " .. what)
+end
+if #broken > 0 then print("# failed: " .. table.concat(broken, ", ")) end
+print(("%d passed, %d failed%s"):format(passed, failed, skipped > 0 and (", %d skipped"):format(skipped) or ""))
+os.exit(failed == 0 and 0 or 1)

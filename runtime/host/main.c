@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+// The program. Signals live here and nowhere else: a handler writes the signal's name as a line into a
+// pipe, and a script reads that pipe on its loop. Handlers, unlike blocked or ignored signals, are not
+// inherited by the programs a script starts.
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host.h"
+
+static int signal_pipe[2] = {-1, -1};
+
+static const struct {
+  int number;
+  const char *line;
+} watched[] = {{SIGINT, "INT\n"}, {SIGTERM, "TERM\n"}, {SIGHUP, "HUP\n"}};
+
+static void on_signal(int number) {
+  int saved = errno;
+  for (size_t i = 0; i < sizeof watched / sizeof *watched; i++) {
+    // A full pipe already holds enough of them; nothing can be done about the rest.
+    if (watched[i].number == number && write(signal_pipe[1], watched[i].line, strlen(watched[i].line)) < 0) break;
+  }
+  errno = saved;
+}
+
+static void on_pipe(int number) { (void)number; }
+
+// host.signals() -> descriptor of the pipe | nil, message. From the first call on SIGINT, SIGTERM and
+// SIGHUP arrive there as the lines INT, TERM and HUP; a second SIGINT or SIGTERM ends the process at
+// once, for a script that does not answer. [-0, +(1|2), -]
+static int host_signals(lua_State *L) {
+  if (signal_pipe[0] < 0) {
+    if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return luaL_fileresult(L, 0, NULL);
+    for (size_t i = 0; i < sizeof watched / sizeof *watched; i++) {
+      struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+      if (watched[i].number != SIGHUP) action.sa_flags |= (int)SA_RESETHAND;
+      sigaction(watched[i].number, &action, NULL);
+    }
+  }
+  lua_pushinteger(L, signal_pipe[0]);
+  return 1;
+}
+
+// host.is_terminal(descriptor) -> boolean. [-0, +1, e]
+static int host_is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+// host.pid() -> integer. [-0, +1, -]
+static int host_pid(lua_State *L) {
+  lua_pushinteger(L, getpid());
+  return 1;
+}
+
+int main(int argc, char **argv) {
+  static const luaL_Reg functions[] = {
+      {"signals", host_signals}, {"is_terminal", host_is_terminal}, {"pid", host_pid}, {NULL, NULL}};
+  struct sigaction ignore = {.sa_handler = on_pipe, .sa_flags = SA_RESTART};
+  sigaction(SIGPIPE, &ignore, NULL);
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  lua_State *L = bdk_host_new(functions);
+  if (!L) return 1;
+  int code = bdk_host_run(L, "bodkin.cli", argc, argv);
+  lua_close(L);
+  if (fflush(stdout) != 0) code = code ? code : 1;
+  if (signal_pipe[0] >= 0) {
+    close(signal_pipe[0]);
+    close(signal_pipe[1]);
+  }
+  return code;
+}
