@@ -55,9 +55,9 @@ void bdk_driver_unhook(bdk_driver *d, bdk_hook *h) {
 }
 
 void bdk_driver_fire(bdk_driver *d) {
-  uint64_t limit = d->wheel.seq;
+  uint64_t limit = d->wheel.seq; // the latest set so far
   uint64_t now_us = d->now_us;
-  while (d->wheel.count > 0 && d->wheel.heap[0]->seq < limit) {
+  while (d->wheel.count > 0 && d->wheel.heap[0]->seq <= limit) {
     bdk_timer *t = bdk_wheel_pop(&d->wheel, now_us);
     if (!t) return;
     t->fire(t, now_us);
