@@ -86,9 +86,7 @@ static bool take_ipv6(text *t, uint8_t ip[16]) {
   return true;
 }
 
-static bool link_local(const bdk_addr *a) {
-  return a->family == 6 && a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80;
-}
+static bool link_local(const bdk_addr *a) { return a->family == 6 && a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80; }
 
 int bdk_addr_parse(bdk_addr *out, const char *string, size_t len, uint16_t default_port) {
   bdk_addr a = {.family = 6};

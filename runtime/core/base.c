@@ -8,10 +8,9 @@ static const struct row {
   const char *name;
   int exit;
   const char *text;
-} errors[] = {
-    {BDK_OK, "ok", 0, "nothing went wrong"},
+} errors[] = {{BDK_OK, "ok", 0, "nothing went wrong"},
 #define X(NAME, value, name, exit, text) {(value), (name), (exit), (text)},
-    BDK_ERRORS(X)
+              BDK_ERRORS(X)
 #undef X
 };
 

@@ -7,9 +7,7 @@
 
 #define BINS_ELEMENT_MAX 64u
 
-static bool is_addr(const bdk_item *item) {
-  return item->kind == BDK_WIRE_BIN && (item->len == 6 || item->len == 18);
-}
+static bool is_addr(const bdk_item *item) { return item->kind == BDK_WIRE_BIN && (item->len == 6 || item->len == 18); }
 
 static bool read_list(bdk_reader *r, const bdk_field_def *def, const bdk_item *head) {
   if (head->kind != BDK_WIRE_ARRAY || head->count < def->min || head->count > def->max) return false;
@@ -99,13 +97,20 @@ int bdk_message_read(const bdk_schema *s, const uint8_t *bytes, size_t len, bdk_
 }
 
 static void write_field(bdk_packer *p, const bdk_field_def *def, const bdk_field *f) {
-  if (def->kind == BDK_FIELD_PAD) bdk_pack_bin(p, NULL, 0);
-  else if (f->nil) bdk_pack_nil(p);
-  else if (def->kind == BDK_FIELD_UINT) bdk_pack_uint(p, f->u);
-  else if (def->kind == BDK_FIELD_BOOL) bdk_pack_bool(p, f->u != 0);
-  else if (def->kind == BDK_FIELD_STR) bdk_pack_str(p, (const char *)f->data, f->len);
-  else if (def->kind == BDK_FIELD_BIN || def->kind == BDK_FIELD_ADDR) bdk_pack_bin(p, f->data, f->len);
-  else bdk_pack_raw(p, f->data, f->len);
+  if (def->kind == BDK_FIELD_PAD)
+    bdk_pack_bin(p, NULL, 0);
+  else if (f->nil)
+    bdk_pack_nil(p);
+  else if (def->kind == BDK_FIELD_UINT)
+    bdk_pack_uint(p, f->u);
+  else if (def->kind == BDK_FIELD_BOOL)
+    bdk_pack_bool(p, f->u != 0);
+  else if (def->kind == BDK_FIELD_STR)
+    bdk_pack_str(p, (const char *)f->data, f->len);
+  else if (def->kind == BDK_FIELD_BIN || def->kind == BDK_FIELD_ADDR)
+    bdk_pack_bin(p, f->data, f->len);
+  else
+    bdk_pack_raw(p, f->data, f->len);
 }
 
 // Makes the empty pad whose head is at `at` fill the datagram up to BDK_PAD_TO. A bin8's head is 2 bytes at
@@ -157,13 +162,20 @@ size_t bdk_message_write(const bdk_schema *s, const bdk_field *fields, uint8_t *
 }
 
 // docs/PROTOCOL.md, "Between peers". The mac is the last 16 bytes of the datagram and covers all before it.
-#define MATCH {"match", BDK_FIELD_BIN, false, 16, 16}
-#define ROLE {"role", BDK_FIELD_UINT, false, 0, 1}
-#define EPOCH {"epoch", BDK_FIELD_UINT, false, 0, UINT32_MAX}
-#define RX_INDEX {"rx_index", BDK_FIELD_UINT, false, 0, UINT32_MAX}
-#define NONCE {"nonce", BDK_FIELD_BIN, false, 8, 8}
-#define ORIGIN {"origin", BDK_FIELD_ADDR, false, 0, 0}
-#define MAC {"mac", BDK_FIELD_BIN, false, 16, 16}
+#define MATCH                                                                                                          \
+  { "match", BDK_FIELD_BIN, false, 16, 16 }
+#define ROLE                                                                                                           \
+  { "role", BDK_FIELD_UINT, false, 0, 1 }
+#define EPOCH                                                                                                          \
+  { "epoch", BDK_FIELD_UINT, false, 0, UINT32_MAX }
+#define RX_INDEX                                                                                                       \
+  { "rx_index", BDK_FIELD_UINT, false, 0, UINT32_MAX }
+#define NONCE                                                                                                          \
+  { "nonce", BDK_FIELD_BIN, false, 8, 8 }
+#define ORIGIN                                                                                                         \
+  { "origin", BDK_FIELD_ADDR, false, 0, 0 }
+#define MAC                                                                                                            \
+  { "mac", BDK_FIELD_BIN, false, 16, 16 }
 
 const bdk_schema bdk_message_test = {
     .name = "test",

@@ -171,20 +171,31 @@ void bdk_pack_nil(bdk_packer *p) { put(p, 0xc0, 0, 0, NULL, 0); }
 void bdk_pack_bool(bdk_packer *p, bool b) { put(p, b ? 0xc3 : 0xc2, 0, 0, NULL, 0); }
 
 void bdk_pack_uint(bdk_packer *p, uint64_t u) {
-  if (u < 0x80) put(p, (uint8_t)u, 0, 0, NULL, 0);
-  else if (u <= UINT8_MAX) put(p, 0xcc, u, 1, NULL, 0);
-  else if (u <= UINT16_MAX) put(p, 0xcd, u, 2, NULL, 0);
-  else if (u <= UINT32_MAX) put(p, 0xce, u, 4, NULL, 0);
-  else put(p, 0xcf, u, 8, NULL, 0);
+  if (u < 0x80)
+    put(p, (uint8_t)u, 0, 0, NULL, 0);
+  else if (u <= UINT8_MAX)
+    put(p, 0xcc, u, 1, NULL, 0);
+  else if (u <= UINT16_MAX)
+    put(p, 0xcd, u, 2, NULL, 0);
+  else if (u <= UINT32_MAX)
+    put(p, 0xce, u, 4, NULL, 0);
+  else
+    put(p, 0xcf, u, 8, NULL, 0);
 }
 
 void bdk_pack_int(bdk_packer *p, int64_t i) {
-  if (i >= 0) bdk_pack_uint(p, (uint64_t)i);
-  else if (i >= -32) put(p, (uint8_t)i, 0, 0, NULL, 0);
-  else if (i >= INT8_MIN) put(p, 0xd0, (uint64_t)i, 1, NULL, 0);
-  else if (i >= INT16_MIN) put(p, 0xd1, (uint64_t)i, 2, NULL, 0);
-  else if (i >= INT32_MIN) put(p, 0xd2, (uint64_t)i, 4, NULL, 0);
-  else put(p, 0xd3, (uint64_t)i, 8, NULL, 0);
+  if (i >= 0)
+    bdk_pack_uint(p, (uint64_t)i);
+  else if (i >= -32)
+    put(p, (uint8_t)i, 0, 0, NULL, 0);
+  else if (i >= INT8_MIN)
+    put(p, 0xd0, (uint64_t)i, 1, NULL, 0);
+  else if (i >= INT16_MIN)
+    put(p, 0xd1, (uint64_t)i, 2, NULL, 0);
+  else if (i >= INT32_MIN)
+    put(p, 0xd2, (uint64_t)i, 4, NULL, 0);
+  else
+    put(p, 0xd3, (uint64_t)i, 8, NULL, 0);
 }
 
 void bdk_pack_float(bdk_packer *p, double f) {
@@ -194,28 +205,41 @@ void bdk_pack_float(bdk_packer *p, double f) {
 }
 
 void bdk_pack_str(bdk_packer *p, const char *s, size_t len) {
-  if (len < 32) put(p, (uint8_t)(0xa0 | len), 0, 0, s, len);
-  else if (len <= UINT8_MAX) put(p, 0xd9, len, 1, s, len);
-  else if (len <= UINT16_MAX) put(p, 0xda, len, 2, s, len);
-  else put(p, 0xdb, len, 4, s, len);
+  if (len < 32)
+    put(p, (uint8_t)(0xa0 | len), 0, 0, s, len);
+  else if (len <= UINT8_MAX)
+    put(p, 0xd9, len, 1, s, len);
+  else if (len <= UINT16_MAX)
+    put(p, 0xda, len, 2, s, len);
+  else
+    put(p, 0xdb, len, 4, s, len);
 }
 
 void bdk_pack_bin(bdk_packer *p, const uint8_t *b, size_t len) {
-  if (len <= UINT8_MAX) put(p, 0xc4, len, 1, b, len);
-  else if (len <= UINT16_MAX) put(p, 0xc5, len, 2, b, len);
-  else put(p, 0xc6, len, 4, b, len);
+  if (len <= UINT8_MAX)
+    put(p, 0xc4, len, 1, b, len);
+  else if (len <= UINT16_MAX)
+    put(p, 0xc5, len, 2, b, len);
+  else
+    put(p, 0xc6, len, 4, b, len);
 }
 
 void bdk_pack_array(bdk_packer *p, uint32_t count) {
-  if (count < 16) put(p, (uint8_t)(0x90 | count), 0, 0, NULL, 0);
-  else if (count <= UINT16_MAX) put(p, 0xdc, count, 2, NULL, 0);
-  else put(p, 0xdd, count, 4, NULL, 0);
+  if (count < 16)
+    put(p, (uint8_t)(0x90 | count), 0, 0, NULL, 0);
+  else if (count <= UINT16_MAX)
+    put(p, 0xdc, count, 2, NULL, 0);
+  else
+    put(p, 0xdd, count, 4, NULL, 0);
 }
 
 void bdk_pack_map(bdk_packer *p, uint32_t count) {
-  if (count < 16) put(p, (uint8_t)(0x80 | count), 0, 0, NULL, 0);
-  else if (count <= UINT16_MAX) put(p, 0xde, count, 2, NULL, 0);
-  else put(p, 0xdf, count, 4, NULL, 0);
+  if (count < 16)
+    put(p, (uint8_t)(0x80 | count), 0, 0, NULL, 0);
+  else if (count <= UINT16_MAX)
+    put(p, 0xde, count, 2, NULL, 0);
+  else
+    put(p, 0xdf, count, 4, NULL, 0);
 }
 
 void bdk_pack_raw(bdk_packer *p, const uint8_t *bytes, size_t len) {
