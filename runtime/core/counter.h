@@ -95,7 +95,7 @@ const char *bdk_counter_text(int which);
   X(no_answer, "no probe to this candidate was answered")                                                              \
   X(no_consent, "this path answered once, then not for 30 s")                                                          \
   X(unreachable, "the kernel has no route to this candidate")                                                          \
-  X(replaced, "an address that was heard from took this place")
+  X(replaced, "the peer moved to another address")
 
 typedef enum bdk_reason {
 #define X(name, text) BDK_REASON_##name,

@@ -5,6 +5,7 @@
 #ifndef BDK_MUX_H
 #define BDK_MUX_H
 
+#include "out.h"
 #include "session.h"
 
 typedef struct bdk_mux_config {
@@ -13,40 +14,6 @@ typedef struct bdk_mux_config {
   uint8_t seed[32];       // expanded here; all randomness comes from it
   uint32_t max_sessions;  // 0: 256
 } bdk_mux_config;
-
-typedef struct bdk_candidate {
-  bdk_addr addr;
-  uint16_t sock; // the owner's number of the socket to probe it from
-  uint8_t via;   // bdk_via
-} bdk_candidate;
-
-// A match with one peer, as `matched` told it. Everything is copied.
-typedef struct bdk_match {
-  uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], self[BDK_ID_LEN], peer[BDK_ID_LEN];
-  uint64_t start_in_us;
-  const bdk_candidate *candidates;
-  uint32_t count; // at most BDK_SESSION_PATHS are used
-} bdk_match;
-
-typedef enum bdk_output_kind {
-  BDK_OUT_SEND,      // route, data, len
-  BDK_OUT_CONNECTED, // session, path: application data may flow
-  BDK_OUT_PATH,      // session, path: confirmed, and on every change
-  BDK_OUT_MESSAGE,   // session, data, len
-  BDK_OUT_CLOSED,    // session, reason; the session's number may be used again after it
-} bdk_output_kind;
-
-typedef struct bdk_output {
-  bdk_output_kind kind;
-  uint32_t session;
-  uint8_t via, reason; // of the path; why closed
-  bool lan;            // path: `lan`, else `direct`
-  bdk_route route;     // send: where to; connected, path: of the path
-  uint64_t since_us;   // connected, path: time since bdk_mux_add
-  uint32_t rtt_us;
-  const uint8_t *data; // borrowed until the next call of any verb
-  size_t len;
-} bdk_output;
 
 typedef struct bdk_mux bdk_mux; // opaque
 

@@ -5,6 +5,7 @@
 #define BDK_PROBE_H
 
 #include "addr.h"
+#include "counter.h"
 #include "message.h"
 
 #define BDK_KEY_LEN 32u
@@ -33,7 +34,7 @@ typedef struct bdk_keys {
 
 typedef struct bdk_window {
   uint64_t top; // highest counter seen + 1
-  uint64_t bits[BDK_WINDOW / 64];
+  uint64_t bits[BDK_WINDOW / 64 + 1]; // a ring; one word more, since the window seldom starts at a word
 } bdk_window;
 
 typedef struct bdk_probe {

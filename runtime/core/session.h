@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 // A session with one peer: its paths, the one selected, and when it ends.
 //
-//   ARMED --start--> SEEKING --heard--> OPEN --lost--> SEEKING ...; any --close, give_up--> CLOSED(reason)
+//   ARMED --start--> SEEKING --heard--> OPEN --lost--> SEEKING; any --close, give_up--> CLOSED(reason)
 //
-// Internal to mux, which finds the session a datagram belongs to and owns time, memory and outputs.
+// Fed by mux, which finds the session a datagram belongs to, checks that it is authentic, and keeps the
+// session's timer at bdk_session_deadline.
 #ifndef BDK_SESSION_H
 #define BDK_SESSION_H
 
+#include "out.h"
 #include "path.h"
+#include "wheel.h"
 
 #define BDK_SESSION_PATHS 16
 
@@ -21,7 +24,7 @@ typedef enum bdk_session_state {
 
 typedef enum bdk_session_event {
   BDK_SESSION_START,   // start_in elapsed
-  BDK_SESSION_HEARD,   // an authentic test or frame came
+  BDK_SESSION_HEARD,   // something authentic came, and the peer can be answered
   BDK_SESSION_LOST,    // no path is left
   BDK_SESSION_CLOSE,   // this side or the peer leaves
   BDK_SESSION_GIVE_UP, // sought for too long
@@ -31,41 +34,59 @@ typedef enum bdk_session_event {
 extern const uint8_t bdk_session_table[BDK_SESSION_STATES][BDK_SESSION_EVENTS];
 const char *bdk_session_state_name(int state);
 
-struct bdk_mux;
+typedef struct bdk_candidate {
+  bdk_addr addr;
+  uint16_t sock; // the owner's number of the socket to probe it from
+  uint8_t via;   // bdk_via
+} bdk_candidate;
+
+// A match with one peer, as `matched` told it. Everything is copied.
+typedef struct bdk_match {
+  uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], self[BDK_ID_LEN], peer[BDK_ID_LEN];
+  uint64_t start_in_us;
+  const bdk_candidate *candidates;
+  uint32_t count; // at most BDK_SESSION_PATHS are used
+} bdk_match;
 
 typedef struct bdk_session {
-  bdk_timer timer; // the next thing any part of it has to do
+  bdk_timer timer; // mux's: the next thing any part of this has to do
   bdk_keys keys;
   uint8_t peer[BDK_ID_LEN];
-  uint8_t state, reason;
-  bool used, opened, reported; // opened: ever OPEN; reported: `path` was told for the selected one
-  uint8_t path_count;
-  int8_t selected; // index of the path data goes by, -1: none
-  uint32_t index, peer_index, generation; // what the peer's frames to us carry; ours to it; of this slot
-  bool peer_index_known;
-  uint32_t epoch;
-  uint64_t tx_counter, rx_top; // next frame; the highest counter received
+  uint8_t state, reason, path_count;
+  int8_t selected;   // the path data goes by, -1: none
+  int8_t told;       // the path last told to the owner as confirmed, -1: none
+  int8_t rebound;    // a path the peer seems to have moved to, awaiting its confirm, -1: none
+  bool opened;       // was ever OPEN
+  bool peer_known;   // peer_index is
+  bool round_later;  // candidates are sought again, after a loss
+  uint32_t index;    // what the peer's frames to us carry
+  uint32_t peer_index, peer_epoch, epoch;
+  uint64_t tx_counter; // of the next frame
   bdk_window window;
   uint64_t armed_us, start_us, give_up_us;
-  uint64_t unanswered_us; // first data sent since something was heard on the selected path, 0: none
-  uint64_t tokens_us;     // token bucket of tests: the time up to which tokens are spent
+  uint64_t unanswered_us; // when something was sent since the peer was last heard, 0: nothing was
+  uint64_t bucket_us;     // token bucket of tests: until when its tokens are spent
   uint32_t select_n;      // latest selection sent (controlling) or followed (controlled)
-  uint32_t select_tries;
-  uint64_t select_due_us; // its repeat; BDK_NEVER when acknowledged
-  int8_t told;            // the path last told to the owner
+  uint64_t select_due_us, select_wait_us; // its repeat; BDK_NEVER once acknowledged
   bdk_path paths[BDK_SESSION_PATHS];
 } bdk_session;
 
+// Copies what it needs and sets the session ARMED. `index` names it in the peer's frames.
+void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t now_us);
 // Applies an event to the table: the state that follows.
 int bdk_session_on(bdk_session *s, bdk_session_event event);
-// The following do what DESIGN's rules say, queueing outputs on `mux` (see mux.c for those).
-void bdk_session_probe(struct bdk_mux *m, bdk_session *s, uint64_t now_us, const bdk_route *r, const bdk_probe *p,
+// An authentic test or confirm of `len` bytes came by `route`.
+void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, const bdk_probe *probe,
                        size_t len);
-void bdk_session_frame(struct bdk_mux *m, bdk_session *s, uint64_t now_us, const bdk_route *r, uint8_t kind,
+// An authentic frame, never seen before, whose datagram had `wire_len` bytes.
+void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, uint8_t kind,
                        uint64_t counter, const uint8_t *data, size_t len, size_t wire_len);
-void bdk_session_tick(struct bdk_mux *m, bdk_session *s, uint64_t now_us);
-int bdk_session_send(struct bdk_mux *m, bdk_session *s, uint64_t now_us, const uint8_t *data, size_t len);
-void bdk_session_unreachable(struct bdk_mux *m, bdk_session *s, uint64_t now_us, const bdk_addr *remote);
-void bdk_session_close(struct bdk_mux *m, bdk_session *s, uint64_t now_us, bdk_reason reason);
+// Does what is due. Also called after each of the above.
+void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us);
+uint64_t bdk_session_deadline(const bdk_session *s);
+int bdk_session_send(bdk_session *s, bdk_outq *q, uint64_t now_us, const uint8_t *data, size_t len);
+void bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *remote);
+// Ends it, telling the peer when `reason` is closed; the owner hears BDK_OUT_CLOSED.
+void bdk_session_close(bdk_session *s, bdk_outq *q, uint64_t now_us, bdk_reason reason);
 
 #endif

@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: MIT
+#include "session.h"
+
+#include <string.h>
+
+#define MS 1000u
+#define NO_PATH_US (10000u * MS)      // SEEKING, never OPEN
+#define SEEK_AGAIN_US (60000u * MS)   // SEEKING after a loss
+#define CONSENT_EVERY_US (5000u * MS) // ±20 %, as RFC 7675 section 5.1
+#define CONSENT_LOST_US (30000u * MS) // RFC 7675 section 5.1
+#define TOKEN_US (10u * MS)           // 100 tests a second a match
+#define BURST_US (60u * TOKEN_US)     // and 60 at once
+#define ROUND_TESTS 25u               // what the schedule takes in 10 s
+#define ROUND_TESTS_LATER 10u         // and in a later round, to an address that never answered
+#define ROUND_TESTS_KNOWN 120u        // 60 s, to one that did
+#define TEST_MAX 60u              // bytes of a test, each number at its longest
+#define SILENT_IP_TESTS 100u          // in the first round, to any IP that never answered
+#define SELECT_FIRST_US (100u * MS)
+#define SELECT_WAIT_MAX_US (2000u * MS)
+#define CLOSE_COPIES 3u
+#define BETTER_MARGIN_US (2u * MS) // a faster path of one class must win by this and an eighth
+
+#define S(state) BDK_SESSION_##state
+
+const uint8_t bdk_session_table[BDK_SESSION_STATES][BDK_SESSION_EVENTS] = {
+    //              START        HEARD    LOST        CLOSE      GIVE_UP
+    [S(ARMED)] = {S(SEEKING), S(OPEN), S(ARMED), S(CLOSED), S(CLOSED)},
+    [S(SEEKING)] = {S(SEEKING), S(OPEN), S(SEEKING), S(CLOSED), S(CLOSED)},
+    [S(OPEN)] = {S(OPEN), S(OPEN), S(SEEKING), S(CLOSED), S(OPEN)},
+    [S(CLOSED)] = {S(CLOSED), S(CLOSED), S(CLOSED), S(CLOSED), S(CLOSED)},
+};
+
+const char *bdk_session_state_name(int state) {
+  static const char *const names[BDK_SESSION_STATES] = {"armed", "seeking", "open", "closed"};
+  return state >= 0 && state < BDK_SESSION_STATES ? names[state] : "?";
+}
+
+int bdk_session_on(bdk_session *s, bdk_session_event event) {
+  return s->state = bdk_session_table[s->state][event];
+}
+
+static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
+  for (int i = 0; i < s->path_count; i++)
+    if (s->paths[i].route.sock == route->sock && bdk_addr_equal(&s->paths[i].route.remote, &route->remote))
+      return &s->paths[i];
+  return NULL;
+}
+
+void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t now_us) {
+  memset(s, 0, sizeof *s);
+  bdk_keys_init(&s->keys, match->match, match->key, match->self, match->peer);
+  memcpy(s->peer, match->peer, BDK_ID_LEN);
+  s->index = index;
+  s->selected = s->told = s->rebound = -1;
+  s->armed_us = now_us;
+  s->start_us = now_us + match->start_in_us;
+  s->give_up_us = s->start_us + NO_PATH_US;
+  s->select_due_us = BDK_NEVER;
+  for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
+    bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
+    if (find_path(s, &route)) continue;
+    bdk_path *p = &s->paths[s->path_count++];
+    bdk_path_init(p, &route, match->candidates[i].via, true);
+    p->attempt_max = ROUND_TESTS;
+  }
+}
+
+// A path for an address the peer was heard from but that nobody listed. Takes the place of one that failed,
+// else of one that never answered; NULL when all are in use.
+static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
+  bdk_path *p = NULL;
+  if (s->path_count < BDK_SESSION_PATHS) {
+    p = &s->paths[s->path_count++];
+  } else {
+    for (int want = BDK_PATH_FAILED; !p && want >= BDK_PATH_FROZEN; want--)
+      for (int i = 0; !p && i < s->path_count; i++)
+        if (s->paths[i].state == want && !s->paths[i].answered && i != s->selected) p = &s->paths[i];
+    if (!p) return NULL;
+  }
+  bdk_addr_class class = bdk_addr_classify(&route->remote);
+  bool local = class == BDK_ADDR_PRIVATE || class == BDK_ADDR_LOOPBACK || class == BDK_ADDR_LINK_LOCAL;
+  bdk_via via = local ? BDK_VIA_HOST : route->remote.family == 6 ? BDK_VIA_IPV6 : BDK_VIA_PRFLX;
+  bdk_path_init(p, route, via, false);
+  p->attempt_max = ROUND_TESTS;
+  return p;
+}
+
+static void send_on(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *data, size_t len) {
+  bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_SEND, .session = s->index, .route = p->route, .data = data, .len = len});
+  p->tx_bytes += len;
+}
+
+static bool send_frame(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind kind, const uint8_t *data, size_t len) {
+  if (!s->peer_known || !bdk_path_may_send(p, len + BDK_FRAME_OVERHEAD)) {
+    bdk_count(q->counters, BDK_COUNT_refuse_unconfirmed, 1);
+    return false;
+  }
+  uint8_t out[BDK_DATAGRAM_MAX];
+  size_t n = bdk_frame_write(&s->keys, s->peer_index, kind, s->tx_counter, data, len, out, sizeof out);
+  if (!n) return false;
+  s->tx_counter++;
+  if (p->state != BDK_PATH_VALID) p->data_unconfirmed++;
+  send_on(s, q, p, out, n);
+  bdk_count(q->counters, BDK_COUNT_frame_sent, 1);
+  return true;
+}
+
+// What an IP was sent without ever answering, over all its ports: the bound that keeps a lying server from
+// aiming us at a stranger.
+static bool silent_ip_spent(const bdk_session *s, const bdk_path *p) {
+  unsigned tests = 0;
+  for (int i = 0; i < s->path_count; i++) {
+    const bdk_path *other = &s->paths[i];
+    if (!bdk_addr_same_ip(&other->route.remote, &p->route.remote)) continue;
+    if (other->answered) return false;
+    tests += other->attempt;
+  }
+  return tests >= (s->round_later ? ROUND_TESTS_LATER : SILENT_IP_TESTS);
+}
+
+// False when the token bucket is empty; `*wait_us` is then when it has one again.
+static bool take_token(bdk_session *s, uint64_t now_us, uint64_t *wait_us) {
+  uint64_t spent = s->bucket_us > now_us ? s->bucket_us : now_us;
+  if (spent + TOKEN_US > now_us + BURST_US) {
+    *wait_us = spent + TOKEN_US - BURST_US;
+    return false;
+  }
+  s->bucket_us = spent + TOKEN_US;
+  return true;
+}
+
+static void send_probe(bdk_session *s, bdk_outq *q, bdk_path *p, const bdk_probe *probe) {
+  uint8_t out[BDK_PROBE_MAX];
+  size_t n = bdk_probe_write(&s->keys, probe, out, sizeof out);
+  if (n) send_on(s, q, p, out, n);
+}
+
+static void test_path(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+  uint8_t random[BDK_NONCE_LEN + 2];
+  bdk_outq_random(q, random, sizeof random);
+  bdk_probe probe = {.epoch = s->epoch, .rx_index = s->index};
+  memcpy(probe.nonce, random, BDK_NONCE_LEN);
+  send_probe(s, q, p, &probe);
+  bdk_path_tested(p, probe.nonce, now_us, (uint16_t)(random[BDK_NONCE_LEN] << 8 | random[BDK_NONCE_LEN + 1]));
+  bdk_count(q->counters, BDK_COUNT_test_sent, 1);
+}
+
+static void tick_probing(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+  if (p->attempt >= p->attempt_max || silent_ip_spent(s, p)) {
+    bdk_path_fail(p, BDK_REASON_no_answer, now_us);
+    return;
+  }
+  // An address nobody listed gets no more than it gave.
+  if (!p->listed && p->tx_bytes + TEST_MAX > BDK_PATH_UNLISTED_TIMES * p->rx_bytes) {
+    p->due_us = now_us + 500 * MS;
+    p->attempt++; // the round still ends
+    return;
+  }
+  uint64_t wait_us;
+  if (take_token(s, now_us, &wait_us)) {
+    test_path(s, q, p, now_us);
+  } else {
+    p->due_us = wait_us;
+    bdk_count(q->counters, BDK_COUNT_refuse_tokens, 1);
+  }
+}
+
+static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+  if (now_us - p->heard_us >= CONSENT_LOST_US) {
+    bdk_path_fail(p, BDK_REASON_no_consent, now_us);
+    return;
+  }
+  uint8_t stamp[8], jitter[2];
+  for (unsigned i = 0; i < sizeof stamp; i++) stamp[i] = (uint8_t)(now_us >> (8 * i));
+  send_frame(s, q, p, BDK_FRAME_CONSENT, stamp, sizeof stamp);
+  bdk_outq_random(q, jitter, sizeof jitter);
+  uint64_t spread = CONSENT_EVERY_US / 5 * 2 * (unsigned)(jitter[0] << 8 | jitter[1]) / 65536;
+  p->due_us = now_us + CONSENT_EVERY_US - CONSENT_EVERY_US / 5 + spread;
+  // The end of consent is a deadline of its own: not up to 6 s late.
+  if (p->due_us > p->heard_us + CONSENT_LOST_US) p->due_us = p->heard_us + CONSENT_LOST_US;
+}
+
+static void start_round(bdk_session *s, bool later, uint64_t now_us) {
+  s->round_later = later;
+  for (int i = 0; i < s->path_count; i++) {
+    bdk_path *p = &s->paths[i];
+    p->attempt_max = !later ? ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : ROUND_TESTS_LATER;
+    bdk_path_on(p, later ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
+  }
+}
+
+// Is `a` to be preferred to `b` by the order of classes, then states, then round-trip times?
+static bool better(const bdk_path *a, const bdk_path *b) {
+  if (a->state != b->state) return a->state == BDK_PATH_VALID;
+  if (bdk_path_class(a) != bdk_path_class(b)) return bdk_path_class(a) < bdk_path_class(b);
+  if (a->state != BDK_PATH_VALID || a->rtts < BDK_PATH_SAMPLES || b->rtts < BDK_PATH_SAMPLES) return false;
+  for (int i = 0; i < BDK_PATH_SAMPLES; i++) // hysteresis: each of the last samples wins by the margin
+    if (a->rtt_us[i] + BETTER_MARGIN_US + b->srtt_us / 8 > b->srtt_us) return false;
+  return true;
+}
+
+static bool alive(const bdk_path *p) { return p->state == BDK_PATH_USABLE || p->state == BDK_PATH_VALID; }
+
+static void send_select(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind kind, uint32_t n) {
+  uint8_t body[8];
+  for (unsigned i = 0; i < 4; i++) {
+    body[i] = (uint8_t)(s->epoch >> (24 - 8 * i));
+    body[4 + i] = (uint8_t)(n >> (24 - 8 * i));
+  }
+  send_frame(s, q, p, kind, body, sizeof body);
+}
+
+static void tell(bdk_session *s, bdk_outq *q, bdk_output_kind kind, const bdk_path *p, uint64_t now_us) {
+  bdk_outq_put(q, &(bdk_output){.kind = kind,
+                                .session = s->index,
+                                .via = p->via,
+                                .lan = bdk_path_class(p) == 0,
+                                .route = p->route,
+                                .since_us = now_us - s->armed_us,
+                                .rtt_us = p->srtt_us});
+}
+
+// The path data goes by. The controlling side decides and says so with SELECT; until it has, and whenever
+// the selected path fails, the other side chooses by the same order for itself.
+static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  bool controlling = s->keys.role == 0;
+  int best = s->selected >= 0 && alive(&s->paths[s->selected]) ? s->selected : -1;
+  if (s->rebound >= 0 && s->paths[s->rebound].state == BDK_PATH_VALID) {
+    // The peer moved there, and answers there. What it left would still pass for valid until its consent
+    // ran out; should it be alive after all, the first thing heard on it brings it back.
+    if (best >= 0 && best != s->rebound) bdk_path_fail(&s->paths[best], BDK_REASON_replaced, now_us);
+    best = s->rebound;
+    s->rebound = -1;
+    bdk_count(q->counters, BDK_COUNT_path_rebound, 1);
+  } else if (controlling || s->select_n == 0 || best < 0) {
+    for (int i = 0; i < s->path_count; i++)
+      if (alive(&s->paths[i]) && (best < 0 || better(&s->paths[i], &s->paths[best]))) best = i;
+  }
+  s->selected = (int8_t)best;
+  if (best < 0) return;
+  bdk_path *p = &s->paths[best];
+  if (p->state != BDK_PATH_VALID || s->told == best) return;
+  s->told = (int8_t)best;
+  tell(s, q, BDK_OUT_PATH, p, now_us);
+  if (!controlling) return;
+  s->select_n++;
+  s->select_wait_us = SELECT_FIRST_US;
+  s->select_due_us = now_us + SELECT_FIRST_US;
+  send_select(s, q, p, BDK_FRAME_SELECT, s->select_n);
+}
+
+static void open_session(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  if (s->state == BDK_SESSION_OPEN || !s->peer_known || s->selected < 0) return;
+  if (s->state == BDK_SESSION_ARMED) start_round(s, false, now_us); // the peer began: so do we
+  if (bdk_session_on(s, BDK_SESSION_HEARD) != BDK_SESSION_OPEN || s->opened) return;
+  s->opened = true;
+  bdk_count(q->counters, BDK_COUNT_session_opened, 1);
+  tell(s, q, BDK_OUT_CONNECTED, &s->paths[s->selected], now_us);
+}
+
+static void tick_paths(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  for (int i = 0; i < s->path_count; i++) {
+    bdk_path *p = &s->paths[i];
+    if (p->due_us > now_us) continue;
+    if (p->state == BDK_PATH_PROBING || p->state == BDK_PATH_USABLE) tick_probing(s, q, p, now_us);
+    else if (p->state == BDK_PATH_VALID) tick_consent(s, q, p, now_us);
+    else p->due_us = BDK_NEVER;
+  }
+}
+
+// How long a send may go unanswered before the path is asked.
+static uint64_t patience_us(const bdk_session *s) {
+  uint64_t twice = s->selected >= 0 ? 2 * (uint64_t)s->paths[s->selected].srtt_us : 0;
+  return twice > 300 * MS ? twice : 300 * MS;
+}
+
+static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  if (s->selected < 0) {
+    bdk_session_on(s, BDK_SESSION_LOST);
+    s->told = s->rebound = -1;
+    s->select_due_us = BDK_NEVER;
+    s->unanswered_us = 0;
+    s->give_up_us = now_us + SEEK_AGAIN_US;
+    start_round(s, true, now_us);
+    tick_paths(s, q, now_us);
+    return;
+  }
+  bdk_path *p = &s->paths[s->selected];
+  if (s->select_due_us <= now_us) {
+    send_select(s, q, p, BDK_FRAME_SELECT, s->select_n);
+    s->select_wait_us = s->select_wait_us * 2 > SELECT_WAIT_MAX_US ? SELECT_WAIT_MAX_US : s->select_wait_us * 2;
+    s->select_due_us = now_us + s->select_wait_us;
+  }
+  uint64_t token_us;
+  if (s->unanswered_us && now_us - s->unanswered_us >= patience_us(s)) {
+    if (p->state == BDK_PATH_VALID && take_token(s, now_us, &token_us)) {
+      uint64_t consent_us = p->due_us; // a test beside the consent checks leaves their schedule alone
+      test_path(s, q, p, now_us);
+      p->due_us = consent_us;
+    }
+    s->unanswered_us = now_us;
+  }
+}
+
+void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  if (s->state == BDK_SESSION_CLOSED) return;
+  if (s->state == BDK_SESSION_ARMED && now_us >= s->start_us) {
+    bdk_session_on(s, BDK_SESSION_START);
+    start_round(s, false, now_us);
+  }
+  if (s->state == BDK_SESSION_SEEKING && now_us >= s->give_up_us) {
+    bdk_session_close(s, q, now_us, s->opened ? BDK_REASON_consent_lost : BDK_REASON_no_path);
+    return;
+  }
+  tick_paths(s, q, now_us);
+  choose(s, q, now_us);
+  open_session(s, q, now_us);
+  if (s->state == BDK_SESSION_OPEN) tick_open(s, q, now_us);
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+uint64_t bdk_session_deadline(const bdk_session *s) {
+  uint64_t due = BDK_NEVER;
+  if (s->state == BDK_SESSION_CLOSED) return due;
+  if (s->state == BDK_SESSION_ARMED) return s->start_us;
+  for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
+  if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
+  due = sooner(due, s->select_due_us);
+  return s->unanswered_us ? sooner(due, s->unanswered_us + patience_us(s)) : due;
+}
+
+static void heard(bdk_session *s, bdk_path *p, uint64_t now_us, size_t wire_len) {
+  p->rx_bytes += wire_len;
+  s->unanswered_us = 0;
+  bdk_path_on(p, BDK_PATH_TEST, now_us);
+}
+
+void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, const bdk_probe *probe,
+                       size_t len) {
+  if (probe->epoch < s->peer_epoch) { // of an address the peer has left
+    bdk_count(q->counters, BDK_COUNT_drop_probe, 1);
+    return;
+  }
+  bdk_path *p = find_path(s, route);
+  if (probe->confirm) {
+    if (!p || !bdk_path_confirmed(p, probe->nonce, &route->remote, now_us)) {
+      bdk_count(q->counters, BDK_COUNT_drop_confirm, 1);
+      return;
+    }
+    bdk_count(q->counters, BDK_COUNT_confirm_received, 1);
+  } else {
+    bdk_count(q->counters, BDK_COUNT_test_received, 1);
+    if (!p && !(p = learn_path(s, route))) return;
+  }
+  s->peer_epoch = probe->epoch;
+  s->peer_index = probe->rx_index;
+  s->peer_known = true;
+  p->route.local = route->local;
+  heard(s, p, now_us, len);
+  if (probe->confirm) {
+    bool was_valid = p->state == BDK_PATH_VALID;
+    p->heard_us = now_us;
+    bdk_path_on(p, BDK_PATH_CONFIRM, now_us);
+    if (!was_valid) p->due_us = now_us + CONSENT_EVERY_US;
+  } else {
+    bdk_probe answer = {.confirm = true, .epoch = s->epoch, .rx_index = s->index, .origin = route->remote};
+    memcpy(answer.nonce, probe->nonce, BDK_NONCE_LEN);
+    send_probe(s, q, p, &answer);
+    bdk_count(q->counters, BDK_COUNT_confirm_sent, 1);
+  }
+  bdk_session_tick(s, q, now_us);
+}
+
+static void on_select(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *data, bool ack) {
+  uint32_t epoch = 0, n = 0;
+  for (unsigned i = 0; i < 4; i++) {
+    epoch = epoch << 8 | data[i];
+    n = n << 8 | data[4 + i];
+  }
+  if (ack) {
+    if (n == s->select_n && epoch == s->epoch) s->select_due_us = BDK_NEVER;
+    return;
+  }
+  if (n > s->select_n && epoch >= s->peer_epoch) {
+    s->select_n = n;
+    s->selected = (int8_t)(p - s->paths);
+    s->rebound = -1;
+  }
+  uint8_t body[8];
+  memcpy(body, data, sizeof body);
+  send_frame(s, q, p, BDK_FRAME_SELECT_ACK, body, sizeof body);
+}
+
+static void on_consent_answer(bdk_path *p, uint64_t now_us, const uint8_t *data) {
+  uint64_t sent = 0;
+  for (unsigned i = 8; i-- > 0;) sent = sent << 8 | data[i];
+  if (sent > now_us || now_us - sent > CONSENT_LOST_US) return;
+  p->heard_us = now_us;
+  bdk_path_sample(p, (uint32_t)(now_us - sent));
+}
+
+void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, uint8_t kind,
+                       uint64_t counter, const uint8_t *data, size_t len, size_t wire_len) {
+  static const uint8_t sizes[] = {[BDK_FRAME_SELECT] = 8,
+                                  [BDK_FRAME_SELECT_ACK] = 8,
+                                  [BDK_FRAME_CONSENT] = 8,
+                                  [BDK_FRAME_CONSENT_ANSWER] = 8,
+                                  [BDK_FRAME_CLOSE] = 0};
+  bool newest = counter + 1 == s->window.top; // mux marked it
+  bool bad = kind > BDK_FRAME_CLOSE || (kind == BDK_FRAME_DATA ? len > BDK_PAYLOAD_MAX : len != sizes[kind]);
+  bdk_path *p = bad ? NULL : find_path(s, route);
+  if (!bad && !p) {
+    p = learn_path(s, route);
+    // Only the newest frame says where the peer is now; one that was overtaken says where it was.
+    if (p && newest && s->state == BDK_SESSION_OPEN) s->rebound = (int8_t)(p - s->paths);
+  }
+  if (!p) {
+    bdk_count(q->counters, BDK_COUNT_drop_state, 1);
+    return;
+  }
+  bdk_count(q->counters, BDK_COUNT_frame_received, 1);
+  p->route.local = route->local;
+  heard(s, p, now_us, wire_len);
+  if (kind == BDK_FRAME_CLOSE) {
+    bdk_session_close(s, q, now_us, BDK_REASON_left);
+    return;
+  }
+  choose(s, q, now_us);
+  open_session(s, q, now_us); // before its message is told, so that `connected` comes first
+  switch (kind) {
+  case BDK_FRAME_DATA:
+    bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_MESSAGE, .session = s->index, .data = data, .len = len});
+    break;
+  case BDK_FRAME_SELECT:
+    if (s->keys.role == 1) on_select(s, q, p, data, false);
+    break;
+  case BDK_FRAME_SELECT_ACK:
+    if (s->keys.role == 0) on_select(s, q, p, data, true);
+    break;
+  case BDK_FRAME_CONSENT: {
+    uint8_t echo[8];
+    memcpy(echo, data, sizeof echo);
+    send_frame(s, q, p, BDK_FRAME_CONSENT_ANSWER, echo, sizeof echo);
+    break;
+  }
+  case BDK_FRAME_CONSENT_ANSWER:
+    on_consent_answer(p, now_us, data);
+    break;
+  }
+  bdk_session_tick(s, q, now_us);
+}
+
+int bdk_session_send(bdk_session *s, bdk_outq *q, uint64_t now_us, const uint8_t *data, size_t len) {
+  if (len > BDK_PAYLOAD_MAX || !s->opened) return BDK_E_INVALID;
+  if (s->state == BDK_SESSION_CLOSED) return BDK_E_CLOSED;
+  if (s->selected < 0) return BDK_E_NO_PATH;
+  if (!send_frame(s, q, &s->paths[s->selected], BDK_FRAME_DATA, data, len)) return BDK_E_LIMIT;
+  if (!s->unanswered_us) s->unanswered_us = now_us;
+  return BDK_OK;
+}
+
+void bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *remote) {
+  for (int i = 0; i < s->path_count; i++) {
+    bdk_path *p = &s->paths[i];
+    // A path that worked is left to its consent: routes go and come back when a network changes.
+    if (!p->answered && bdk_addr_equal(&p->route.remote, remote)) bdk_path_fail(p, BDK_REASON_unreachable, now_us);
+  }
+  bdk_session_tick(s, q, now_us);
+}
+
+void bdk_session_close(bdk_session *s, bdk_outq *q, uint64_t now_us, bdk_reason reason) {
+  (void)now_us;
+  if (s->state == BDK_SESSION_CLOSED) return;
+  if (reason == BDK_REASON_closed && s->selected >= 0)
+    for (unsigned i = 0; i < CLOSE_COPIES; i++) // there is no one left to repeat it
+      send_frame(s, q, &s->paths[s->selected], BDK_FRAME_CLOSE, NULL, 0);
+  bdk_session_on(s, BDK_SESSION_CLOSE);
+  s->reason = (uint8_t)reason;
+  bdk_keys_clear(&s->keys);
+  bdk_count(q->counters, BDK_COUNT_session_closed, 1);
+  bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_CLOSED, .session = s->index, .reason = (uint8_t)reason});
+}
