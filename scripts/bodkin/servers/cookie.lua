@@ -59,7 +59,8 @@ function M.read_key(path)
   if #bytes == 32 then return bytes end
   local hex = bytes:match("^%s*(%x+)%s*$")
   if hex and #hex == 64 then return (hex:gsub("..", function(h) return string.char(tonumber(h, 16)) end)) end
-  return nil, ("%s is not a key: it must hold 32 bytes, or 64 hex digits (try: openssl rand -hex 32)"):format(path), "invalid"
+  return nil, ("%s is no key: it must hold 32 bytes, or 64 hex digits (try: openssl rand -hex 32)"):format(path),
+    "invalid"
 end
 
 return M

@@ -34,7 +34,8 @@ local function gather(options)
   for _, name in ipairs(options.roles or (options.role_files and {} or M.ROLES)) do
     local role = builtin(name)
     if not role then
-      return nil, ("there is no role '%s': it is one of %s"):format(tostring(name), table.concat(M.ROLES, ", ")), "invalid"
+      return nil, ("there is no role '%s': it is one of %s"):format(tostring(name),
+        table.concat(M.ROLES, ", ")), "invalid"
     end
     local ok, msg, code = add(role)
     if not ok then return nil, msg, code end
@@ -70,11 +71,12 @@ local function claim(server, list)
     for name, fn in pairs(on) do
       local schema = role.messages[name] or message[name]
       if type(schema) ~= "userdata" then
-        return nil, ("role '%s' handles '%s', a message that nobody declares"):format(role.name, tostring(name)), "invalid"
+        return nil, ("role '%s' handles '%s', which nobody declares"):format(role.name, tostring(name)), "invalid"
       end
       local other = owner[schema.type]
       if other and other ~= role.name then
-        return nil, ("roles '%s' and '%s' both handle %s (type %d)"):format(other, role.name, name, schema.type), "invalid"
+        return nil, ("roles '%s' and '%s' both handle %s (type %d)"):format(other, role.name, name,
+          schema.type), "invalid"
       end
       owner[schema.type] = role.name
       handlers[#handlers + 1] = { schema = schema, wants = role.wants[name], fn = fn }

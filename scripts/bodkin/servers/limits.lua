@@ -28,7 +28,8 @@ function M.check(given)
       local known = {}
       for k in pairs(M.defaults) do known[#known + 1] = k end
       table.sort(known)
-      return nil, ("limits: there is no '%s': it is one of %s"):format(tostring(name), table.concat(known, ", ")), "invalid"
+      return nil, ("limits: there is no '%s': it is one of %s"):format(tostring(name),
+        table.concat(known, ", ")), "invalid"
     end
     local top = highest[name] or 1 << 31
     if math.type(value) ~= "integer" or value < 1 or value > top then

@@ -4,8 +4,10 @@
 --
 --   return bodkin.role {
 --     name = "greeter",
---     messages = { { name = "greet", type = 64, request = true, fields = { { "tx", "bin", 12, 12 }, { "pad", "pad" } } },
---                  { name = "greeted", type = 65, fields = { { "tx", "bin", 12, 12 } } } },
+--     messages = {
+--       { name = "greet", type = 64, request = true, fields = { { "tx", "bin", 12, 12 }, { "pad", "pad" } } },
+--       { name = "greeted", type = 65, fields = { { "tx", "bin", 12, 12 } } },
+--     },
 --     wants = { greet = { "tx" } },                        -- optional; else all fields, in order
 --     on = { greet = function(reply, from, tx) reply("greeted", tx) end },
 --   }

@@ -1,0 +1,85 @@
+-- SPDX-License-Identifier: MIT
+-- Sends `matched` until it is acknowledged: at 0, 20 and 60 ms, each further wait twice the one before,
+-- ten times in about ten seconds. Each repeat says how long ago the commit was, and start_in shrinks by it.
+
+local M = {}
+local Delivery = {}
+Delivery.__index = Delivery
+
+local FIRST_WAIT_MS, TRIES = 20, 10 -- 0, 20, 60, 140, 300, 620, 1260, 2540, 5100, 10220 ms
+
+-- locate(person) -> via, addr: where that client is to be reached now.
+function M.new(server, locate)
+  return setmetatable({ server = server, locate = locate, by_tx = {}, by_pair = {}, count = {}, total = 0 }, Delivery)
+end
+
+local function drop(self, d)
+  if self.by_tx[d.tx] ~= d then return end
+  if d.timer then d.timer:cancel() end
+  self.by_tx[d.tx] = nil
+  if self.by_pair[d.pair] == d then self.by_pair[d.pair] = nil end
+  local n = self.count[d.to.id] - 1
+  self.count[d.to.id] = n > 0 and n or nil
+  self.total = self.total - 1
+end
+
+local function send(self, d)
+  local server = self.server
+  local via, addr = self.locate(d.to)
+  local age_ms = (server.env.now() - d.commit_us) // 1000
+  local peer = d.peer
+  server:send_via(via, addr, "matched", d.tx, d.match, d.key, peer.id, peer.name, peer.props, peer.pubs, d.locals,
+    d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data)
+  server.counters:add("matched_sent")
+  d.tries = d.tries + 1
+  d.timer = server.env.timer(d.wait_ms, function()
+    if d.tries < TRIES then return send(self, d) end
+    server.counters:add("matched_lost")
+    drop(self, d)
+  end)
+  d.wait_ms = d.wait_ms * 2
+end
+
+-- Whether one client can be sent `more` further messages without too many being unacknowledged.
+function Delivery:fits(id, more)
+  return (self.count[id] or 0) + more <= self.server.limits.pending
+end
+
+-- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n,
+-- start_in_ms, data (encoded). The first is sent now. One that was on its way for the same pair of the same
+-- match is dropped: its key is void.
+function Delivery:push(d)
+  local server = self.server
+  d.tx, d.commit_us, d.tries, d.wait_ms = server.env.random(12), server.env.now(), 0, FIRST_WAIT_MS
+  d.pair = d.match .. d.to.id .. d.peer.id
+  if self.by_pair[d.pair] then drop(self, self.by_pair[d.pair]) end
+  self.by_tx[d.tx], self.by_pair[d.pair] = d, d
+  self.count[d.to.id] = (self.count[d.to.id] or 0) + 1
+  self.total = self.total + 1
+  send(self, d)
+end
+
+-- An acknowledgement. The transaction id is secret enough: the sender may have a new address.
+function Delivery:ack(tx)
+  local d = self.by_tx[tx]
+  if not d then return false end
+  drop(self, d)
+  return true
+end
+
+-- A client is gone, and nothing need reach it any more.
+function Delivery:gone(id)
+  if not self.count[id] then return end
+  local list = {}
+  for _, d in pairs(self.by_tx) do
+    if d.to.id == id then list[#list + 1] = d end
+  end
+  for _, d in ipairs(list) do drop(self, d) end
+end
+
+function Delivery:close()
+  for _, d in pairs(self.by_tx) do d.timer:cancel() end
+  self.by_tx, self.by_pair, self.count, self.total = {}, {}, {}, 0
+end
+
+return M

@@ -1,0 +1,123 @@
+-- SPDX-License-Identifier: MIT
+-- The matching server (S2): the registry of clients with their addresses, answered in pages and by query.
+-- What puts clients together is in selection.lua.
+
+local core = require "bodkin.core"
+local addresses = require "bodkin.servers.addresses"
+local page = require "bodkin.servers.page"
+local people = require "bodkin.servers.people"
+local selection = require "bodkin.servers.selection"
+local role = require("bodkin.servers.role").role
+
+local LIFETIME_S = 60
+
+local function registration(server, on, matches)
+  local counters, registry, env = server.counters, server.registry, server.env
+  local timer
+
+  -- One timer for the whole table, set to its next expiry.
+  local function arm()
+    if timer then timer:cancel() end
+    timer = nil
+    local due_us = registry:deadline()
+    if not due_us then return end
+    timer = env.timer(math.max(1, (due_us - env.now() + 999) // 1000), function()
+      timer = nil
+      local id = registry:expire(env.now())
+      while id do
+        counters:add("registration_expired")
+        matches:gone(id)
+        id = registry:expire(env.now())
+      end
+      arm()
+    end)
+  end
+  server:at_close(function() if timer then timer:cancel() end end)
+
+  local function refuse(reply, tx, code, text)
+    counters:add("registration_refused")
+    server:refuse(reply, tx, code, text)
+  end
+
+  function on.register(reply, from, tx, proof, key, secret, pubs, locals, app, name, props)
+    if not server:prove(reply, from, tx, proof) then return end
+    local id = core.crypto.id(key)
+    local known = registry:get(id)
+    if known and not core.crypto.equal(known.secret, secret) then
+      return refuse(reply, tx, "bad_key", "this id is registered with other secret")
+    end
+    local wrong = people.wrong(app, name, props)
+    if wrong then return refuse(reply, tx, "invalid", wrong) end
+    local own, near = addresses.collect(server, from, pubs, locals)
+    local ok, _, code = registry:put {
+      id = id, secret = secret, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
+      props = people.map(props), addrs = addresses.pack(server.via, own, near),
+    }
+    if not ok then
+      return refuse(reply, tx, code, code == "limit" and "the registry is full" or "not a valid entry")
+    end
+    if not timer then arm() end
+    counters:add("registered")
+    reply("registered", tx, core.addr.mask(from, tx), LIFETIME_S, server.boot)
+  end
+
+  function on.unregister(reply, _, tx, id, secret)
+    local known = registry:get(id)
+    if known then
+      if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
+      registry:remove(id)
+      matches:gone(id)
+      counters:add("unregistered")
+    end
+    reply("done", tx)
+  end
+end
+
+local function questions(server, on)
+  local counters, registry = server.counters, server.registry
+
+  local function visible_locals(locals, pubs, from)
+    return addresses.visible(server.local_rule, locals, pubs, { from })
+  end
+
+  function on.list(reply, from, tx, proof, app, query, cursor, want_addr)
+    if not server:prove(reply, from, tx, proof) then return end
+    local map = people.map(query)
+    if not map then return server:refuse(reply, tx, "invalid", "query must be a map") end
+    local with = want_addr and server.expose_addresses
+    local entries, next_cursor = page.fill(registry, cursor, app, map ~= "\x80" and map or nil,
+      server.limits.page_budget, function(e)
+        if not with then return page.entry(e) end
+        local _, pubs, locals = addresses.unpack(e.addrs)
+        return page.entry(e, pubs, visible_locals(locals, pubs, from))
+      end)
+    counters:add("listed")
+    reply("page", tx, entries, next_cursor)
+  end
+
+  function on.lookup(reply, from, tx, proof, id)
+    if not server:prove(reply, from, tx, proof) then return end
+    if not server.expose_addresses then return server:refuse(reply, tx, "refused", "this server shows no addresses") end
+    local person = people.registered(registry, id)
+    if not person then return server:refuse(reply, tx, "no_match", "nobody has this id") end
+    counters:add("looked_up")
+    reply("found", tx, id, person.pubs, visible_locals(person.locals, person.pubs, from))
+  end
+end
+
+return role {
+  name = "matching",
+  wants = { maintain = {} },
+  on = function(server)
+    local on = {}
+    local matches = selection.install(server, on)
+    registration(server, on, matches)
+    questions(server, on)
+    -- Clients keep their mapping to a matching server alive, too, wherever the maintenance server is.
+    if not server.has_role.maintenance then
+      function on.maintain() server.counters:add("maintained") end
+    end
+    server:at_status(function(info) info.registered = server.registry:count() end)
+    return on
+  end,
+}

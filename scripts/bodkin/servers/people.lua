@@ -1,0 +1,36 @@
+-- SPDX-License-Identifier: MIT
+-- A person is what a match needs to know of a client: { id, app, name, props, pubs, locals, via }, from its
+-- registration, or for a selector that is not registered from its selection. pubs[1] is where it is heard from.
+
+local addresses = require "bodkin.servers.addresses"
+
+local M = {}
+
+-- The person behind a registration; nil when there is none.
+function M.registered(registry, id)
+  local entry = registry:get(id)
+  if not entry then return nil end
+  local via, pubs, locals = addresses.unpack(entry.addrs)
+  return {
+    id = id, app = entry.app, name = entry.name, props = entry.props, pubs = pubs, locals = locals, via = via,
+    secret = entry.secret,
+  }
+end
+
+-- msgpack: an empty map stands for absent properties; nil when it is no map. The router has checked the rest.
+function M.map(encoded)
+  local head = encoded:byte()
+  if head == 0xc0 then return "\x80" end
+  if head & 0xf0 == 0x80 or head == 0xde or head == 0xdf then return encoded end
+  return nil
+end
+
+-- Why these cannot be taken for a person's texts and properties, or nil.
+function M.wrong(app, name, props)
+  if not utf8.len(app) then return "app is not UTF-8" end
+  if not utf8.len(name) then return "name is not UTF-8" end
+  if not M.map(props) then return "props must be a map" end
+  return nil
+end
+
+return M

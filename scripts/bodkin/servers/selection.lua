@@ -1,0 +1,201 @@
+-- SPDX-License-Identifier: MIT
+-- The matching server's other half (C3's server side): rooms, selections, and the `matched` that go to both
+-- sides of each new pair in one instant, never to the selector first (why: the race in docs/NAT.md).
+
+local core = require "bodkin.core"
+local addresses = require "bodkin.servers.addresses"
+local delivery = require "bodkin.servers.delivery"
+local limits = require "bodkin.servers.limits"
+local people = require "bodkin.servers.people"
+local recent = require "bodkin.servers.recent"
+local rooms = require "bodkin.servers.rooms"
+
+local M = {}
+
+local REPEAT_US, REPEATS_MAX = 30000000, 65536 -- how long a repeated selection is known again, and how many
+local NO_DATA = "\xc0"
+
+local Matches = {}
+Matches.__index = Matches
+
+-- Tells every one of `others` about `person` and the other way round, in one instant: all of the others
+-- first. Each pair has a key of its own.
+local function pair_up(self, match, of_n, person, others)
+  local keys, rule = {}, self.server.local_rule
+  local function tell(to, peer, key)
+    self.delivery:push {
+      to = to, peer = peer, match = match, key = key, of_n = of_n, start_in_ms = 0, data = NO_DATA,
+      locals = addresses.visible(rule, peer.locals, peer.pubs, to.pubs),
+    }
+  end
+  for i, other in ipairs(others) do
+    keys[i] = self.server.env.random(32)
+    tell(other, person, keys[i])
+  end
+  for i, other in ipairs(others) do tell(person, other, keys[i]) end
+end
+
+-- The people in a room but `id`, as they are known now.
+local function others_in(self, room, id)
+  local list = {}
+  for _, member in ipairs(room.members) do
+    if member.id ~= id then
+      local person = people.registered(self.server.registry, member.id) or member.guest
+      if person then list[#list + 1] = person end
+    end
+  end
+  return list
+end
+
+-- Who is selected: a room, or a person; or nil, code, text.
+local function target_of(self, from, id, target, code)
+  local server, now = self.server, self.server.env.now()
+  if code then
+    if not self.guesses:may(now, from) then
+      server.counters:add("room_guess_limited")
+      return nil, "limit", "too many wrong codes: wait a little"
+    end
+    local room = self.rooms:find(code)
+    if room then return room end
+    self.guesses:wrong(now, from)
+    server.counters:add("room_guess_wrong")
+    return nil, "no_match", "no room has this code"
+  end
+  if not target then return nil, "invalid", "a code or an id must be given" end
+  if target == id then return nil, "invalid", "a client cannot select itself" end
+  local room = self.rooms.by_host[target]
+  if room then return room end
+  local person = people.registered(server.registry, target)
+  if person then return nil, nil, nil, person end
+  return nil, "no_match", "nobody has this id"
+end
+
+-- Joins a room, or makes a match of two. Returns match, of_n; or nil, code, text.
+local function commit(self, person, registered, room, selected)
+  local server = self.server
+  local others = room and others_in(self, room, person.id) or { selected }
+  if (room or selected).app ~= person.app then return nil, "app_mismatch", "it runs another application" end
+  if room and #room.members >= server.limits.room_members and not self.rooms:member(room, person.id) then
+    return nil, "limit", "the room is full"
+  end
+  for _, other in ipairs(others) do
+    if not self.delivery:fits(other.id, 1) then return nil, "limit", "the other does not answer" end
+  end
+  if not self.delivery:fits(person.id, #others) then return nil, "limit", "too much is unacknowledged" end
+  local match
+  if room then
+    match = room.match
+    self.rooms:join(room, person.id, not registered and person or nil)
+  else
+    match = server.env.random(16)
+  end
+  local of_n = #others + 1
+  pair_up(self, match, of_n, person, others)
+  return match, of_n
+end
+
+-- The selector as a person, and whether it is registered; or nil, code, text.
+local function selector(self, from, id, secret, pubs, locals, app, name, props)
+  local server = self.server
+  local known = server.registry:get(id)
+  if known and not (secret and core.crypto.equal(known.secret, secret)) then
+    return nil, "bad_key", "this id is registered with other secret"
+  end
+  local wrong = people.wrong(app, name, props)
+  if wrong then return nil, "invalid", wrong end
+  local own, near = addresses.collect(server, from, pubs, locals)
+  if known then -- a selection carries addresses fresher than the registration's
+    known.addrs = addresses.pack(server.via, own, near)
+    server.registry:put(known)
+  end
+  return {
+    id = id, app = app, name = name, props = people.map(props), pubs = own, locals = near, via = server.via,
+    secret = secret,
+  }, known ~= nil
+end
+
+local function handlers(self, on)
+  local server = self.server
+  local counters, registry, env = server.counters, server.registry, server.env
+
+  function on.select(reply, from, tx, proof, key, secret, target, code, pubs, locals, app, name, props)
+    if not server:prove(reply, from, tx, proof) then return end
+    local id = core.crypto.id(key)
+    local before = self.repeats:get(env.now(), id .. tx)
+    if before then return reply("selected", tx, before.match, before.of_n) end
+    local person, registered, text = selector(self, from, id, secret, pubs, locals, app, name, props)
+    if not person then return server:refuse(reply, tx, registered, text) end
+    local room, selected, why
+    room, why, text, selected = target_of(self, from, id, target, code)
+    if not room and not selected then return server:refuse(reply, tx, why, text) end
+    local match, of_n
+    match, of_n, text = commit(self, person, registered, room, selected)
+    if not match then return server:refuse(reply, tx, of_n, text) end
+    self.repeats:put(env.now(), id .. tx, { match = match, of_n = of_n })
+    counters:add("selected")
+    reply("selected", tx, match, of_n)
+  end
+
+  function on.room_open(reply, from, tx, proof, id, secret, code, match)
+    if not server:prove(reply, from, tx, proof) then return end
+    local known = registry:get(id)
+    if not known then return server:refuse(reply, tx, "refused", "not registered: register first") end
+    if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
+    local count = self.rooms.count
+    local room = self.rooms:open(id, known.app, code, match)
+    if self.rooms.count > count then counters:add("room_opened") end
+    reply("room_opened", tx, room.code, room.match)
+  end
+
+  function on.matched_ack(_, _, tx)
+    counters:add(self.delivery:ack(tx) and "matched_acked" or "drop_reply")
+  end
+
+  function on.leave(reply, _, tx, id, secret, match)
+    local room = self.rooms.by_match[match]
+    local member = room and self.rooms:member(room, id)
+    if member then
+      local known = registry:get(id) or member.guest
+      if known and not (known.secret and core.crypto.equal(known.secret, secret)) then
+        return server:refuse(reply, tx, "bad_key", "wrong secret")
+      end
+      self.rooms:leave(room, id)
+    end
+    reply("done", tx)
+  end
+end
+
+-- A registration ended.
+function Matches:gone(id)
+  self.rooms:gone(id)
+  self.delivery:gone(id)
+end
+
+-- Adds its handlers to `on`; returns the object to tell when a registration ends.
+function M.install(server, on)
+  local env, registry = server.env, server.registry
+  local function locate(person)
+    local entry = registry:get(person.id)
+    if not entry then return person.via, person.pubs[1] end
+    local via, pubs = addresses.unpack(entry.addrs)
+    return via, pubs[1]
+  end
+  local self = setmetatable({
+    server = server,
+    delivery = delivery.new(server, locate),
+    rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end),
+    guesses = limits.guesses(server.limits, env.now()),
+    repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
+  }, Matches)
+  handlers(self, on)
+  server:at_close(function()
+    self.delivery:close()
+    self.rooms:close()
+  end)
+  server:at_status(function(info)
+    info.rooms, info.matched_pending = self.rooms.count, self.delivery.total
+  end)
+  return self
+end
+
+return M
