@@ -1,0 +1,178 @@
+-- SPDX-License-Identifier: MIT
+-- The address manager (C1): the local addresses come from the network stack, the public one of each family
+-- from the address server, with the proof that it is ours. Both are recorded here, and candidates made.
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+local task = require "bodkin.task"
+
+local addr = core.addr
+
+local M = {}
+local Addresses = {}
+Addresses.__index = Addresses
+
+local locals_max = 4
+-- How long the other family is waited for once one has answered.
+local grace_ms = 300
+
+-- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family;
+-- loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never".
+function M.new(config)
+  return setmetatable({
+    env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
+    loopback = config.loopback, reveal = config.reveal or "same-public",
+    public = {}, -- by family: { addr =, proof = }
+    proofs = {}, -- by server
+    seen = {},   -- our public address as each server saw it last
+    stale = false, -- a server saw another address than before: ask the address server again
+  }, Addresses)
+end
+
+-- Our address in a server's eyes.
+function Addresses:see(server, public)
+  if self.seen[server] and self.seen[server] ~= public then self.stale = true end
+  self.seen[server] = public
+end
+
+-- The same, with a proof that it will take.
+function Addresses:note(server, public, proof)
+  local family = addr.family(public)
+  self:see(server, public)
+  self.proofs[server] = proof
+  local known = self.public[family]
+  if self.servers[family] == server or (known and known.addr == public) then
+    self.public[family] = { addr = public, proof = proof }
+  end
+end
+
+-- The proof to send to a server: its own, else the address server's (a deployment shares its secret).
+function Addresses:proof(server)
+  local public = self.public[addr.family(server)]
+  return self.proofs[server] or (public and public.proof)
+end
+
+-- In a task: asks the address server over each family. True when one answered.
+function Addresses:learn(timeout_ms)
+  local asked = {}
+  for _, family in ipairs { 4, 6 } do
+    if self.servers[family] and self.socks[family] then asked[#asked + 1] = self.servers[family] end
+  end
+  if #asked == 0 then return nil, "no address of the address server is of a family this host has", "invalid" end
+  self.stale = false
+  return task.await(function(resume)
+    local open, timer, over = #asked, nil, false
+    local function finish(...)
+      if over then return end
+      over = true
+      if timer then timer:cancel() end
+      resume(...)
+    end
+    for _, server in ipairs(asked) do
+      self.requests:post({
+        to = server, expect = "address_report", timeout_ms = timeout_ms,
+        build = function(tx) return message.address_request:encode(tx) end,
+      }, function(ok, ...)
+        open = open - 1
+        if over then return end
+        if open == 0 then
+          if ok or next(self.public) then finish(true) else finish(nil, ...) end
+        elseif ok then
+          timer = timer or self.env.timer(grace_ms, function() finish(true) end)
+        end
+      end)
+    end
+    return function() over = true; if timer then timer:cancel() end end
+  end)
+end
+
+-- Proven public addresses, as the matching server wants them: address ‖ proof.
+function Addresses:pubs()
+  local out = {}
+  for _, family in ipairs { 4, 6 } do
+    local p = self.public[family]
+    if p then out[#out + 1] = p.addr .. p.proof end
+  end
+  return out
+end
+
+local function bound_to(sock, ip)
+  local bound = sock:addr()
+  return addr.class(bound) == "none" or addr.same_ip(bound, ip)
+end
+
+-- Addresses of this host that a peer behind the same NAT may reach: private ones only, at most four.
+-- Loopback counts when the servers are there too, so that everything can run on one machine.
+function Addresses:locals()
+  local out = {}
+  if self.reveal == "never" then return out end
+  local function collect(class)
+    for _, i in ipairs(self.env.interfaces()) do
+      local sock = self.socks[addr.family(i.addr)]
+      if #out < locals_max and i.up and sock and addr.class(i.addr) == class and bound_to(sock, i.addr) then
+        out[#out + 1] = addr.with_port(i.addr, addr.port(sock:addr()))
+      end
+    end
+  end
+  if self.loopback then collect("loopback") end
+  collect("private")
+  return out
+end
+
+local function texts(addrs)
+  local out = {}
+  for i, a in ipairs(addrs) do out[i] = addr.format(a) end
+  return out
+end
+
+function Addresses:local_texts()
+  return texts(self:locals())
+end
+
+-- Every public address of ours that is known: asked for, or seen by another server.
+function Addresses:publics()
+  local out, have = {}, {}
+  local function add(a)
+    if a and not have[a] then out[#out + 1], have[a] = a, true end
+  end
+  for _, family in ipairs { 4, 6 } do add(self.public[family] and self.public[family].addr) end
+  local seen = {}
+  for _, a in pairs(self.seen) do seen[#seen + 1] = a end
+  table.sort(seen)
+  for _, a in ipairs(seen) do add(a) end
+  return out
+end
+
+function Addresses:public_texts()
+  return texts(self:publics())
+end
+
+local function same_public(ours, theirs)
+  for _, a in ipairs(ours) do
+    for _, b in ipairs(theirs) do
+      if addr.same_ip(a, b) then return true end
+    end
+  end
+  return false
+end
+
+-- The peer's addresses as candidates for the mux, the preferred way first; none twice, none of our own.
+-- Local ones only where they can apply (P1): behind the same public address, unless told otherwise.
+function Addresses:candidates(pubs, locals)
+  local out, have, ours = {}, {}, self:publics()
+  for _, a in ipairs(ours) do have[a] = true end
+  for _, a in ipairs(self:locals()) do have[a] = true end
+  local function add(a, via)
+    local family = addr.family(a)
+    if have[a] or not self.socks[family] or addr.port(a) == 0 then return end
+    have[a] = true
+    out[#out + 1] = { a, via, family == 4 and 1 or 2 }
+  end
+  if self.reveal == "always" or (self.reveal == "same-public" and same_public(ours, pubs)) then
+    for _, a in ipairs(locals) do add(a, "host") end
+  end
+  for _, a in ipairs(pubs) do add(a, addr.family(a) == 6 and "ipv6" or "srflx") end
+  return out
+end
+
+return M

@@ -1,0 +1,54 @@
+-- SPDX-License-Identifier: MIT
+-- The mapping maintenance manager (C4): keeps the NAT's mapping alive towards every server whose push is
+-- awaited, and towards a separate maintenance server, for as long as somebody communicates or tries to.
+-- A silent server answers nothing, and that is fine.
+
+local message = require "bodkin.message"
+
+-- The shortest mapping time-outs met in the wild are about 30 s (docs: Hätönen 2010); REQ-5 of RFC 4787
+-- asks for 2 min. ±10 %, so that clients do not fall into step.
+local M = { interval_ms = 15000 }
+local Maintenance = {}
+Maintenance.__index = Maintenance
+
+-- `config`: env, requests, id, servers (array of addresses), on_boot(server, boot) for each confirmation.
+function M.new(config)
+  return setmetatable({
+    env = config.env, requests = config.requests, id = config.id, servers = config.servers,
+    on_boot = config.on_boot,
+  }, Maintenance)
+end
+
+function Maintenance:send()
+  for _, server in ipairs(self.servers) do
+    self.requests:post({
+      to = server, expect = "maintained", once = true, quiet = true, timeout_ms = M.interval_ms,
+      build = function(tx) return message.maintain:encode(tx, self.id) end,
+    }, function(ok, boot)
+      if ok then self.on_boot(server, boot) end
+    end)
+  end
+end
+
+function Maintenance:next()
+  local jitter = self.env.random(1):byte() / 255
+  self.timer = self.env.timer(M.interval_ms * (0.9 + 0.2 * jitter), function()
+    self:send()
+    self:next()
+  end)
+end
+
+-- Idempotent.
+function Maintenance:start()
+  if self.timer then return end
+  self:send()
+  self:next()
+end
+
+-- The mappings may lapse from now on. Idempotent.
+function Maintenance:stop()
+  if self.timer then self.timer:cancel() end
+  self.timer = nil
+end
+
+return M

@@ -1,0 +1,215 @@
+-- SPDX-License-Identifier: MIT
+-- A match: the peers put together, any number of them, each with a session of its own in the mux.
+
+local core = require "bodkin.core"
+local task = require "bodkin.task"
+local printable = require("bodkin.client.request").printable
+
+local M = { payload_max = 1120 }
+local Match = {}
+Match.__index = Match
+Match.__name = "bodkin.match"
+
+-- Messages nobody has fetched yet; beyond it the oldest go, as a socket's buffer would have it.
+local backlog_max = 1024
+
+-- `raw` is the match id. A match that is hosted stays open without peers; another ends with its last peer.
+function M.new(node, raw)
+  return setmetatable({
+    node = node, raw = raw, id = core.crypto.hex(raw), hosted = false, of_n = 2,
+    by_id = {}, order = {}, queue = task.queue(), backlog = 0, waiters = {},
+  }, Match)
+end
+
+local function path_fields(x)
+  return { path = x.path, via = x.via, remote = core.addr.format(x.remote) }
+end
+
+function Match:emit(name, peer, fields)
+  fields = fields or {}
+  fields.match, fields.peer = self.id, peer.id
+  self.node:emit(name, fields, self)
+end
+
+-- What `matched` brought: begins the session with that peer. One that is there already is left alone.
+function Match:matched(m)
+  local id = core.crypto.hex(m.peer)
+  local peer = self.by_id[id]
+  if peer and peer.session then return end
+  if not peer then
+    peer = { id = id }
+    self.by_id[id] = peer
+    self.order[#self.order + 1] = peer
+  end
+  peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
+  self.of_n = math.max(self.of_n, m.of_n)
+  local candidates = self.node.addresses:candidates(m.pubs, m.locals)
+  local session, err
+  if #candidates == 0 then
+    err = "it has no address that this host can try"
+  else
+    session, err = self.node.mux:add {
+      match = m.match, key = m.key, self = self.node.identity.id, peer = m.peer, start_in_ms = m.start_in_ms,
+      candidates = candidates,
+    }
+  end
+  if session then
+    peer.session = session
+    self.node.sessions[session] = { match = self, peer = peer }
+  end
+  local ids = {}
+  for i, p in ipairs(self.order) do ids[i] = p.id end
+  self.node:emit("matched", { match = self.id, peers = ids, data = m.data }, self)
+  if session then return end
+  self:over(peer, "no_path", { err })
+end
+
+-- An event of the session with a peer.
+function Match:on_session(kind, peer, x)
+  if kind == "message" then return self:received(peer, x) end
+  if kind == "closed" then return self:over(peer, x, peer.tried) end
+  local fields = path_fields(x)
+  peer.path, peer.via, peer.remote = fields.path, fields.via, fields.remote
+  peer.connected = true
+  if kind == "connected" then
+    peer.first_ms = peer.first_ms or x.ms
+    fields.first_ms = x.ms
+  else
+    peer.confirmed_ms = peer.confirmed_ms or x.ms
+    fields.confirmed_ms, fields.rtt_ms, fields.why = x.ms, x.rtt_ms, self.node:paths(peer.session)
+  end
+  self:emit(kind, peer, fields)
+  self:wake()
+end
+
+function Match:received(peer, data)
+  if self.backlog >= backlog_max then
+    self.queue:pop()
+    self.backlog = self.backlog - 1
+  end
+  local fields = { match = self.id, peer = peer.id, channel = 0, data = data }
+  if self.queue:push(fields) then self.backlog = self.backlog + 1 end
+  self.node:emit("message", fields, self)
+end
+
+-- The session with a peer has ended.
+function Match:over(peer, reason, why)
+  peer.session, peer.connected, peer.reason = nil, false, reason
+  self:emit("closed", peer, { reason = reason })
+  if reason == "no_path" and not self.closed then
+    self.node:emit("error", {
+      code = "no_path", message = ("no path to peer %s worked: %s"):format(peer.id,
+        why and why[1] and table.concat(why, "; ") or "none of its addresses answered in 10 s"),
+      hint = "is UDP allowed on both sides? bodkin ping shows whether it is here",
+    }, self)
+  end
+  if not self.hosted and #self.order >= self.of_n - 1 and not self:any("session") then self:leave() end
+  self:wake()
+end
+
+function Match:any(field)
+  for _, peer in ipairs(self.order) do
+    if peer[field] then return peer end
+  end
+end
+
+-- What wait_connected says now; nothing while there is nothing to say.
+function Match:verdict()
+  if self:any("connected") then return true end
+  if not self.closed then return end
+  local lost = self:any("reason")
+  if not lost then return nil, "the match is closed", "closed" end
+  if lost.reason ~= "no_path" then return nil, "the peer is gone: " .. lost.reason, "closed" end
+  return nil, ("no path to peer %s worked: is UDP allowed on both sides? try bodkin ping"):format(lost.id), "no_path"
+end
+
+function Match:wake()
+  if self:any("connected") or self.closed then
+    local waiters = self.waiters
+    self.waiters = {}
+    for _, resume in ipairs(waiters) do resume(self:verdict()) end
+  end
+end
+
+-- In a task: waits until data may flow to a peer. true, or nil, message, code: no_path, closed, timeout, or
+-- no_match when nobody came at all. Without timeout_ms it waits as long as the match lasts.
+function Match:wait_connected(timeout_ms)
+  if self:any("connected") or self.closed then return self:verdict() end
+  return task.await(function(resume)
+    local timer
+    local function finish(...)
+      if timer then timer:cancel() end
+      resume(...)
+    end
+    self.waiters[#self.waiters + 1] = finish
+    if not timeout_ms then return end
+    timer = self.node.env.timer(timeout_ms, function()
+      for i, waiter in ipairs(self.waiters) do
+        if waiter == finish then table.remove(self.waiters, i) break end
+      end
+      if #self.order == 0 then return resume(nil, "nobody came into the match in time", "no_match") end
+      resume(nil, "no peer was connected in time", "timeout")
+    end)
+    return function() timer:cancel() end
+  end)
+end
+
+-- One datagram, unreliable, at most 1120 bytes, to a peer (its id) or to every one connected.
+-- true, or nil, message, code: "invalid" before connected.
+function Match:send(data, peer)
+  if type(data) ~= "string" then error("match:send takes a string", 2) end
+  if self.closed then return nil, "the match is closed", "closed" end
+  if #data > M.payload_max then
+    return nil, ("%d bytes do not fit in a datagram of %d; send less at once"):format(#data, M.payload_max), "invalid"
+  end
+  local targets = self.order
+  if peer then
+    local one = self.by_id[peer]
+    if not one then return nil, ("there is no peer %s in this match"):format(peer), "invalid" end
+    targets = { one }
+  end
+  local sent, err, code = false, "no peer is connected yet; wait for connected", "invalid"
+  for _, p in ipairs(targets) do
+    if p.connected then
+      local ok, why, which = self.node.mux:send(p.session, data)
+      if ok then sent = true else err, code = why, which end
+    end
+  end
+  if sent then return true end
+  return nil, err, code
+end
+
+-- In a task: `for m in match:messages() do`, each { match, peer, channel, data }; ends when the match closes.
+function Match:messages()
+  return function()
+    local m = self.queue:pop()
+    if m then self.backlog = self.backlog - 1 end
+    return m
+  end
+end
+
+-- Everyone met in this match: { id =, name =, props =, connected =, path =, via =, remote =, reason = }.
+function Match:peers()
+  local out = {}
+  for i, p in ipairs(self.order) do
+    out[i] = {
+      id = p.id, name = p.name, props = p.props, connected = p.connected, path = p.path, via = p.via,
+      remote = p.remote, reason = p.reason,
+    }
+  end
+  return out
+end
+
+-- Tells the peers and the server, and closes the match. Idempotent.
+function Match:leave()
+  if self.closed then return end
+  self.closed = true
+  for _, peer in ipairs(self.order) do
+    if peer.session then self.node.mux:leave(peer.session) end
+  end
+  self.queue:close()
+  self.node:left(self)
+  self:wake()
+end
+
+return M

@@ -1,0 +1,231 @@
+-- SPDX-License-Identifier: MIT
+-- A node: one client, with its identity, its sockets (one a family, for servers and peers alike), its
+-- matches, and the four managers that keep it in touch with the servers.
+
+local core = require "bodkin.core"
+local task = require "bodkin.task"
+local match = require "bodkin.client.match"
+local start = require "bodkin.client.start"
+
+local M = {}
+local Node = {}
+Node.__index = Node
+Node.__name = "bodkin.node"
+
+local events = {}
+for name in ("listening registered hosting matched connected path message closed error"):gmatch("%a+") do
+  events[name] = true
+end
+
+-- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
+-- latter two default to server), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
+-- ("same-public", "always", "never": when local addresses are told and tried), register = false (not before
+-- host is called), on_event = fn(event, match) for all events from the beginning, env.
+-- Returns the node, or nil, message, code.
+function M.open(options)
+  local self = setmetatable({
+    env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
+  }, Node)
+  local ok, err, code = start.start(self, options)
+  if ok then return self end
+  self:close()
+  return nil, err, code
+end
+
+function Node:register()
+  local ok, err, code = self.registration:start()
+  if ok then self.maintenance:start() end
+  return ok, err, code
+end
+
+function Node:emit(name, fields, of)
+  fields.event = name
+  if self.on_event then task.spawn(self.on_event, fields, of) end
+  for _, fn in ipairs(self.handlers[name] or {}) do task.spawn(fn, fields, of) end
+end
+
+-- fn(event, match) for each event of that name, as a task of its own: it may wait.
+function Node:on(name, fn)
+  if not events[name] then error(("there is no event %q"):format(tostring(name)), 2) end
+  self.handlers[name] = self.handlers[name] or {}
+  table.insert(self.handlers[name], fn)
+end
+
+function Node:registered()
+  local now = table.concat(self.addresses:public_texts(), " ") .. tostring(self.registration.boot)
+  if now == self.told then return end -- a mere refresh
+  self.told = now
+  self:emit("registered", {
+    id = self.id, public = self.addresses:public_texts(), ["local"] = self.addresses:local_texts(),
+  })
+end
+
+-- The server forgot everything: our rooms are opened again, each with its code and match id.
+function Node:restarted()
+  for _, m in ipairs(self:ordered()) do
+    if m.code then
+      local code, err, why = self.sharing:room_open(m.code, m.raw)
+      if not code then
+        self:emit("error", { code = why, message = err, hint = "the room could not be opened again" }, m)
+      end
+    end
+  end
+end
+
+function Node:ordered()
+  local out = {}
+  for _, m in pairs(self.matches) do out[#out + 1] = m end
+  table.sort(out, function(a, b) return a.raw < b.raw end)
+  return out
+end
+
+function Node:match_of(raw)
+  local m = self.matches[raw]
+  if not m then
+    m = match.new(self, raw)
+    self.matches[raw] = m
+  end
+  return m
+end
+
+function Node:matched(m)
+  if self.closed or self.gone[m.match] then return end
+  self:match_of(m.match):matched(m)
+end
+
+function Node:on_session(kind, session, x)
+  local s = self.sessions[session]
+  if not s then return end
+  if kind == "closed" then self.sessions[session] = nil end
+  s.match:on_session(kind, s.peer, x)
+end
+
+-- A match of ours was closed.
+function Node:left(m)
+  self.matches[m.raw] = nil
+  self.gone[m.raw] = true
+  self.sharing:leave(m.raw)
+  self:upkeep()
+end
+
+-- Mapping maintenance lasts as long as a push is awaited.
+function Node:upkeep()
+  if self.registration.active or next(self.matches) then self.maintenance:start() else self.maintenance:stop() end
+end
+
+local function check_open(self)
+  if self.closed then error("the node is closed", 3) end
+end
+
+-- In a task: opens a room; others join with match.code. options: code, to have a certain one.
+function Node:host(options)
+  check_open(self)
+  if not self.registration.active then
+    local ok, err, why = self:register()
+    if not ok then return nil, err, why end
+  end
+  local code, raw, why = self.sharing:room_open(options and options.code)
+  if not code then return nil, raw, why end
+  local m = self:match_of(raw)
+  m.code, m.hosted = code, true
+  self:emit("hosting", { code = code }, m)
+  return m
+end
+
+-- In a task: into the room of a code, or to the client with an id from list. Returns the match once the
+-- server agreed; `connected` follows, see match:wait_connected.
+function Node:join(where)
+  check_open(self)
+  if type(where) ~= "string" then error("join takes a code or an id", 2) end
+  local target = #where == 32 and where:find("^%x+$") and core.crypto.unhex(where) or nil
+  self.maintenance:start()
+  local raw, of_n, why = self.sharing:select(target, not target and where or nil)
+  if not raw then
+    self:upkeep()
+    return nil, of_n, why
+  end
+  self.gone[raw] = nil
+  local m = self:match_of(raw)
+  m.of_n = math.max(m.of_n, of_n)
+  return m
+end
+
+-- In a task: who is there, as { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come
+-- with want_addr, where the server exposes them.
+function Node:list(query, want_addr)
+  check_open(self)
+  return self.sharing:list(query or {}, want_addr)
+end
+
+-- In a task: the addresses of one of them, where the server exposes them: { id =, pubs =, locals = }.
+function Node:lookup(id)
+  check_open(self)
+  local raw = type(id) == "string" and #id == 32 and core.crypto.unhex(id)
+  if not raw then return nil, "an id is 32 hexadecimal digits, as list shows them", "invalid" end
+  return self.sharing:lookup(raw)
+end
+
+-- Candidates tried by a session, and what became of each.
+function Node:paths(session)
+  local out = {}
+  for i, p in ipairs(session and self.mux:paths(session) or {}) do
+    out[i] = {
+      remote = core.addr.format(p.remote), via = p.via, state = p.state, reason = p.reason, tests = p.tests,
+      rtt_ms = p.rtt_ms,
+    }
+  end
+  return out
+end
+
+-- Why things are as they are, for every peer, or those of a match or peer id (hex): an array of
+-- { match =, peer =, connected =, reason =, path =, paths = { … } }.
+function Node:why(id)
+  local out = {}
+  for _, m in ipairs(self:ordered()) do
+    for _, p in ipairs(m.order) do
+      if not id or id == m.id or id == p.id then
+        out[#out + 1] = {
+          match = m.id, peer = p.id, connected = p.connected, reason = p.reason, path = p.path, via = p.via,
+          first_ms = p.first_ms, confirmed_ms = p.confirmed_ms, paths = self:paths(p.session),
+        }
+      end
+    end
+  end
+  return out
+end
+
+-- Every counter by name, and how many matches and sessions there are.
+function Node:stats()
+  local out = { matches = #self:ordered(), sessions = 0, registered = self.registration.active or false, counters = {} }
+  for _ in pairs(self.sessions) do out.sessions = out.sessions + 1 end
+  for _, c in ipairs(self.env.counters:all()) do out.counters[c.name] = c.value end
+  return out
+end
+
+local function release(self)
+  if self.requests then self.requests:close() end
+  if self.mux then self.mux:close() end
+  for _, sock in pairs(self.socks or {}) do sock:close() end
+end
+
+-- Leaves all matches, gives the registration back (in a task it waits for that, at most a second; else one
+-- datagram has to do) and lets go of everything. Idempotent.
+function Node:close()
+  if self.closed then return end
+  for _, m in ipairs(self:ordered()) do m:leave() end
+  self.closed = true
+  if self.maintenance then self.maintenance:stop() end
+  if not self.registration then return release(self) end
+  local wake
+  local posted = self.registration:stop(function()
+    if wake then wake() end
+  end)
+  -- While a task is being cancelled, and outside of one, there is no waiting.
+  if posted then pcall(task.await, function(resume) wake = resume end) end
+  release(self)
+end
+
+Node.__close = Node.close
+Node.__gc = Node.close
+
+return M

@@ -1,0 +1,105 @@
+-- SPDX-License-Identifier: MIT
+-- The registration manager (C2): registers both addresses with the matching server, refreshes at half the
+-- lifetime, and registers again, untold, when the server was restarted or our address changed.
+
+local message = require "bodkin.message"
+local task = require "bodkin.task"
+
+local M = {}
+local Registration = {}
+Registration.__index = Registration
+
+-- Pauses between attempts while the server does not answer.
+local first_pause_ms, longest_pause_ms = 1000, 8000
+
+-- `config`: env, requests, addresses; server; identity = { key =, id =, secret = }; app, name, props (encoded);
+-- timeout_ms; on_registered(), on_restart() (in a task, after registering again), on_error(text, code).
+function M.new(config)
+  return setmetatable({
+    env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
+    identity = config.identity, app = config.app, name = config.name, props = config.props,
+    timeout_ms = config.timeout_ms, on_registered = config.on_registered, on_restart = config.on_restart,
+    on_error = config.on_error, pause_ms = first_pause_ms,
+  }, Registration)
+end
+
+-- In a task: registers now. true, or nil, message, code.
+function Registration:register()
+  local me, addresses = self.identity, self.addresses
+  local ok, public, lifetime_s, boot = self.requests:call {
+    to = self.server, expect = "registered", timeout_ms = self.timeout_ms,
+    build = function(tx, proof)
+      return message.register:encode(tx, proof, me.key, me.secret, addresses:pubs(), addresses:locals(), self.app,
+        self.name, self.props)
+    end,
+  }
+  if not ok then return nil, public, lifetime_s end
+  addresses:see(self.server, public)
+  self.restarted = self.boot ~= nil and self.boot ~= boot
+  self.boot, self.lifetime_s, self.active = boot, lifetime_s, true
+  return true
+end
+
+-- In a task: registers, and from then on keeps it so until stop().
+function Registration:start()
+  local ok, err, code = self:register()
+  if not ok then return nil, err, code end
+  self:again_in(self.lifetime_s * 500)
+  self.on_registered()
+  return true
+end
+
+function Registration:again_in(ms)
+  if self.timer then self.timer:cancel() end
+  if self.stopped then return end
+  self.timer = self.env.timer(ms, function()
+    if not self.busy then task.spawn(self.refresh, self) end
+  end)
+end
+
+-- In a task: one attempt, and when the next one is due.
+function Registration:refresh()
+  self.busy = true
+  if self.addresses.stale then self.addresses:learn(self.timeout_ms) end
+  local ok, err, code = self:register()
+  self.busy = false
+  if self.stopped then return end
+  if ok then
+    self.pause_ms, self.failing = first_pause_ms, false
+    -- What the server saw may be news: then once more, with the proof of the new address.
+    self:again_in(self.addresses.stale and first_pause_ms or self.lifetime_s * 500)
+    if self.restarted then self.on_restart() end
+    self.on_registered()
+    return
+  end
+  self:again_in(self.pause_ms)
+  self.pause_ms = math.min(self.pause_ms * 2, longest_pause_ms)
+  if not self.failing then self.on_error(err, code) end
+  self.failing = true
+end
+
+-- Registers again soon: the server was restarted.
+function Registration:kick()
+  if self.active and not self.busy then self:again_in(0) end
+end
+
+-- A server's boot number, as a maintenance confirmation told it.
+function Registration:booted(server, boot)
+  if server == self.server and self.boot and boot ~= self.boot then self:kick() end
+end
+
+-- Ends the upkeep; gives the registration back, in the background: done() when that has ended, at the latest
+-- after a second. False when there was nothing to give back.
+function Registration:stop(done)
+  self.stopped = true
+  if self.timer then self.timer:cancel() end
+  if not self.active then return false end
+  self.active = false
+  local me = self.identity
+  return self.requests:post({
+    to = self.server, expect = "done", timeout_ms = 1000,
+    build = function(tx) return message.unregister:encode(tx, me.id, me.secret) end,
+  }, done)
+end
+
+return M

@@ -1,0 +1,166 @@
+-- SPDX-License-Identifier: MIT
+-- Requests to servers. Each has a 96-bit transaction id and is repeated until it is answered or timed out.
+-- An address report in place of the answer means: prove your address first; the same request then goes
+-- again with the proof it brought.
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+local task = require "bodkin.task"
+
+local M = { timeout_ms = 5000 }
+
+local Requests = {}
+Requests.__index = Requests
+
+local first_gap_ms, longest_gap_ms = 200, 500
+-- A server that answers one request with ever new proofs is broken; so many are taken.
+local proofs_max = 4
+local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done" }
+local masked = { address_report = true, registered = true }
+
+local code_names = {}
+for name, e in pairs(core.errors) do code_names[-e.value] = name end
+
+-- Text from the network, made fit for a terminal.
+function M.printable(text)
+  return (text:gsub("[^\32-\126]", "?"))
+end
+
+-- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof).
+function M.new(config)
+  local self = setmetatable({
+    env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
+    pending = {},
+  }, Requests)
+  for _, kind in ipairs(replies) do
+    config.router:on(message[kind], nil, function(_, from, tx, ...) self:answer(kind, from, tx, ...) end)
+  end
+  config.router:on(message.refused, nil, function(_, from, tx, number, text) self:refused(from, tx, number, text) end)
+  return self
+end
+
+function Requests:take(from, tx)
+  local r = self.pending[tx]
+  if r and r.to == from then return r end
+  self.env.counters:add("drop_reply")
+end
+
+function Requests:answer(kind, from, tx, ...)
+  local r = self:take(from, tx)
+  if not r then return end
+  if masked[kind] then
+    return self:believe(r, kind, core.addr.mask((...), tx), select(2, ...))
+  end
+  return self:believe(r, kind, ...)
+end
+
+function Requests:believe(r, kind, ...)
+  if kind == "address_report" then self.on_report(r.to, ...) end
+  if kind == r.expect then return self:finish(r, true, ...) end
+  if kind ~= "address_report" then return self.env.counters:add("drop_reply") end
+  local _, proof = ...
+  -- The report may be the answer to an earlier copy, sent before the proof was there.
+  if proof == r.proof or r.proofs >= proofs_max then return end
+  r.proofs = r.proofs + 1
+  if self:encode(r) then self:transmit(r) end
+end
+
+function Requests:refused(from, tx, number, text)
+  local r = self:take(from, tx)
+  if not r then return end
+  text = M.printable(text)
+  if text == "" then text = "the server refused without a reason" end
+  self:finish(r, nil, text, code_names[number] or "refused")
+end
+
+function Requests:finish(r, ...)
+  if self.pending[r.tx] ~= r then return end
+  self.pending[r.tx] = nil
+  if r.timer then r.timer:cancel() end
+  if r.done then r.done(...) end
+end
+
+function Requests:encode(r)
+  r.proof = self.proof_for(r.to)
+  local bytes, err, code = r.build(r.tx, r.proof)
+  if not bytes then return nil, err, code end
+  r.bytes = bytes
+  return true
+end
+
+function Requests:transmit(r)
+  local sock = self.sock_for(r.to)
+  if not sock then return end
+  self.env.counters:add("request_sent")
+  sock:send(r.to, r.bytes)
+end
+
+function Requests:timed_out(r)
+  if not r.quiet then self.env.counters:add("request_timeout") end
+  local s = ("%g s"):format(r.timeout_ms / 1000)
+  local where = core.addr.format(r.to)
+  self:finish(r, nil, ("no answer from %s after %s: is UDP %d open there? try bodkin ping"):format(where, s,
+    core.addr.port(r.to)), "timeout")
+end
+
+function Requests:repeat_later(r, gap_ms)
+  local now = self.env.now()
+  local left_ms = (r.end_us - now) / 1000
+  local wait_ms = r.once and left_ms or math.min(gap_ms, left_ms)
+  r.timer = self.env.timer(math.max(wait_ms, 0), function()
+    if self.env.now() >= r.end_us then return self:timed_out(r) end
+    self:transmit(r)
+    self:repeat_later(r, math.min(gap_ms * 2, longest_gap_ms))
+  end)
+end
+
+-- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
+-- (called again for each new proof); timeout_ms; once = never repeated; quiet = silence is no failure.
+function Requests:prepare(spec)
+  if self.closed then return nil, "the node is closed", "closed" end
+  local r = {
+    to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet,
+    timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0,
+  }
+  local ok, err, code = self:encode(r)
+  if not ok then return nil, err, code or "invalid" end
+  return r
+end
+
+function Requests:go(r)
+  self.pending[r.tx] = r
+  r.end_us = self.env.now() + math.floor(r.timeout_ms * 1000)
+  self:transmit(r)
+  self:repeat_later(r, first_gap_ms)
+end
+
+-- In a task: returns true and the answer's fields after tx, or nil, message, code.
+function Requests:call(spec)
+  local r, err, code = self:prepare(spec)
+  if not r then return nil, err, code end
+  return task.await(function(resume)
+    r.done = resume
+    self:go(r)
+    return function() r.done = nil; self:finish(r) end
+  end)
+end
+
+-- Outside of one, or where nobody waits: done(true, …) or done(nil, message, code), later.
+function Requests:post(spec, done)
+  local r, err, code = self:prepare(spec)
+  if not r then return nil, err, code end
+  r.done = done
+  self:go(r)
+  return true
+end
+
+-- Every request under way ends with "closed".
+function Requests:close()
+  self.closed = true
+  local pending = {}
+  for _, r in pairs(self.pending) do pending[#pending + 1] = r end
+  table.sort(pending, function(a, b) return a.tx < b.tx end)
+  for _, r in ipairs(pending) do self:finish(r, nil, "the node is closed", "closed") end
+end
+
+return M

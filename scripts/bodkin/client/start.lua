@@ -1,0 +1,108 @@
+-- SPDX-License-Identifier: MIT
+-- How a node begins: its options, identity, sockets and managers, up to its first registration.
+
+local core = require "bodkin.core"
+local locate = require "bodkin.client.locate"
+local request = require "bodkin.client.request"
+
+local M = {}
+
+local function text_option(options, name, max)
+  local value = options[name] or ""
+  if type(value) ~= "string" or #value > max then
+    return nil, ("%s is a text of at most %d bytes"):format(name, max), "invalid"
+  end
+  return value
+end
+
+local function configure(self, options)
+  local err, code
+  self.app, err, code = text_option(options, "app", 64)
+  if not self.app then return nil, err, code end
+  self.name, err, code = text_option(options, "name", 32)
+  if not self.name then return nil, err, code end
+  self.props, err, code = core.wire.encode(options.props or {})
+  if not self.props then return nil, err, code end
+  if #self.props > 128 then return nil, "props do not fit in 128 bytes; say less", "limit" end
+  return true
+end
+
+local function new_identity(env)
+  local key, key_secret = core.crypto.keypair(env.random(32))
+  return { key = key, key_secret = key_secret, id = core.crypto.id(key), secret = env.random(16) }
+end
+
+local function open_sockets(self, bind, loopback)
+  local counters = self.env.counters
+  self.router, self.socks = core.router(counters), {}
+  self.mux = self.env.mux {
+    seed = self.env.random(32), on = function(kind, session, x) self:on_session(kind, session, x) end,
+  }
+  local wanted, err, code = locate.binds(self.env, bind, loopback)
+  if not wanted then return nil, err, code end
+  for number = 1, 2 do
+    local at, sock = wanted[number], nil
+    if at then sock, err, code = self.env.udp(at, { number = number }) end
+    if sock then
+      sock:router(self.router)
+      self.mux:attach(sock)
+      self.socks[core.addr.family(at)] = sock
+    elseif at and (bind or number == 1) then
+      return nil, ("cannot use %s: %s; is it this host's, and free?"):format(core.addr.format(at), err), code
+    end
+  end
+  return true
+end
+
+local function build_managers(self, options, servers)
+  self.requests = request.new {
+    env = self.env, router = self.router,
+    sock_for = function(to) return self.socks[core.addr.family(to)] end,
+    proof_for = function(to) return self.addresses:proof(to) end,
+    on_report = function(to, public, proof) self.addresses:note(to, public, proof) end,
+  }
+  self.addresses = require("bodkin.client.address").new {
+    env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,
+    loopback = servers.loopback, reveal = options["local"],
+  }
+  local ok, err, code = self.addresses:learn(options.timeout_ms)
+  if not ok then return nil, err, code end
+  self.server, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
+  if not self.server then return nil, err, code end
+  local common = {
+    env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, server = self.server,
+    identity = self.identity, id = self.identity.id, app = self.app, name = self.name, props = self.props,
+    timeout_ms = options.timeout_ms, servers = { self.server },
+    on_registered = function() self:registered() end,
+    on_restart = function() self:restarted() end,
+    on_error = function(text, why) self:emit("error", { code = why, message = text, hint = "trying again" }) end,
+    on_matched = function(m) self:matched(m) end,
+    on_boot = function(server, boot) self.registration:booted(server, boot) end,
+  }
+  local upkeep = servers.maintenance and locate.choose(servers.maintenance, self.addresses.public, self.socks)
+  if upkeep and upkeep ~= self.server then common.servers[2] = upkeep end
+  self.registration = require("bodkin.client.registration").new(common)
+  self.sharing = require("bodkin.client.sharing").new(common)
+  self.maintenance = require("bodkin.client.maintenance").new(common)
+  return true
+end
+
+-- In a task: makes `self`, a node with its env, ready and registered. true, or nil, message, code; what was
+-- acquired until then is the node's to close.
+function M.start(self, options)
+  self.identity = new_identity(self.env)
+  self.id = core.crypto.hex(self.identity.id)
+  local ok, err, code = configure(self, options)
+  if not ok then return nil, err, code end
+  local servers
+  servers, err, code = locate.servers(self.env, options)
+  if not servers then return nil, err, code end
+  ok, err, code = open_sockets(self, options.bind, servers.loopback)
+  if not ok then return nil, err, code end
+  ok, err, code = build_managers(self, options, servers)
+  if not ok then return nil, err, code end
+  if options.register == false then return true end
+  return self:register()
+end
+
+return M

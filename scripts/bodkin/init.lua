@@ -1,0 +1,86 @@
+-- SPDX-License-Identifier: MIT
+-- The facade: everything a script needs of Bodkin. What is not used is not loaded.
+--
+--   local bodkin = require "bodkin"
+--   bodkin.run(function()
+--     local node <close> = assert(bodkin.open { server = "bodkin://example.org", app = "pong/1" })
+--     local match = assert(node:host())
+--     ...
+--   end)
+
+local M = {}
+
+-- The environment of the bodkin.run under way.
+local running
+
+-- In a task: a node, or nil, message, code. Options: see bodkin.client.node; `env` stands for the
+-- environment of bodkin.run, in the simulator.
+function M.open(options)
+  if type(options) ~= "table" then error("bodkin.open takes a table of options", 2) end
+  local env = options.env or running
+  if not env then error("bodkin.open works inside bodkin.run, or with an env", 2) end
+  if env ~= options.env then
+    local own = {}
+    for k, v in pairs(options) do own[k] = v end
+    own.env, options = env, own
+  end
+  return require("bodkin.client.node").open(options)
+end
+
+-- Runs fn(...) as a task on an event loop of its own until it returns; returns true and what it returned.
+-- An error in it is thrown here, with the task's traceback. Tasks it spawned end with it.
+function M.run(fn, ...)
+  if running then error("bodkin.run is running already; use bodkin.spawn", 2) end
+  local task = require "bodkin.task"
+  local env = require("bodkin.env").new()
+  running = env
+  local result
+  local arguments = table.pack(...)
+  task.spawn(function()
+    result = table.pack(xpcall(fn, function(err)
+      return type(err) == "string" and debug.traceback(err, 2) or err
+    end, table.unpack(arguments, 1, arguments.n)))
+    env.stop()
+  end)
+  local ok, err = pcall(function() if not result then env.run() end end)
+  running = nil
+  env.close()
+  if not ok then error(err, 0) end
+  if not result then return false end -- stopped from outside
+  if not result[1] then error(result[2], 0) end
+  return table.unpack(result, 1, result.n)
+end
+
+-- Starts fn(...) as a task beside the one that calls.
+function M.spawn(fn, ...)
+  return require("bodkin.task").spawn(fn, ...)
+end
+
+-- In a task of bodkin.run: waits.
+function M.sleep(ms)
+  if not running then error("bodkin.sleep works inside bodkin.run", 2) end
+  return require("bodkin.task").sleep(running, ms)
+end
+
+-- The environment of the bodkin.run under way (sockets, timers, clock), nil outside; see docs/LUA.md.
+function M.env()
+  return running
+end
+
+local lazy = {
+  version = function() return require("bodkin.core").version end,
+  protocol_version = function() return require("bodkin.core").protocol_version end,
+  message = function() return require "bodkin.message" end,
+  role = function() return require("bodkin.servers.role").role end,
+  config = function() return require("bodkin.config").config end,
+}
+
+return setmetatable(M, {
+  __index = function(self, key)
+    local make = lazy[key]
+    if not make then return nil end
+    local value = make()
+    self[key] = value
+    return value
+  end,
+})
