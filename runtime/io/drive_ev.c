@@ -151,6 +151,7 @@ fail:
 void bdk_drive_ev_free(bdk_driver *base) {
   drive_ev *d = (drive_ev *)base;
   if (!d) return;
+  bdk_driver_end(base);
   ev_io_stop(d->loop, &d->timer);
   ev_prepare_stop(d->loop, &d->prepare);
   ev_check_stop(d->loop, &d->check_first);

@@ -9,7 +9,7 @@
 struct ev_loop;
 
 // `loop` NULL: makes one. NULL when that fails. free is NULL-tolerant and unwatches nothing by itself:
-// owners of watches go first.
+// owners of watches go first. (Streams that were closed and still had something to write are let go.)
 bdk_driver *bdk_drive_ev_new(struct ev_loop *loop);
 void bdk_drive_ev_free(bdk_driver *d);
 // Runs until bdk_drive_ev_stop. Not re-entrant.

@@ -83,3 +83,18 @@ void bdk_driver_run_hooks(bdk_driver *d) {
     }
   }
 }
+
+void bdk_driver_at_end(bdk_driver *d, bdk_hook *h) {
+  h->next = d->endings;
+  d->endings = h;
+}
+
+void bdk_driver_forget(bdk_driver *d, bdk_hook *h) { take_out(&d->endings, h); }
+
+void bdk_driver_end(bdk_driver *d) {
+  while (d->endings) {
+    bdk_hook *h = d->endings;
+    d->endings = h->next;
+    h->run(h);
+  }
+}

@@ -40,6 +40,7 @@ struct bdk_driver {
   bdk_wheel wheel;
   uint64_t now_us; // the time of this turn of the loop
   bdk_hook *hooks, *hooks_running; // queued, newest first; those of this turn that are still to be run
+  bdk_hook *endings;               // to be run when the driver is freed
   struct bdk_udp_rx *udp_rx;       // receive buffers, shared by the UDP sockets on this driver
 };
 
@@ -52,9 +53,15 @@ void bdk_driver_cancel(bdk_driver *d, bdk_timer *t);
 // again.
 void bdk_driver_before_wait(bdk_driver *d, bdk_hook *h);
 void bdk_driver_unhook(bdk_driver *d, bdk_hook *h);
+// Runs `h`, queued nowhere else, when the driver is freed: for what outlives its owner for a while. forget
+// takes it back.
+void bdk_driver_at_end(bdk_driver *d, bdk_hook *h);
+void bdk_driver_forget(bdk_driver *d, bdk_hook *h);
 // For drivers: fire the timers due at d->now_us that were set before this call; run the hooks queued, and
 // those these queue (if `hooks` is then not NULL, a further turn must follow without sleeping).
 void bdk_driver_fire(bdk_driver *d);
 void bdk_driver_run_hooks(bdk_driver *d);
+// For drivers: the first thing when freed.
+void bdk_driver_end(bdk_driver *d);
 
 #endif

@@ -15,11 +15,14 @@ typedef void (*bdk_stream_read)(void *ctx, bdk_stream *s, const uint8_t *data, s
 // The accepted stream is the callee's; it sets the reader with bdk_stream_reader.
 typedef void (*bdk_stream_accept)(void *ctx, bdk_stream *s);
 
-// Wraps a descriptor (made non-blocking); `owned`: closed with the stream. Regular files, which cannot be
-// watched, are read at each turn.
+// Wraps a descriptor; `owned`: closed with the stream. O_NONBLOCK is not set on one that is not owned (stdin
+// shares it with other programs). Files and /dev/null, which cannot be watched, are read a piece each turn.
+// Pipes need SIGPIPE ignored by the program. 0 or -errno; the descriptor is then still the caller's.
 int bdk_stream_wrap(bdk_stream **out, bdk_driver *d, int fd, bool owned);
+// Begins reading; NULL pauses it.
 void bdk_stream_reader(bdk_stream *s, bdk_stream_read read, void *ctx);
-// Queues a copy. 0, BDK_E_LIMIT (too slow: closed for writing), BDK_E_CLOSED.
+// Queues a copy, which leaves before the loop next sleeps. 0, BDK_E_CLOSED, or BDK_E_LIMIT: the other side is
+// too slow, what waited is dropped, and a socket is shut down, so that both ends read the end.
 int bdk_stream_write(bdk_stream *s, const void *data, size_t len);
 // Closes once what is queued was written (at most 1 s), without further callbacks. NULL-tolerant.
 void bdk_stream_close(bdk_stream *s);
