@@ -2,6 +2,7 @@
 // Sessions and paths through the five verbs, on virtual time.
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include <cmocka.h>

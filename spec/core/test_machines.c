@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+// The two transition tables stand in docs/PROTOCOL.md as they are in the code. `--print` writes them.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "../../runtime/core/session.h"
+#include "docs.h"
+
+static const char *const path_events[] = {"start", "test", "confirm", "fail", "revive"};
+static const char *const session_events[] = {"start", "heard", "lost", "close", "give_up"};
+
+static void print_table(char *out, size_t cap, const uint8_t *table, int states, int events,
+                        const char *(*name)(int), const char *const *event_names) {
+  size_t n = (size_t)snprintf(out, cap, "| state |");
+  for (int e = 0; e < events; e++) n += (size_t)snprintf(out + n, cap - n, " %s |", event_names[e]);
+  n += (size_t)snprintf(out + n, cap - n, "\n|---|");
+  for (int e = 0; e < events; e++) n += (size_t)snprintf(out + n, cap - n, "---|");
+  for (int s = 0; s < states; s++) {
+    n += (size_t)snprintf(out + n, cap - n, "\n| %s |", name(s));
+    for (int e = 0; e < events; e++) {
+      int next = table[s * events + e];
+      n += (size_t)snprintf(out + n, cap - n, " %s |", next == s ? "·" : name(next));
+    }
+  }
+  snprintf(out + n, cap - n, "\n");
+}
+
+static void tables(char path[2048], char session[2048]) {
+  print_table(path, 2048, &bdk_path_table[0][0], BDK_PATH_STATES, BDK_PATH_EVENTS, bdk_path_state_name, path_events);
+  print_table(session, 2048, &bdk_session_table[0][0], BDK_SESSION_STATES, BDK_SESSION_EVENTS, bdk_session_state_name,
+              session_events);
+}
+
+static void tables_stand_in_the_document(void **state) {
+  (void)state;
+  char path[2048], session[2048];
+  tables(path, session);
+  assert_true(docs_contain(path));
+  assert_true(docs_contain(session));
+}
+
+static void closed_and_frozen_are_what_they_say(void **state) {
+  (void)state;
+  for (int e = 0; e < BDK_SESSION_EVENTS; e++)
+    assert_int_equal(bdk_session_table[BDK_SESSION_CLOSED][e], BDK_SESSION_CLOSED);
+  for (int s = 0; s < BDK_PATH_STATES; s++)
+    assert_int_not_equal(bdk_path_table[s][BDK_PATH_TEST], BDK_PATH_PROBING); // what is heard is usable
+  assert_int_equal(bdk_path_table[BDK_PATH_FROZEN][BDK_PATH_CONFIRM], BDK_PATH_FROZEN); // nothing was asked yet
+}
+
+static void the_schedule_is_the_documents(void **state) {
+  (void)state;
+  static const uint64_t expected_ms[] = {0, 20, 40, 80, 160, 320};
+  bdk_path p;
+  bdk_path_init(&p, &(bdk_route){0}, BDK_VIA_SRFLX, true);
+  assert_int_equal(bdk_path_on(&p, BDK_PATH_START, 1000000), BDK_PATH_PROBING);
+  uint8_t nonce[BDK_NONCE_LEN] = {0};
+  for (unsigned i = 0; i < 6; i++) {
+    assert_int_equal(p.due_us, 1000000 + expected_ms[i] * 1000);
+    bdk_path_tested(&p, nonce, p.due_us, 0);
+  }
+  assert_int_equal(p.due_us, 1320000 + 450000);
+  bdk_path_tested(&p, nonce, p.due_us, 65535);
+  assert_in_range(p.due_us - (1320000 + 450000), 549000, 550000);
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "--print") == 0) {
+    char path[2048], session[2048];
+    tables(path, session);
+    printf("%s\n%s", path, session);
+    return 0;
+  }
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(tables_stand_in_the_document),
+      cmocka_unit_test(closed_and_frozen_are_what_they_say),
+      cmocka_unit_test(the_schedule_is_the_documents),
+  };
+  return cmocka_run_group_tests_name("machines", tests, NULL, NULL);
+}
