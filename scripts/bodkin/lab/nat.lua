@@ -1,0 +1,102 @@
+-- SPDX-License-Identifier: MIT
+-- The kinds of NAT: the nftables rules that make one, and how it must then behave (in the words of RFC 4787).
+-- The recipes were probed on Linux 6.18.
+
+local M = {}
+
+-- mapping: "none" (no NAT), "endpoint" (the same for every destination), "pool" (the same port, but another of the
+--          NAT's public addresses for some destinations)
+-- filtering: who may send to a mapping: "open" (anybody), "address" (the addresses sent to), "address_port"
+-- moves: whether an unsolicited packet makes the mapping toward its sender another one (the conntrack race)
+-- routers: how many the client brings along on the way to its edge
+M.kinds = {
+  none = { mapping = "none", filtering = "open", moves = false, routers = 0 },
+  full_cone = { mapping = "endpoint", filtering = "open", moves = false, routers = 1 },
+  address_restricted = { mapping = "endpoint", filtering = "address", moves = false, routers = 1 },
+  port_restricted = { mapping = "endpoint", filtering = "address_port", moves = false, routers = 1 },
+  plain_linux = { mapping = "endpoint", filtering = "address_port", moves = true, routers = 1 },
+  carrier = { mapping = "endpoint", filtering = "address_port", moves = false, routers = 2 },
+  two_addresses = { mapping = "pool", filtering = "address_port", moves = false, routers = 1, addresses = 2 },
+}
+
+-- The names, sorted, for messages.
+function M.names()
+  local names = {}
+  for name in pairs(M.kinds) do names[#names + 1] = name end
+  table.sort(names)
+  return table.concat(names, ", ")
+end
+
+local function fill(text, nat)
+  return (text:gsub("%$(%w+)", nat))
+end
+
+-- Which host of the LAN a port belongs to, learned from what it sends. Ports are kept as they are by masquerade.
+local cone_map = [[
+table ip cone {
+  map owner { type inet_service : ipv4_addr; flags dynamic,timeout; timeout $timeouts; }
+  chain record { type filter hook prerouting priority raw;
+    iifname lan0 ip daddr != { $router, $wan } meta l4proto udp update @owner { udp sport : ip saddr }
+  }
+]]
+
+local open_in = [[
+  chain inward { type nat hook prerouting priority dstnat;
+    iifname wan0 ip daddr $wan meta l4proto udp dnat ip to udp dport map @owner
+  }
+]]
+
+local permit = [[
+  set sent { type inet_service . ipv4_addr; flags dynamic,timeout; timeout $timeouts; }
+  chain permit { type filter hook prerouting priority raw;
+    iifname lan0 ip daddr != { $router, $wan } meta l4proto udp update @sent { udp sport . ip daddr }
+    iifname wan0 ip daddr $wan meta l4proto udp udp dport . ip saddr != @sent drop
+  }
+]]
+
+local hairpin = [[
+  chain back { type nat hook prerouting priority dstnat;
+    iifname lan0 ip daddr $wan meta l4proto udp dnat ip to udp dport map @owner
+  }
+  chain backsource { type nat hook postrouting priority srcnat;
+    iifname lan0 oifname lan0 ct status dnat snat to $wan
+  }
+]]
+
+local masquerade = [[
+table ip nat {
+  chain outward { type nat hook postrouting priority srcnat; oifname wan0 masquerade; }
+}
+]]
+
+local pool = [[
+table ip nat {
+  chain outward { type nat hook postrouting priority srcnat;
+    oifname wan0 ip daddr $servers snat to $wan
+    oifname wan0 snat to $wan2
+  }
+}
+]]
+
+-- Unknown input is dropped before conntrack confirms it. Without this rule it makes an entry, and our own packet
+-- to its sender then gets another port: that is plain_linux.
+local drop_unknown = [[
+table ip filter {
+  chain input { type filter hook input priority filter; iifname wan0 ct state new drop; }
+}
+]]
+
+-- The rules of the router next to the client's hosts, or of a carrier's (`nat.hairpin` is for the former only).
+-- nat: { wan, wan2, router (its LAN address), servers (a prefix), timeouts ("120s"), hairpin }
+function M.rules(kind, nat)
+  local cone = kind == "full_cone" or kind == "address_restricted"
+  local text = kind == "two_addresses" and pool or masquerade
+  if cone or nat.hairpin then
+    text = text .. cone_map .. (cone and open_in or "") .. (kind == "address_restricted" and permit or "") ..
+      (nat.hairpin and hairpin or "") .. "}\n"
+  end
+  if kind ~= "plain_linux" then text = text .. drop_unknown end
+  return fill(text, nat)
+end
+
+return M

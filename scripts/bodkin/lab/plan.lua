@@ -1,0 +1,246 @@
+-- SPDX-License-Identifier: MIT
+-- From what a lab should be to the namespaces, links, rules and delays that make it. Pure: nothing is touched.
+--
+--   host ── [NAT] ── [carrier's NAT] ── edge ──┐
+--   host ── [NAT] ── [carrier's NAT] ── edge ──┼── core ── server, server2, server3
+--                                       …    ──┘
+--
+-- Each box is a network namespace, but the core, which is the TUN copier (io/tun.h). Edges and core are routers: a
+-- packet between two clients passes edge, core, edge, three hops, and one more for each NAT on its way.
+--
+-- Client number i has 198.18.i.0/24 in public (.1 the edge, .10 and .11 its NAT, or itself without one),
+-- 100.64.i.0/24 behind a carrier (.1, .10) and 192.168.i.0/24 at home (.1 the NAT, .10 the host; .11 the second
+-- host of a NAT that two share). Servers are 192.0.2.10, .20, .30; 192.0.2.99 is the first one's second address.
+
+local nat = require "bodkin.lab.nat"
+
+local M = {}
+
+local CLIENTS = { "a", "b", "c", "d" }
+local SERVERS = "192.0.2.0/26" -- the servers, without the witness
+M.witness = "192.0.2.99"
+
+local function fail(fmt, ...)
+  return nil, "lab: " .. fmt:format(...), "invalid"
+end
+
+-- A namespace under construction.
+local function box(plan, suffix)
+  local b = { name = plan.prefix .. suffix, addrs = {}, routes = {}, sysctl = {}, rules = nil, bridge = nil }
+  plan.boxes[#plan.boxes + 1] = b
+  return b
+end
+
+local function forward(b)
+  b.sysctl["net/ipv4/ip_forward"] = 1
+  return b
+end
+
+local function link(plan, left, left_dev, right, right_dev)
+  plan.links[#plan.links + 1] = { left.name, left_dev, right.name, right_dev }
+end
+
+local function addr(b, dev, text)
+  b.addrs[#b.addrs + 1] = { dev, text }
+end
+
+local function route(b, text)
+  b.routes[#b.routes + 1] = text
+end
+
+-- A device that the copier joins to the core.
+local function join_core(plan, b, ip)
+  b.tun = "core0"
+  addr(b, "core0", ip .. "/32")
+  route(b, "default dev core0")
+  plan.ports[#plan.ports + 1] = b.name
+  return #plan.ports
+end
+
+local function reachable(plan, prefix, port)
+  plan.core_routes[#plan.core_routes + 1] = { to = prefix, port = port }
+end
+
+local function router(plan, suffix, kind, numbers)
+  local b = forward(box(plan, suffix))
+  b.rules = nat.rules(kind, numbers)
+  b.conntrack = true
+  return b
+end
+
+local function host(plan, client, suffix, ip, gateway)
+  local b = box(plan, suffix)
+  addr(b, "eth0", ip .. "/24")
+  route(b, "default via " .. gateway)
+  plan.hosts[client] = { name = client, ns = b.name, addr = ip }
+  return b
+end
+
+-- One client's part, from its edge inwards; `second` is the client that shares its NAT.
+local function site(plan, i, client, kind, options, second)
+  local known = nat.kinds[kind]
+  local public = ("198.18.%d."):format(i)
+  local timeouts = ("%ds"):format(options.udp_timeout_s or 120)
+  local edge = forward(box(plan, "edge-" .. client))
+  addr(edge, "cust0", public .. "1/24")
+  local tun = ("192.0.2.%d"):format(100 + i)
+  local port = join_core(plan, edge, tun)
+  reachable(plan, public .. "0/24", port)
+  reachable(plan, tun, port)
+  plan.ends[client] = { public .. "0/24", tun }
+  if known.routers == 0 then
+    link(plan, edge, "cust0", host(plan, client, "host-" .. client, public .. "10", public .. "1"), "eth0")
+    plan.hosts[client].public = public .. "10"
+    return
+  end
+  local outside, gateway = public .. "10", public .. "1"
+  local upstream, upstream_dev = edge, "cust0"
+  if kind == "carrier" then
+    local shared = ("100.64.%d."):format(i)
+    local carrier = router(plan, "carrier-" .. client, kind,
+      { wan = outside, router = shared .. "1", servers = SERVERS, timeouts = timeouts })
+    link(plan, edge, "cust0", carrier, "wan0")
+    addr(carrier, "wan0", outside .. "/24")
+    addr(carrier, "lan0", shared .. "1/24")
+    route(carrier, "default via " .. gateway)
+    outside, gateway, upstream, upstream_dev = shared .. "10", shared .. "1", carrier, "lan0"
+  end
+  local home = ("192.168.%d."):format(i)
+  local box_nat = router(plan, "nat-" .. client, kind, { wan = outside, wan2 = public .. "11", router = home .. "1",
+    servers = SERVERS, timeouts = timeouts, hairpin = options.hairpin })
+  link(plan, upstream, upstream_dev, box_nat, "wan0")
+  addr(box_nat, "wan0", outside .. "/24")
+  if known.addresses == 2 then addr(box_nat, "wan0", public .. "11/24") end
+  addr(box_nat, "lan0", home .. "1/24")
+  route(box_nat, "default via " .. gateway)
+  local first = host(plan, client, "host-" .. client, home .. "10", home .. "1")
+  plan.hosts[client].public = public .. "10"
+  if not second then return link(plan, box_nat, "lan0", first, "eth0") end
+  box_nat.bridge = { "port0", "port1" }
+  link(plan, box_nat, "port0", first, "eth0")
+  link(plan, box_nat, "port1", host(plan, second, "host-" .. second, home .. "11", home .. "1"), "eth0")
+  plan.hosts[second].public = public .. "10"
+end
+
+-- The value for x toward y: said for the pair, else made of both links' by `combine`.
+local function between(t, x, y, combine)
+  if t[x .. ">" .. y] then return t[x .. ">" .. y] end
+  local function of(end_) return t[end_] or (end_:match "^server" and t.server) or 0 end
+  return combine(of(x), of(y))
+end
+
+local function sum(x, y) return x + y end
+local function either(x, y) return 1 - (1 - x) * (1 - y) end
+local function same(x) return function() return x end end
+
+local function rules(plan, options)
+  local delay, loss = options.delay_ms or 0, options.loss or 0
+  local add, lose = sum, either
+  if type(delay) == "number" then
+    local each = delay
+    delay = setmetatable({ server = 0 }, { __index = function(_, k) return #k == 1 and each or nil end })
+  end
+  if type(loss) == "number" then loss, lose = {}, same(loss) end
+  local names = {}
+  for name in pairs(plan.ends) do names[#names + 1] = name end
+  table.sort(names)
+  for _, x in ipairs(names) do
+    for _, y in ipairs(names) do
+      local delay_us = math.floor(between(delay, x, y, add) * 1000 + 0.5)
+      local lost = between(loss, x, y, lose)
+      for _, from in ipairs(plan.ends[x]) do
+        for _, to in ipairs(plan.ends[y]) do
+          plan.rules[#plan.rules + 1] = { from = from, to = to, delay_us = delay_us, loss = lost }
+        end
+      end
+    end
+  end
+end
+
+-- options: see lab.up. Returns the plan, or nil, message, "invalid".
+function M.make(prefix, options)
+  local plan = { prefix = prefix, boxes = {}, links = {}, ports = {}, core_routes = {}, rules = {}, ends = {},
+    hosts = {}, kinds = {}, udp_timeout_s = options.udp_timeout_s }
+  for i, client in ipairs(CLIENTS) do
+    local kind = options[client] or (i <= 2 and "none") or nil
+    local shares = client == "b" and options.same_nat
+    if kind and not nat.kinds[kind] then return fail("no NAT kind '%s'; there are %s", kind, nat.names()) end
+    if shares then
+      if options.b and options.b ~= options.a then return fail("with same_nat, b is behind a's NAT: leave b out") end
+      plan.kinds.b = plan.kinds.a
+    elseif kind then
+      local second = client == "a" and options.same_nat and "b" or nil
+      if second and nat.kinds[kind].routers == 0 then return fail("same_nat wants a NAT for a, not '%s'", kind) end
+      plan.kinds[client] = kind
+      site(plan, i, client, kind, options, second)
+    end
+  end
+  for i = 1, options.servers or 1 do
+    local b = box(plan, "server" .. i)
+    local ip = ("192.0.2.%d"):format(i * 10)
+    local name = i == 1 and "server" or "server" .. i
+    local port = join_core(plan, b, ip)
+    reachable(plan, ip, port)
+    plan.ends[name] = { ip }
+    plan.hosts[name] = { name = name, ns = b.name, addr = ip, public = ip }
+    if i == 1 then
+      addr(b, "core0", M.witness .. "/32")
+      reachable(plan, M.witness, port)
+      plan.ends[name][2] = M.witness
+    end
+  end
+  plan.core = box(plan, "core").name -- nothing but a place for the copier
+  rules(plan, options)
+  return plan
+end
+
+local function setup_box(plan, b, out)
+  local function put(fmt, ...) out[#out + 1] = select("#", ...) > 0 and fmt:format(...) or fmt end
+  put("nsenter --net=/run/netns/%s sh -e <<'BOX'", b.name)
+  put "set_if() { [ ! -e /proc/sys/$1 ] || echo $2 >/proc/sys/$1; }"
+  for _, dev in ipairs { "all", "default" } do
+    put("echo 0 >/proc/sys/net/ipv4/conf/%s/rp_filter", dev)
+    put("set_if net/ipv6/conf/%s/disable_ipv6 1", dev)
+  end
+  for key, value in pairs(b.sysctl) do put("echo %s >/proc/sys/%s", value, key) end
+  put "ip -batch - <<'IP'"
+  if b.bridge then
+    put "link add lan0 type bridge"
+    for _, dev in ipairs(b.bridge) do
+      put("link set %s master lan0", dev)
+      put("link set %s up", dev)
+    end
+  end
+  if b.tun then put("tuntap add %s mode tun", b.tun) end
+  put "link set lo up"
+  for _, a in ipairs(b.addrs) do put("addr add %s dev %s", a[2], a[1]) end
+  local up = {}
+  for _, a in ipairs(b.addrs) do
+    if not up[a[1]] then put("link set %s up", a[1]) end
+    up[a[1]] = true
+  end
+  for _, r in ipairs(b.routes) do put("route add %s", r) end
+  put "IP"
+  if b.bridge then put "set_if net/bridge/bridge-nf-call-iptables 0" end
+  if b.rules then put("nft -f - <<'NFT'\n%sNFT", b.rules) end
+  if b.conntrack and plan.udp_timeout_s then
+    for _, key in ipairs { "udp_timeout", "udp_timeout_stream" } do
+      put("echo %d >/proc/sys/net/netfilter/nf_conntrack_%s", plan.udp_timeout_s, key)
+    end
+  end
+  put "BOX"
+end
+
+-- The script that builds it all; it stops at the first thing that fails.
+function M.setup(plan)
+  local out = { "set -e", "ip -batch - <<'IP'" }
+  for _, b in ipairs(plan.boxes) do out[#out + 1] = "netns add " .. b.name end
+  for _, l in ipairs(plan.links) do
+    out[#out + 1] = ("link add %s netns %s type veth peer name %s netns %s"):format(l[2], l[1], l[4], l[3])
+  end
+  out[#out + 1] = "IP"
+  for _, b in ipairs(plan.boxes) do setup_box(plan, b, out) end
+  return table.concat(out, "\n") .. "\n"
+end
+
+return M
