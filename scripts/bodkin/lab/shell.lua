@@ -43,7 +43,7 @@ function M.uptime()
 end
 
 function M.sleep_ms(ms)
-  os.execute(("sleep %.3f"):format(ms / 1000))
+  io.popen(("exec sleep %.3f"):format(ms / 1000)):close() -- popen, unlike execute, keeps no pipe of ours open in it
 end
 
 -- Calls `ready` every few ms until it returns a true value, which is returned, or until the time is up: nil.
