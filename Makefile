@@ -72,7 +72,7 @@ SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
 a = $(BUILD)/asan
 spec_link = $(asan_CC) $(asan_FLAGS) -o $@ $< $(filter %.a,$^)
 $(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
-	$(call quiet,LD) $(spec_link) -lcmocka $(CORE_LIBS)
+	$(call quiet,LD) $(spec_link) -lcmocka -lmsgpackc $(CORE_LIBS)
 $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
 	$(call quiet,LD) $(spec_link) -lcmocka $(IO_LIBS) $(CORE_LIBS)
 $(a)/spec/bindings/test_%: $(a)/spec/bindings/test_%.o $(a)/bindings.a $(a)/io.a $(a)/core.a
