@@ -24,8 +24,9 @@ local function add(name, command, limit_s, plain)
 end
 
 local sanitizer = "ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 "
-local lua_env = ("BODKIN=%s/release/bodkin BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='%s/release/lua/?.so;;' ")
-  :format(build, build, build)
+local lua_env = ("BODKIN=%s/release/bodkin BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' "
+  .. "LUA_CPATH='%s/release/lua/?.so;;' "):format(build, build, build)
+local busted = lua_env .. "busted --lua=/usr/bin/lua5.4 -o TAP "
 
 local function c_specs(dir)
   for _, source in ipairs(lines_of(("ls spec/%s/test_*.c 2>/dev/null"):format(dir))) do
@@ -36,7 +37,7 @@ end
 
 local function lua_specs(path, limit_s)
   if #lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null"):format(path)) > 0 then
-    add("spec/" .. path, lua_env .. "busted --lua=/usr/bin/lua5.4 -o TAP spec/" .. path, limit_s)
+    add("spec/" .. path, busted .. "spec/" .. path, limit_s)
   end
 end
 
@@ -53,7 +54,7 @@ local add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
   lab = function() lua_specs("lab", 600) end,
   soak = function()
-    for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. lua_env .. "busted --lua=/usr/bin/lua5.4 -o TAP spec/lab", 900) end
+    for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
   end,
   fuzz = function()
     for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c 2>/dev/null")) do

@@ -1,0 +1,63 @@
+-- SPDX-License-Identifier: MIT
+-- JSON for the command line: dkjson, with the wire's null and arrays, and stable order of keys.
+
+local core = require "bodkin.core"
+local dkjson = require "dkjson"
+
+local M = {}
+
+local wire = core.wire
+
+local function from_json(value)
+  if value == dkjson.null then return wire.null end
+  if type(value) ~= "table" then return value end
+  local meta, out = getmetatable(value), {}
+  for k, v in pairs(value) do out[k] = from_json(v) end
+  return meta and meta.__jsontype == "array" and wire.array(out) or out
+end
+
+-- The value, or nil and what is wrong.
+function M.decode(text)
+  local value, at, err = dkjson.decode(text, 1, dkjson.null)
+  if err then return nil, (err:gsub(" at line 1, column", " at column")) end
+  if text:find("%S", at) then return nil, "more than one value" end
+  return from_json(value)
+end
+
+local base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+function M.base64(bytes)
+  local out = {}
+  for i = 1, #bytes, 3 do
+    local a, b, c = bytes:byte(i, i + 2)
+    local n = a << 16 | (b or 0) << 8 | (c or 0)
+    for shift = 18, 0, -6 do
+      local at = (n >> shift & 63) + 1
+      out[#out + 1] = base64:sub(at, at)
+    end
+    if not b then out[#out - 1] = "=" end
+    if not c then out[#out] = "=" end
+  end
+  return table.concat(out)
+end
+
+-- Keys in `order` first, the others sorted. Empty tables are objects unless they stand under one of `arrays`.
+local function to_json(value, key, arrays)
+  if value == wire.null then return dkjson.null end
+  if type(value) == "string" then return utf8.len(value) and value or M.base64(value) end
+  if type(value) ~= "table" then return value end
+  local out = {}
+  for k, v in pairs(value) do out[k] = to_json(v, k, arrays) end
+  local is_array = #value > 0 or (next(value) == nil and arrays[key])
+  return setmetatable(out, { __jsontype = is_array and "array" or "object" })
+end
+
+local array_keys = { public = true, ["local"] = true, peers = true, why = true, entries = true, counters = true,
+  roles = true, listening = true, urls = true }
+
+-- One line. Strings that are not UTF-8 are given in base64.
+function M.encode(value, order)
+  return dkjson.encode(to_json(value, nil, array_keys), { keyorder = order })
+end
+
+return M

@@ -1,0 +1,120 @@
+-- SPDX-License-Identifier: MIT
+local options = require "bodkin.cli.options"
+local output = require "bodkin.cli.output"
+
+local probes, pause_ms, silence_ms = 4, 200, 1000
+
+-- An answer that took longer than this to come is not waited for once another came.
+local Ping = {}
+Ping.__index = Ping
+
+local function open(env, server, bind)
+  local core, message = require "bodkin.core", require "bodkin.message"
+  local at = bind or (core.addr.family(server) == 4 and "0.0.0.0:0" or "[::]:0")
+  local sock, err, code = env.udp(core.addr.parse(at, 0))
+  if not sock then return nil, ("cannot use %s: %s"):format(at, err), code end
+  local self = setmetatable({ env = env, core = core, message = message, sock = sock, server = server, sent = {},
+    rtts = {}, tried = 0 }, Ping)
+  local router = core.router(env.counters)
+  router:on(message.address_report, nil, function(_, from, tx, xaddr) self:answer(from, tx, xaddr) end)
+  sock:router(router)
+  return self
+end
+
+function Ping:answer(from, tx, xaddr)
+  local at = self.sent[tx]
+  if not at or from ~= self.server then return end
+  self.sent[tx] = nil
+  self.rtts[#self.rtts + 1] = (self.env.now() - at) / 1000
+  self.public = self.core.addr.mask(xaddr, tx)
+  if self.wake then self.wake(true) end
+end
+
+-- In a task: one request; true once it is answered.
+function Ping:probe(wait_ms)
+  local tx = self.env.random(12)
+  self.sent[tx] = self.core.now()
+  self.tried = self.tried + 1
+  self.sock:send(self.server, self.message.address_request:encode(tx))
+  return require("bodkin.task").await(function(resume)
+    self.wake = resume
+    local timer = self.env.timer(wait_ms, function() resume(false) end)
+    return function() timer:cancel() end
+  end)
+end
+
+local function is_local(core, env, public)
+  for _, i in ipairs(env.interfaces()) do
+    if core.addr.same_ip(i.addr, public) then return true end
+  end
+  return false
+end
+
+local function report(self, out, last)
+  local format = self.core.addr.format
+  if out.json then
+    out:object({ event = "pong", addr = format(self.server), public = { format(self.public) }, rtt_ms = last },
+      { "event", "addr", "public", "rtt_ms" })
+  else
+    out:line(("answer from %s: %.1f ms"):format(format(self.server), last))
+  end
+end
+
+local function summary(self, out)
+  table.sort(self.rtts)
+  local rtts, core = self.rtts, self.core
+  if out.json then return end
+  out:line(("%d of %d answered; %.1f / %.1f / %.1f ms (least, median, most)"):format(#rtts, self.tried, rtts[1],
+    rtts[(#rtts + 1) // 2], rtts[#rtts]))
+  out:line(("your public address is %s (%s)"):format(core.addr.format(self.public),
+    is_local(core, self.env, self.public) and "your own: no NAT between" or "behind a NAT"))
+end
+
+local function resolve(env, text)
+  local where, err, code = require("bodkin.url").parse(text)
+  if not where then return nil, err, code end
+  local addrs, why = require("bodkin.task").await(function(resume) env.resolve(where.host, where.port, resume) end)
+  if not addrs or #addrs == 0 then
+    return nil, ("no address found for %s: %s; is the name right?"):format(where.host, why or "it has none"), "invalid"
+  end
+  return addrs[1]
+end
+
+return {
+  usage = "bodkin ping [URL] [options]",
+  summary = "ask an address server: round-trip time and your public address",
+  text = [[
+Sends address requests to the server and prints how long each answer took, and the public address that the server
+saw. Fails with 1 when nothing was answered within --timeout (5 s).]],
+  options = options.client("server", "bind", "timeout"),
+  arguments = 1,
+  run = function(values, rest)
+    local url = rest[1] or values.server
+    if not url then return nil, "ping needs a URL: bodkin://HOST[:PORT]", "usage" end
+    local out, timeout_ms = output.new(values), (values.timeout or 5) * 1000
+    return require("bodkin.cli.process").run(values, function(p)
+      local env = p.env
+      local server, err, code = resolve(env, url)
+      if not server then return nil, err, code end
+      local self
+      self, err, code = open(env, server, values.bind)
+      if not self then return nil, err, code end
+      local deadline = env.now() + timeout_ms * 1000
+      while self.tried < probes or #self.rtts == 0 do
+        local left_ms = (deadline - env.now()) / 1000
+        if left_ms <= 0 then break end
+        if self:probe(math.min(silence_ms, left_ms)) then
+          report(self, out, self.rtts[#self.rtts])
+          if self.tried < probes then require("bodkin.task").sleep(env, pause_ms) end
+        end
+      end
+      if #self.rtts == 0 then
+        local where = require("bodkin.core").addr
+        return nil, ("no answer from %s after %g s: is the server running, and UDP %d open there?"):format(
+          where.format(server), timeout_ms / 1000, where.port(server)), "timeout"
+      end
+      summary(self, out)
+      return 0
+    end)
+  end,
+}

@@ -1,0 +1,187 @@
+-- SPDX-License-Identifier: MIT
+local options = require "bodkin.cli.options"
+local output = require "bodkin.cli.output"
+
+local names = { address = true, matching = true, maintenance = true }
+
+-- Names of roles, or files that return one.
+local function roles(text)
+  local list = {}
+  for word in text:gmatch "[^,]+" do
+    if not names[word] and not word:find "[/.]" then
+      return nil, "address, matching, maintenance or a FILE that returns a role" ..
+        options.suggestion(word, { "address", "matching", "maintenance" })
+    end
+    list[#list + 1] = word
+  end
+  if #list == 0 then return nil, "one role or more" end
+  return list
+end
+
+local M = {
+  usage = "bodkin serve [--listen ADDR:PORT]... [--roles LIST] [options]",
+  summary = "run the server roles: address, matching, maintenance",
+  text = [[
+Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
+and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters.
+
+The file of --config is Lua and returns a table: the options by name with underscores, and key_file (32 bytes of
+secret that servers share), expose_addresses (true: list and lookup show addresses), limits. Options given here win.]],
+  options = {
+    { "config", arg = "FILE", help = "a Lua file that returns the options" },
+    { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
+    { "roles", arg = "LIST", kind = roles, help = "address,matching,maintenance (default: all), or FILEs" },
+    { "maintenance-mode", arg = "MODE", kind = options.word("confirm", "silent"),
+      help = "confirm (default) or silent" },
+    { "admin", arg = "PATH", help = "the Unix socket for status (default: by port)" },
+  },
+}
+
+local config_keys = { "listen", "roles", "role_files", "maintenance_mode", "admin", "key_file", "expose_addresses",
+  "local_addresses", "limits" }
+
+-- The file's table under the options; nil, message, code.
+local function configure(values)
+  local config = {}
+  if values.config then
+    local chunk, err = loadfile(values.config, "t")
+    if not chunk then return nil, "the configuration cannot be read: " .. err, "invalid" end
+    local ok, got = pcall(chunk)
+    if not ok then return nil, "the configuration failed: " .. tostring(got), "invalid" end
+    if type(got) ~= "table" then return nil, values.config .. " returns no table", "invalid" end
+    local known = {}
+    for _, key in ipairs(config_keys) do known[key] = true end
+    for key, value in pairs(got) do
+      if not known[key] then
+        return nil, ("%s: there is no option %s%s"):format(values.config, tostring(key),
+          options.suggestion(tostring(key), config_keys)), "invalid"
+      end
+      config[key] = value
+    end
+    if type(config.listen) == "string" then config.listen = { config.listen } end
+  end
+  for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin" } do
+    if values[key] then config[key] = values[key] end
+  end
+  if config.roles then
+    local files = table.move(config.role_files or {}, 1, #(config.role_files or {}), 1, {})
+    local plain = {}
+    for _, role in ipairs(config.roles) do
+      local list = names[role] and plain or files
+      list[#list + 1] = role
+    end
+    config.roles, config.role_files = plain, #files > 0 and files or nil
+  end
+  return config
+end
+
+local function default_listen(env)
+  local core, list = require "bodkin.core", { "0.0.0.0:4433" }
+  for _, i in ipairs(env.interfaces()) do
+    local class = core.addr.class(i.addr)
+    if i.up and core.addr.family(i.addr) == 6 and class ~= "loopback" and class ~= "link_local" then
+      list[2] = "[::]:4433"
+    end
+  end
+  return list
+end
+
+local rank = { public = 1, private = 2, shared = 3, link_local = 5, loopback = 6 }
+
+-- The addresses others can use for one that is bound, the best first.
+local function reachable(env, bound)
+  local addr, list = require("bodkin.core").addr, {}
+  if addr.class(bound) ~= "none" then return { bound } end
+  for _, i in ipairs(env.interfaces()) do
+    local class = addr.class(i.addr)
+    if i.up and addr.family(i.addr) == addr.family(bound) and class ~= "link_local" then
+      list[#list + 1] = addr.with_port(i.addr, addr.port(bound))
+    end
+  end
+  table.sort(list, function(a, b)
+    local x, y = rank[addr.class(a)] or 4, rank[addr.class(b)] or 4
+    if x == y then return a < b end
+    return x < y
+  end)
+  return list
+end
+
+local function url_of(at)
+  local text = require("bodkin.core").addr.format(at)
+  local host, port = text:match "^%[?(.-)%]?:(%d+)$"
+  return require("bodkin.url").format(host, math.tointeger(port))
+end
+
+local function announce(out, env, server)
+  local addr = require("bodkin.core").addr
+  local urls = {}
+  for _, bound in ipairs(server:addresses()) do
+    local at = reachable(env, bound)
+    local best = at[1] and url_of(at[1])
+    if out.json then
+      for _, role in ipairs(server.roles) do
+        out:event("listening", { url = best, role = role, addr = addr.format(bound) })
+      end
+    else
+      out:event("listening", { role = table.concat(server.roles, ", "), addr = addr.format(bound) })
+    end
+    for _, a in ipairs(at) do
+      if addr.class(a) ~= "loopback" or #at == 1 then urls[#urls + 1] = url_of(a) end
+    end
+  end
+  if out.json then return end
+  out:say("clients use  --server %s", out:paint("bold", table.concat(urls, "  or  ")))
+end
+
+-- What the admin socket answers to a line.
+local function admin_answer(server, line)
+  local core, json = require "bodkin.core", require "bodkin.cli.json"
+  server.counters:add "admin_request"
+  if line ~= "status" then return json.encode { error = "no such request; there is: status" } end
+  local status = server:status()
+  status.version, status.pid = core.version, require("bodkin.host").pid()
+  return json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" })
+end
+
+local function open_admin(p, out, config, server)
+  local port = require("bodkin.core").addr.port(server:addresses()[1])
+  local listener, err = require("bodkin.cli.admin").listen(p.env.loop, config.admin, port,
+    function(line) return admin_answer(server, line) end)
+  if listener then
+    out:detail("admin socket: %s", err)
+    return listener
+  end
+  if config.admin then
+    return nil, ("cannot open the admin socket %s: %s; is its directory there?"):format(config.admin, err), "invalid"
+  end
+  out:say("no admin socket (%s), so no bodkin status; give one with --admin", err)
+  return false
+end
+
+function M.run(values)
+  local config, err, code = configure(values)
+  if not config then return nil, err, code end
+  local out = output.new(values)
+  return require("bodkin.cli.process").run(values, function(p)
+    config.listen = config.listen or default_listen(p.env)
+    local server
+    server, err, code = require("bodkin.servers").open(p.env, config)
+    if not server then return nil, err, code end
+    local listener
+    listener, err, code = open_admin(p, out, config, server)
+    if listener == nil then
+      server:close()
+      return nil, err, code
+    end
+    p.on_stop = function(name)
+      server:close()
+      if listener then listener:close() end
+      out:say("stopped")
+      return name == "INT" and 130 or 0
+    end
+    announce(out, p.env, server)
+    require("bodkin.task").await(function() end)
+  end)
+end
+
+return M

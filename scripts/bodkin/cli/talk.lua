@@ -1,0 +1,154 @@
+-- SPDX-License-Identifier: MIT
+-- What `host` and `join` share: a node whose events are printed, lines from stdin to the peers, and when to
+-- leave with which exit code.
+
+local output = require "bodkin.cli.output"
+local process = require "bodkin.cli.process"
+local task = require "bodkin.task"
+
+local M = {}
+local Talk = {}
+Talk.__index = Talk
+
+-- Lines typed before anybody was connected.
+local waiting_max = 256
+-- After the last message expected, so that the peer hears ours.
+local linger_ms = 1000
+local payload_max = 1120
+
+function M.open_options(options, env, on_event)
+  local timeout_ms = options.timeout and math.min(options.timeout * 1000, 5000) or nil
+  return {
+    env = env, server = options.server, address_server = options.address_server,
+    maintenance_server = options.maintenance_server, app = options.app, name = options.name, props = options.props,
+    bind = options.bind, timeout_ms = timeout_ms, on_event = on_event,
+  }
+end
+
+-- Ends the command; the first call counts.
+function Talk:finish(...)
+  if self.result then return end
+  self.result = table.pack(...)
+  if self.wake then self.wake() end
+end
+
+function Talk:send(text, peer)
+  local ok, err, code = self.match:send(text, peer)
+  if not ok then self.out:detail("not sent (%s): %s", tostring(code), tostring(err)) end
+end
+
+function Talk:alive()
+  for _, peer in ipairs(self.match and self.match:peers() or {}) do
+    if not peer.reason then return true end
+  end
+  return false
+end
+
+-- The verdict once nobody is left.
+function Talk:deserted(reason)
+  if self.done_waiting then return end
+  local expect = self.options.expect
+  if reason == "no_path" and not self.ever then
+    self:finish(nil, "no path to the peer worked", "no_path")
+  elseif expect then
+    self.out:say("the peer is gone after %d of %d messages", self.count, expect)
+    self:finish(3)
+  elseif not self.hosting then
+    if reason == "left" or reason == "closed" then return self:finish(0) end
+    self:finish(nil, "the peer is gone: " .. output.reason(reason), reason == "no_path" and "no_path" or "closed")
+  end
+end
+
+local on = {}
+
+function on.matched(self, _, match)
+  self.match = self.match or match
+  self.met = true
+end
+
+function on.connected(self, e, match)
+  self.match, self.ever, self.met = self.match or match, true, true
+  if self.greeted[e.peer] then return end
+  self.greeted[e.peer] = true
+  if self.options.send then self:send(self.options.send, e.peer) end
+  local lines = self.waiting
+  self.waiting = {}
+  for _, line in ipairs(lines) do self:send(line) end
+end
+
+function on.message(self)
+  self.count = self.count + 1
+  if self.count == self.options.expect then
+    self.done_waiting = true
+    self.env.timer(linger_ms, function() self:finish(0) end)
+  end
+end
+
+function on.closed(self, e)
+  self.last_reason = e.reason
+  self.greeted[e.peer] = nil
+  if not self:alive() then self:deserted(e.reason) end
+end
+
+function Talk:on_event(e, match)
+  if not self.out:event(e.event, e) then return self:finish(0) end
+  if on[e.event] then on[e.event](self, e, match) end
+end
+
+-- What --timeout means depends on how far things got.
+function Talk:timed_out()
+  local options, after = self.options, ("in %g s"):format(self.options.timeout)
+  if self.done_waiting then return end
+  if options.expect then
+    self.out:say("%d of %d messages came %s", self.count, options.expect, after)
+    if self.ever then return self:finish(3) end
+  end
+  if self.ever then return self:finish(0) end
+  if not self.match then return self:finish(nil, "the server did not answer " .. after, "timeout") end
+  if self.met then return self:finish(nil, "no path to the peer worked " .. after, "no_path") end
+  self:finish(nil, ("nobody came %s: does the other side use this server%s?"):format(after,
+    self.options.app and " and this --app" or ""), "no_match")
+end
+
+function Talk:read_stdin()
+  if self.options.json then return end
+  self.env.loop:stdin():on_line(function(line)
+    if not line or #line == 0 then return end
+    if #line > payload_max then
+      return self.out:say("not sent: %d bytes do not fit in a datagram of %d", #line, payload_max)
+    end
+    if next(self.greeted) then return self:send(line) end
+    if #self.waiting < waiting_max then self.waiting[#self.waiting + 1] = line end
+  end)
+end
+
+-- Opens a node, begins with begin(node) -> match | nil, message, code, and stays until there is a verdict.
+function M.run(options, begin, hosting)
+  if not options.server then
+    return nil, "no server given: --server bodkin://HOST[:PORT], or set $BODKIN_SERVER", "usage"
+  end
+  return process.run(options, function(p)
+    local self = setmetatable({
+      env = p.env, options = options, out = output.new(options), hosting = hosting, count = 0, greeted = {},
+      waiting = {},
+    }, Talk)
+    local function on_event(e, match) self:on_event(e, match) end
+    local node, err, code = require("bodkin").open(M.open_options(options, p.env, on_event))
+    if not node then return nil, err, code end
+    p.on_stop = function() node:close() end
+    if options.timeout then p.env.timer(options.timeout * 1000, function() self:timed_out() end) end
+    local match
+    match, err, code = begin(node)
+    if match then
+      self.match = match
+      self:read_stdin()
+      if not self.result then task.await(function(resume) self.wake = resume end) end
+    else
+      self:finish(nil, err, code)
+    end
+    node:close()
+    return table.unpack(self.result, 1, self.result.n)
+  end)
+end
+
+return M
