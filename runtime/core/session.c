@@ -430,7 +430,10 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
   open_session(s, q, now_us); // before its message is told, so that `connected` comes first
   switch (kind) {
   case BDK_FRAME_DATA:
-    bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_MESSAGE, .session = s->index, .data = data, .len = len});
+    // Nothing is told before `connected`, and that waits for a test or confirm: both were lost, or overtaken.
+    if (!s->opened) bdk_count(q->counters, BDK_COUNT_drop_state, 1);
+    else
+      bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_MESSAGE, .session = s->index, .data = data, .len = len});
     break;
   case BDK_FRAME_SELECT:
     if (s->keys.role == 1) on_select(s, q, p, data, false);

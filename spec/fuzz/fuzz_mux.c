@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+// The mux fed with arbitrary strings of events: authentic and forged datagrams from several addresses, time,
+// sends, closes. Checked at every output: nothing goes to an address that is neither listed nor heard from,
+// nothing follows `closed`, no message comes before `connected`.
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../runtime/core/mux.h"
+
+typedef struct input {
+  const uint8_t *p, *end;
+} input;
+
+static uint8_t take(input *in) { return in->p < in->end ? *in->p++ : 0; }
+
+static void *resize(void *ctx, void *p, size_t old_size, size_t new_size) {
+  (void)ctx, (void)old_size;
+  if (new_size) return realloc(p, new_size);
+  free(p);
+  return NULL;
+}
+
+static bdk_addr address(uint8_t n) {
+  bdk_addr a = {.ip = {198, 51, 100, (uint8_t)(n % 4)}, .port = (uint16_t)(1000 + n % 8), .family = 4};
+  if (n & 0x80) a = (bdk_addr){.ip = {0x20, 1, [15] = (uint8_t)(n % 4)}, .port = 7, .family = 6};
+  if (n & 0x40) a.ip[0] = 10;
+  return a;
+}
+
+typedef struct world {
+  bdk_mux *mux;
+  bdk_keys peer; // the other end of the session
+  uint32_t session;
+  uint64_t counter;
+  bool known[256], connected, closed;
+} world;
+
+static void drain(world *w) {
+  bdk_output o;
+  while (bdk_mux_next(w->mux, &o)) {
+    if (w->closed) abort();
+    if (o.session != w->session) abort();
+    if (o.kind == BDK_OUT_SEND) {
+      bool found = false;
+      for (int i = 0; i < 256 && !found; i++) {
+        bdk_addr a = address((uint8_t)i);
+        found = w->known[i] && bdk_addr_equal(&a, &o.route.remote);
+      }
+      if (!found || o.len > BDK_DATAGRAM_MAX) abort();
+    }
+    if (o.kind == BDK_OUT_CONNECTED) w->connected = true;
+    if (o.kind == BDK_OUT_MESSAGE && (!w->connected || o.len > BDK_PAYLOAD_MAX)) abort();
+    if (o.kind == BDK_OUT_CLOSED) w->closed = true;
+  }
+}
+
+static void begin(world *w, input *in) {
+  bdk_candidate candidates[4];
+  uint32_t count = 1 + take(in) % 4;
+  for (uint32_t i = 0; i < count; i++) {
+    uint8_t n = take(in);
+    candidates[i] = (bdk_candidate){.addr = address(n), .sock = 1, .via = take(in) % BDK_VIA_COUNT};
+    w->known[n] = true;
+  }
+  bdk_match match = {.peer = {(uint8_t)(1 + take(in) % 2)}, .self = {1}, .candidates = candidates, .count = count};
+  match.peer[1] = 1; // smaller or larger than ours
+  match.start_in_us = take(in) * 1000u;
+  if (bdk_mux_add(w->mux, 1, &match, &w->session)) abort();
+  bdk_keys_init(&w->peer, match.match, match.key, match.peer, match.self);
+}
+
+static size_t forge(world *w, input *in, uint8_t *out) {
+  uint8_t kind = take(in), body[BDK_DATAGRAM_MAX] = {0};
+  if (kind % 4 == 0) { // raw bytes
+    size_t n = take(in);
+    for (size_t i = 0; i < n; i++) out[i] = take(in);
+    return n;
+  }
+  if (kind % 4 == 1) {
+    bdk_probe p = {.epoch = take(in) % 2, .rx_index = take(in), .confirm = take(in) & 1, .origin = address(1)};
+    for (unsigned i = 0; i < BDK_NONCE_LEN; i++) p.nonce[i] = take(in);
+    return bdk_probe_write(&w->peer, &p, out, BDK_DATAGRAM_MAX);
+  }
+  size_t n = kind % 4 == 2 ? take(in) : 8;
+  for (size_t i = 0; i < n && i < 16; i++) body[i] = take(in);
+  w->counter += take(in) % 8;
+  return bdk_frame_write(&w->peer, w->session, take(in) % 7, w->counter, body, n * 5, out, BDK_DATAGRAM_MAX);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  input in = {data, data + size};
+  world w = {0};
+  w.mux = bdk_mux_new(&(bdk_mux_config){.alloc = {resize, NULL}});
+  if (!w.mux) return 0;
+  begin(&w, &in);
+  drain(&w);
+  uint64_t now = 1;
+  while (in.p < in.end) {
+    uint8_t op = take(&in), out[BDK_DATAGRAM_MAX];
+    switch (op % 6) {
+    case 0:
+      now += (uint64_t)take(&in) * (op & 0x80 ? 1000000 : 1000);
+      for (int i = 0; i < 100 && bdk_mux_deadline(w.mux) <= now; i++) {
+        bdk_mux_tick(w.mux, now);
+        drain(&w);
+        if (i == 99) abort(); // a deadline that work does not move
+      }
+      break;
+    case 1:
+    case 2: {
+      uint8_t from = take(&in);
+      size_t n = forge(&w, &in, out);
+      w.known[from] = true; // it may be answered if it was authentic
+      bdk_route route = {.remote = address(from), .sock = 1};
+      if (n) bdk_mux_input(w.mux, now, &route, out, n);
+      break;
+    }
+    case 3: bdk_mux_send(w.mux, now, w.session, data, size > BDK_PAYLOAD_MAX ? BDK_PAYLOAD_MAX : size); break;
+    case 4: {
+      bdk_addr a = address(take(&in));
+      bdk_mux_unreachable(w.mux, now, &a);
+      break;
+    }
+    case 5:
+      if (take(&in) > 250) bdk_mux_close(w.mux, now, w.session);
+    }
+    drain(&w);
+  }
+  bdk_mux_free(w.mux);
+  return 0;
+}
