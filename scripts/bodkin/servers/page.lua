@@ -34,7 +34,8 @@ end
 -- Fills a page from the registry. encode(entry) -> bytes. Returns the encoded array, and the cursor to go
 -- on from or nil at the end.
 function M.fill(registry, cursor, app, query, budget, encode)
-  local entries, bytes, next_cursor = {}, 3, nil
+  local entries, bytes = {}, 3
+  local next_cursor
   while true do
     local entry, x = registry:after(cursor, app, query, budget) -- entry, budget | nil | false, last id
     if not entry then

@@ -1,0 +1,113 @@
+-- SPDX-License-Identifier: MIT
+-- A server's config file: Lua that returns bodkin.config { … }. Its names are those of the flags of
+-- `bodkin serve`, with underscores. Checked at once, so that an error names the file, the line and the way out.
+--
+--   return bodkin.config { listen = { "0.0.0.0:4433" }, roles = { "address", "matching" }, key_file = "key" }
+
+local addr = require("bodkin.core").addr
+local addresses = require "bodkin.servers.addresses"
+local limits = require "bodkin.servers.limits"
+local servers = require "bodkin.servers"
+
+local M = {}
+local Config = { __name = "bodkin.config" }
+
+local function kind(want)
+  return function(v)
+    if type(v) ~= want then return nil, ("must be a %s, not a %s"):format(want, type(v)) end
+    return v
+  end
+end
+
+local function one_of(set)
+  local names = {}
+  for name in pairs(set) do names[#names + 1] = name end
+  table.sort(names)
+  return function(v)
+    if not set[v] then return nil, ("must be one of %s, not %s"):format(table.concat(names, ", "), tostring(v)) end
+    return v
+  end
+end
+
+-- A list, or one text with commas, of elements that each pass `check`.
+local function list_of(check)
+  return function(v)
+    local list = v
+    if type(v) == "string" then
+      list = {}
+      for part in v:gmatch("[^,%s]+") do list[#list + 1] = part end
+    end
+    if type(list) ~= "table" or #list == 0 then return nil, "must be a list, or a text with commas" end
+    for _, one in ipairs(list) do
+      local ok, why = check(one)
+      if not ok then return nil, why end
+    end
+    return list
+  end
+end
+
+local function listen_addr(v)
+  if type(v) == "string" and addr.parse(v, 4433) then return v end
+  return nil, ("%s is not a numeric address and port, such as 0.0.0.0:4433 or [::]:4433"):format(tostring(v))
+end
+
+local roles = {}
+for _, name in ipairs(servers.ROLES) do roles[name] = true end
+
+local fields = {
+  listen = list_of(listen_addr),
+  roles = list_of(one_of(roles)),
+  role_files = list_of(kind "string"),
+  maintenance_mode = one_of(servers.MODES),
+  local_addresses = one_of(addresses.LOCAL_RULES),
+  expose_addresses = kind "boolean",
+  key_file = kind "string",
+  admin = kind "string",
+  limits = limits.check,
+}
+
+-- Checked data, or nil, message, code. Does not touch the file system.
+function M.check(data)
+  if type(data) ~= "table" then return nil, "config: it must be a table", "invalid" end
+  local out, names = {}, {}
+  for name in pairs(data) do names[#names + 1] = tostring(name) end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local check = fields[name]
+    if not check then
+      local known = {}
+      for k in pairs(fields) do known[#known + 1] = k end
+      table.sort(known)
+      return nil, ("config: there is no '%s': it is one of %s"):format(name, table.concat(known, ", ")), "invalid"
+    end
+    local value, why = check(data[name])
+    if value == nil then return nil, ("config: %s: %s"):format(name, why), "invalid" end
+    out[name] = value
+  end
+  return setmetatable(out, Config)
+end
+
+-- bodkin.config: the same, but throws at the caller's level, which is a line of the config file.
+function M.config(data)
+  local config, msg = M.check(data)
+  if not config then error(msg, 2) end
+  return config
+end
+
+function M.is(value)
+  return getmetatable(value) == Config
+end
+
+-- Runs a config file. nil, message, code on failure.
+function M.load(path)
+  local chunk, why = loadfile(path, "t")
+  if not chunk then return nil, ("cannot load the config file: %s"):format(why), "invalid" end
+  local ok, value = pcall(chunk)
+  if not ok then return nil, ("the config file is not right: %s"):format(tostring(value)), "invalid" end
+  if not M.is(value) then
+    return nil, ("%s does not return a config: end it with return bodkin.config { … }"):format(path), "invalid"
+  end
+  return value
+end
+
+return M

@@ -1,0 +1,99 @@
+-- SPDX-License-Identifier: MIT
+-- Bad input at every role: nothing throws, something is counted for each, and the service goes on.
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+local support = require "spec.servers.support"
+
+local addr, who = support.addr, support.who
+local from = addr("198.51.100.7:40000")
+local empty = core.wire.encode({})
+
+describe("bad input to a server", function()
+  local s, thrown, on_error
+  before_each(function()
+    s = support.server { expose_addresses = true, limits = { registrations = 1000 } }
+    thrown = {}
+    on_error = core.on_error(function(text) thrown[#thrown + 1] = text end)
+  end)
+  after_each(function()
+    core.on_error(on_error)
+    s:close()
+  end)
+
+  local function total()
+    local sum = 0
+    for _, c in ipairs(s.server:status().counters) do sum = sum + c.value end
+    return sum
+  end
+
+  local function requests()
+    local w, proof, tx = who(1), s:proof(from), s:next_tx()
+    return {
+      address_request = message.address_request:encode(tx),
+      register = message.register:encode(tx, proof, w.key, w.secret, { from .. proof }, { addr("10.0.0.1:5") },
+        "app", "ann", empty),
+      unregister = message.unregister:encode(tx, w.id, w.secret),
+      list = message.list:encode(tx, proof, "app", core.wire.encode({ a = 1 }), w.id, true),
+      lookup = message.lookup:encode(tx, proof, w.id),
+      room_open = message.room_open:encode(tx, proof, w.id, w.secret, "babab-babab-babab", w.id),
+      select = message.select:encode(tx, proof, w.key, w.secret, who(2).id, "babab-babab-babab", {}, { from },
+        "app", "", empty),
+      matched_ack = message.matched_ack:encode(tx),
+      maintain = message.maintain:encode(tx, w.id),
+      leave = message.leave:encode(tx, w.id, w.secret, w.id),
+    }
+  end
+
+  local function feed(bytes, what)
+    local before = total()
+    s.env.sent = {}
+    s.env.socks[1].to_router:input(s.env.socks[1], from, bytes)
+    assert.is_true(#s.env.sent > 0 or total() > before, what .. ": neither answered nor counted")
+    if #thrown > 0 then error(what .. ": " .. thrown[1]) end
+    for _, d in ipairs(s.env.sent) do assert.is_true(#d.bytes <= 1200) end
+  end
+
+  it("each truncation of each request is counted and harms nothing", function()
+    for name, bytes in pairs(requests()) do
+      for n = 0, #bytes - 1 do
+        feed(bytes:sub(1, n), ("%s cut to %d"):format(name, n))
+        assert.equal(0, #s.env.sent)
+      end
+    end
+  end)
+
+  it("each change of one byte of each request is counted and harms nothing", function()
+    for name, bytes in pairs(requests()) do
+      for i = 1, #bytes do
+        local was = bytes:byte(i)
+        for _, to in ipairs { 0x00, 0x7f, 0x80, 0xc0, 0xc1, 0xd9, 0xdf, 0xff, was ~ 0x01, was ~ 0x80 } do
+          local what = ("%s, byte %d to 0x%02x"):format(name, i, to)
+          feed(bytes:sub(1, i - 1) .. string.char(to) .. bytes:sub(i + 1), what)
+        end
+      end
+    end
+    s:advance(20000)
+    assert.same({}, thrown)
+  end)
+
+  it("the bombs, and random bytes, are counted", function()
+    local bombs = { "\xdd\x0f\xff\xff\xff", ("\xdf"):rep(11) .. "\x0a", ("\x91"):rep(1200), "", "\x93\x01\x01" }
+    for _, bomb in ipairs(bombs) do feed(bomb, "bomb") end
+    local bytes = core.crypto.mac(("r"):rep(16), "noise", 64)
+    for i = 1, 2000 do
+      bytes = core.crypto.mac(("r"):rep(16), bytes, 64)
+      feed(bytes:sub(1, i % 64 + 1):rep(i % 18 + 1), "noise")
+    end
+    assert.equal(0, s:count("handler_error"))
+  end)
+
+  it("what only a client is sent is dropped: a reply is never answered", function()
+    local tx = s:next_tx()
+    feed(message.address_report:encode(tx, from, s:proof(from)), "report")
+    feed(message.refused:encode(tx, 1001, "no"), "refused")
+    feed(message.done:encode(tx), "done")
+    assert.equal(3, s:count("drop_unknown"))
+    assert.equal("registered", s:register(who(3), from).name_of)
+  end)
+end)
