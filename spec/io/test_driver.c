@@ -372,8 +372,10 @@ typedef struct late {
 static void on_late(bdk_timer *t, uint64_t now_us) {
   late *x = (late *)t;
   x->late_us[x->count++] = now_us - t->due_us;
-  if (x->count == 60) loop_stop(&x->l);
-  else bdk_driver_timer(x->l.d, t, now_us + 200 + (uint64_t)(x->count * 977) % 2300);
+  if (x->count == 60)
+    loop_stop(&x->l);
+  else
+    bdk_driver_timer(x->l.d, t, now_us + 200 + (uint64_t)(x->count * 977) % 2300);
 }
 
 static int by_size(const void *a, const void *b) {
