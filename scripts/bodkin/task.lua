@@ -24,7 +24,12 @@ local function report(thread, err)
   local ok, text = pcall(tostring, err)
   local trace = debug.traceback(thread, ok and text or "error object that has no text")
   if on_error and pcall(on_error, trace) then return end
-  require("bodkin.core").report(trace)
+  local core = require "bodkin.core"
+  local runtimes = core.on_error()
+  core.on_error(runtimes)
+  if runtimes and pcall(runtimes, trace) then return end
+  local log = core.logger {}
+  for line in trace:gmatch("[^\n]+") do log:error((line:gsub("^\t", "  "))) end
 end
 
 local function finish(self, ...)

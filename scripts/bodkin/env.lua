@@ -1,0 +1,96 @@
+-- SPDX-License-Identifier: MIT
+-- The driver contract over the real thing: all that client and servers get to see of the world. The other
+-- implementation is scripts/bodkin/sim; spec/contract/env.lua holds for both.
+--
+--   env.now() -> µs                       of this turn of the loop, monotonic
+--   env.time() -> s                       since 1970, about the same on all machines
+--   env.timer(ms, fn) -> timer            one shot; timer:cancel(), timer:again(ms)
+--   env.random(n) -> n bytes
+--   env.log                               :debug :info :warn :error (format, ...)
+--   env.counters                          :add(name [, n]) :get(name) :all()
+--   env.udp(addr [, { number = }]) -> sock | nil, message, code
+--       sock:send(to, bytes [, ttl]) :addr() :router(router) :on_packet(fn(from, bytes, to)) :close()
+--       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...)
+--   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =] } -> mux
+--       mux:add(match) :send(session, bytes) :leave(session) :paths(session) :attach(sock) :close()
+--   env.resolve(host, port, fn(addrs | nil, err))
+--   env.interfaces() -> array of { name, addr, up, loopback }
+--   env.close()                           closes all of these, quietly
+-- and here alone:
+--   env.run(), env.stop(), env.loop
+
+local core = require "bodkin.core"
+
+local M = {}
+
+local Mux = {}
+Mux.__index = Mux
+Mux.__name = "bodkin.mux"
+
+function Mux:add(match) return self.raw:add(nil, match) end
+
+function Mux:send(session, bytes) return self.raw:send(nil, session, bytes) end
+
+function Mux:leave(session) return self.raw:leave(nil, session) end
+
+function Mux:paths(session) return self.raw:paths(session) end
+
+function Mux:attach(sock) sock:mux(self.raw) end
+
+function Mux:close() self.raw:close() end
+
+Mux.__close = Mux.close
+
+-- options: log_level ("info"); log = a logger of one's own; loop = one to share, which close then leaves open.
+function M.new(options)
+  options = options or {}
+  local loop = options.loop or core.loop {}
+  local open = setmetatable({}, { __mode = "k" }) -- all that was made here and may still be open
+  local sockets = 0
+  local env = {
+    loop = loop,
+    log = options.log or core.logger { level = options.log_level },
+    counters = core.counters(),
+    time = os.time,
+    random = core.crypto.random,
+    interfaces = core.interfaces,
+  }
+
+  local function keep(handle, ...)
+    if handle then open[handle] = true end
+    return handle, ...
+  end
+
+  function env.now() return loop:now() end
+
+  function env.timer(ms, fn) return keep(loop:timer(ms, fn)) end
+
+  function env.udp(address, opts)
+    sockets = sockets + 1
+    return keep(loop:udp(address, {
+      counters = opts and opts.counters or env.counters,
+      number = opts and opts.number or sockets,
+    }))
+  end
+
+  function env.mux(opts)
+    local raw = core.mux { seed = opts.seed, counters = env.counters, max_sessions = opts.max_sessions }
+    raw:drive(loop, opts.on)
+    return keep(setmetatable({ raw = raw }, Mux))
+  end
+
+  function env.resolve(host, port, fn) loop:resolve(host, port, fn) end
+
+  function env.run() loop:run() end
+
+  function env.stop() loop:stop() end
+
+  function env.close()
+    for handle in pairs(open) do handle:close() end
+    if not options.loop then loop:close() end
+  end
+
+  return env
+end
+
+return M

@@ -1,0 +1,205 @@
+-- SPDX-License-Identifier: MIT
+-- A network of datagrams that is not there: realms (address spaces), nodes with addresses in them, and boxes
+-- that join an inner realm to an outer one and may rewrite or drop what passes (see sim/nat.lua). Time is
+-- the virtual loop's; what is random comes from the seed.
+--
+-- A packet crosses a realm from node to node. Each crossing takes a delay, may be lost, and passes `hops`
+-- routers; a box is a router, too. A packet for an address that is not in a realm goes to the realm's box;
+-- outside all boxes it vanishes, as one to a port without a socket does. No ICMP.
+
+local addr = require("bodkin.core").addr
+local random = require "bodkin.sim.random"
+
+local M = {}
+
+M.DATAGRAM_MAX = 1200
+M.TTL = 64
+M.SELF_MS = 0.05 -- to a host's own address; more than 0, as every real path
+
+local Net = {}
+Net.__index = Net
+
+local function ip_of(address)
+  return address:sub(1, -3)
+end
+
+local function pick(value, from, to)
+  if type(value) == "function" then return value(from.name, to.name) end
+  if type(value) == "table" then
+    local row = value[from.name]
+    return row and row[to.name] or value.default or 0
+  end
+  return value or 0
+end
+
+local function new_realm(options, hops)
+  return {
+    at = {}, -- ip -> node
+    delay_ms = options.delay_ms,
+    jitter_ms = options.jitter_ms,
+    loss = options.loss,
+    hops = options.hops or hops,
+  }
+end
+
+-- options: loop (virtual), seed, record = fn(event, src, dst, bytes) or nil, and for the outermost realm
+-- delay_ms (one way), jitter_ms (0..this much more), loss (0..1), hops (3). The first three are a number, a
+-- fn(from, to) of the names of two nodes, or { [from] = { [to] = number }, default = number }.
+function M.new(options)
+  return setmetatable({
+    loop = options.loop,
+    record = options.record or function() end,
+    random = random.new(options.seed, "net"),
+    outer = new_realm(options, 3),
+  }, Net)
+end
+
+local function attach(net, node, behind)
+  node.realm = behind and behind.inner or net.outer
+  for _, ip in ipairs(node.ips) do
+    local key = ip_of(ip)
+    local other = node.realm.at[key]
+    if other then
+      error(("%s and %s cannot both have %s"):format(other.name, node.name, addr.format(ip)), 3)
+    end
+    node.realm.at[key] = node
+    local box = behind
+    while box and not box.model.ip do -- transparent: known outside, too
+      box.realm.at[key] = box
+      box = box.realm.box
+    end
+  end
+  return node
+end
+
+-- A node with packed addresses `ips`, behind a box or not.
+function Net:host(name, ips, behind)
+  return attach(self, { name = name, ips = ips, sockets = {}, next_port = 49152 }, behind)
+end
+
+-- A box with a model. options: of the realm inside (as in new; by default no delay, no loss, no hop).
+function Net:box(name, model, options, behind)
+  local box = { name = name, ips = { model.ip }, model = model, inner = new_realm(options, 0) }
+  box.inner.box = box
+  return attach(self, box, behind)
+end
+
+local arrive
+
+local function after(net, ms, fn)
+  net.loop:timer(ms, fn)
+end
+
+local function routers(net, packet, n)
+  packet.ttl = packet.ttl - n
+  if packet.ttl > 0 then return true end
+  net.record("drop:ttl", packet.src, packet.dst, packet.bytes)
+end
+
+local function cross(net, packet, from, realm)
+  local to = realm.at[ip_of(packet.dst)] or realm.box
+  if not to or to == from and to.inner then
+    return net.record(to and "drop:hairpin" or "drop:nowhere", packet.src, packet.dst, packet.bytes)
+  end
+  if to == from then return after(net, M.SELF_MS, function() arrive(net, packet, to, realm) end) end
+  if not routers(net, packet, realm.hops) then return end
+  local loss, jitter = pick(realm.loss, from, to), pick(realm.jitter_ms, from, to)
+  if loss > 0 and net.random:float() < loss then
+    return net.record("drop:lost", packet.src, packet.dst, packet.bytes)
+  end
+  local ms = pick(realm.delay_ms, from, to)
+  if jitter > 0 then ms = ms + jitter * net.random:float() end
+  if ms <= 0 and to.inner then return arrive(net, packet, to, realm) end
+  after(net, ms, function() arrive(net, packet, to, realm) end)
+end
+
+local function socket_at(node, address)
+  return node.sockets[address] or node.sockets[("\0"):rep(#address - 2) .. address:sub(-2)]
+end
+
+local function deliver(net, packet, node)
+  local sock = socket_at(node, packet.dst)
+  net.record(sock and "recv" or "drop:noport", packet.src, packet.dst, packet.bytes)
+  if sock then sock.on_packet(packet.src, packet.bytes, packet.dst) end
+end
+
+function arrive(net, packet, node, realm)
+  if not node.inner then return deliver(net, packet, node) end
+  if not routers(net, packet, 1) then return end
+  local outward = realm == node.inner
+  local verb = outward and node.model.outbound or node.model.inbound
+  local src, dst = verb(node.model, net.loop:now(), packet.src, packet.dst)
+  if not src then return net.record("drop:" .. dst, packet.src, packet.dst, packet.bytes) end
+  packet.src, packet.dst = src, dst
+  cross(net, packet, node, outward and node.realm or node.inner)
+end
+
+local Socket = {}
+Socket.__index = Socket
+
+local function is_any(address)
+  return not address:sub(1, -3):find("[^\0]")
+end
+
+local function in_use(node, address)
+  local any, ip, port = is_any(address), ip_of(address), addr.port(address)
+  for bound in pairs(node.sockets) do
+    if #bound == #address and addr.port(bound) == port and (any or is_any(bound) or ip_of(bound) == ip) then
+      return true
+    end
+  end
+end
+
+local function has_ip(node, address)
+  if is_any(address) or addr.class(address) == "loopback" then return true end
+  for _, ip in ipairs(node.ips) do
+    if addr.same_ip(ip, address) then return true end
+  end
+end
+
+-- Binds a socket on a host; port 0: the next one free. on_packet(from, bytes, to). Or nil and a sentence.
+function Net:bind(node, address, on_packet)
+  if not has_ip(node, address) then return nil, "Cannot assign requested address" end
+  if addr.port(address) == 0 then
+    repeat
+      address = addr.with_port(address, node.next_port)
+      node.next_port = node.next_port < 65535 and node.next_port + 1 or 49152
+    until not in_use(node, address)
+  elseif in_use(node, address) then
+    return nil, "Address already in use"
+  end
+  local sock = setmetatable({ net = self, node = node, address = address, on_packet = on_packet }, Socket)
+  node.sockets[address] = sock
+  return sock
+end
+
+local function source(sock, to)
+  if not is_any(sock.address) then return sock.address end
+  if addr.class(to) == "loopback" then return addr.with_port(to, addr.port(sock.address)) end
+  for _, ip in ipairs(sock.node.ips) do
+    if #ip == #to then return addr.with_port(ip, addr.port(sock.address)) end
+  end
+end
+
+-- True when the packet was taken, whatever becomes of it; nil and a sentence when it cannot be sent.
+function Socket:send(to, bytes, ttl)
+  local net, node = self.net, self.node
+  if #to ~= #self.address or addr.port(to) == 0 then return nil, "Invalid argument" end
+  if #bytes > M.DATAGRAM_MAX then return nil, "Message too long" end
+  local src = source(self, to)
+  if not src then return nil, "Network is unreachable" end
+  local packet = { src = src, dst = to, bytes = bytes, ttl = ttl and ttl > 0 and ttl or M.TTL }
+  net.record("send", src, to, bytes)
+  if addr.class(to) == "loopback" then
+    after(net, M.SELF_MS, function() deliver(net, packet, node) end)
+  else
+    cross(net, packet, node, node.realm)
+  end
+  return true
+end
+
+function Socket:close()
+  self.node.sockets[self.address] = nil
+end
+
+return M
