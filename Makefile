@@ -125,6 +125,11 @@ install: all
 	install -Dm644 docs/man/bodkin.1 $(DESTDIR)$(PREFIX)/share/man/man1/bodkin.1
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/bodkin $(DESTDIR)$(PREFIX)/share/man/man1/bodkin.1
+# For luarocks: the module and the scripts, Lua itself left to the interpreter.
+rock: $(ROCK)
+install-rock: rock
+	install -Dm755 $(ROCK) $(LIBDIR)/bodkin/core.so
+	cd scripts && find bodkin -name '*.lua' -exec install -Dm644 {} $(LUADIR)/{} ';'
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
 deps: packages
@@ -135,5 +140,5 @@ FORCE:
 help:
 	@echo 'all demo test test-quick test-DIR soak bench fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan demo test test-quick test-build soak bench fuzz layers lint format clean install uninstall \
+.PHONY: all asan demo test test-quick test-build soak bench fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE
