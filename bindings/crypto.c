@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// core.crypto: the few primitives that scripts need, all libsodium's.
+#include "bind.h"
+
+#include <sodium.h>
+
+#include "io/os.h"
+
+// [-0, +2, e] keypair(secret32 | nil) -> public, secret (X25519; the secret is random when not given)
+static int keypair(lua_State *L) {
+  uint8_t public[crypto_scalarmult_BYTES], secret[crypto_scalarmult_SCALARBYTES];
+  if (lua_isnoneornil(L, 1)) {
+    bdk_os_random(secret, sizeof secret);
+  } else {
+    size_t len;
+    const char *given = luaL_checklstring(L, 1, &len);
+    luaL_argcheck(L, len == sizeof secret, 1, "32 bytes expected");
+    for (size_t i = 0; i < len; i++) secret[i] = (uint8_t)given[i];
+  }
+  crypto_scalarmult_base(public, secret);
+  lua_pushlstring(L, (const char *)public, sizeof public);
+  lua_pushlstring(L, (const char *)secret, sizeof secret);
+  sodium_memzero(secret, sizeof secret);
+  return 2;
+}
+
+// [-0, +1, e] id(public32) -> 16 bytes: BLAKE2b-128 of it
+static int id(lua_State *L) {
+  size_t len;
+  const char *public = luaL_checklstring(L, 1, &len);
+  luaL_argcheck(L, len == crypto_scalarmult_BYTES, 1, "32 bytes expected");
+  uint8_t out[BDK_ID_LEN];
+  crypto_generichash(out, sizeof out, (const uint8_t *)public, len, NULL, 0);
+  lua_pushlstring(L, (const char *)out, sizeof out);
+  return 1;
+}
+
+// [-0, +1, e] mac(key, msg [, len = 16]) -> keyed BLAKE2b
+static int mac(lua_State *L) {
+  size_t key_len, len;
+  const char *key = luaL_checklstring(L, 1, &key_len);
+  const char *msg = luaL_checklstring(L, 2, &len);
+  lua_Integer n = luaL_optinteger(L, 3, 16);
+  luaL_argcheck(L, key_len >= crypto_generichash_KEYBYTES_MIN && key_len <= crypto_generichash_KEYBYTES_MAX, 1,
+                "16 to 64 bytes expected");
+  luaL_argcheck(L, n >= crypto_generichash_BYTES_MIN && n <= crypto_generichash_BYTES_MAX, 3, "16 to 64 expected");
+  uint8_t out[crypto_generichash_BYTES_MAX];
+  crypto_generichash(out, (size_t)n, (const uint8_t *)msg, len, (const uint8_t *)key, key_len);
+  lua_pushlstring(L, (const char *)out, (size_t)n);
+  return 1;
+}
+
+// [-0, +1, e] equal(a, b) -> bool, in time that depends on the length alone
+static int equal(lua_State *L) {
+  size_t a_len, b_len;
+  const char *a = luaL_checklstring(L, 1, &a_len), *b = luaL_checklstring(L, 2, &b_len);
+  lua_pushboolean(L, a_len == b_len && sodium_memcmp(a, b, a_len) == 0);
+  return 1;
+}
+
+// [-0, +1, e] random(n) -> n bytes
+static int random_bytes(lua_State *L) {
+  lua_Integer n = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, n >= 0 && n <= 65536, 1, "0 to 65536 expected");
+  luaL_Buffer b;
+  char *p = luaL_buffinitsize(L, &b, (size_t)n);
+  bdk_os_random(p, (size_t)n);
+  luaL_pushresultsize(&b, (size_t)n);
+  return 1;
+}
+
+// [-0, +1, e] hex(s) -> lower-case text
+static int hex(lua_State *L) {
+  static const char digits[] = "0123456789abcdef";
+  size_t len;
+  const char *s = luaL_checklstring(L, 1, &len);
+  luaL_Buffer b;
+  char *p = luaL_buffinitsize(L, &b, 2 * len);
+  for (size_t i = 0; i < len; i++) {
+    p[2 * i] = digits[(uint8_t)s[i] >> 4];
+    p[2 * i + 1] = digits[s[i] & 15];
+  }
+  luaL_pushresultsize(&b, 2 * len);
+  return 1;
+}
+
+static int digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// [-0, +1|3, e] unhex(text) -> bytes | nil, message, code
+static int unhex(lua_State *L) {
+  size_t len;
+  const char *s = luaL_checklstring(L, 1, &len);
+  if (len % 2) return bdk_lua_invalid(L, "hexadecimal text of odd length");
+  luaL_Buffer b;
+  char *p = luaL_buffinitsize(L, &b, len / 2);
+  for (size_t i = 0; i < len; i += 2) {
+    int high = digit(s[i]), low = digit(s[i + 1]);
+    if (high < 0 || low < 0) return bdk_lua_invalid(L, "not hexadecimal at character %d", (int)i + 1);
+    p[i / 2] = (char)(high << 4 | low);
+  }
+  luaL_pushresultsize(&b, len / 2);
+  return 1;
+}
+
+void bdk_open_crypto(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"keypair", keypair},     {"id", id},   {"mac", mac},     {"equal", equal},
+      {"random", random_bytes}, {"hex", hex}, {"unhex", unhex}, {NULL, NULL},
+  };
+  luaL_newlib(L, functions);
+  lua_setfield(L, -2, "crypto");
+}

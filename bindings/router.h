@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// The router: from a datagram to one call of a script's handler, with the fields it asked for. One reply
+// object a router, reused, which holds the reply rule. A socket in C or a Lua object with :send feeds it.
+#ifndef BDK_ROUTER_H
+#define BDK_ROUTER_H
+
+#include "bind.h"
+#include "udp_box.h"
+
+typedef struct bdk_handler {
+  const bdk_schema *schema; // NULL: this type is not handled; kept alive by a user value
+  uint8_t count, wants[BDK_FIELDS_MAX];
+} bdk_handler;
+
+// What a reply needs to know, valid while the handler runs. Copied aside when handlers nest.
+typedef struct bdk_reply {
+  bdk_counters *counters;
+  bdk_udp_box *udp; // NULL: the Lua socket in a user value
+  bdk_route route;  // back to the sender
+  size_t length;    // of the request
+  bool active, proven, sent, request;
+} bdk_reply;
+
+typedef struct bdk_router {
+  bdk_counters *counters;
+  const bdk_schema *refused;
+  bdk_reply *reply;
+  bdk_handler handlers[128];
+} bdk_router;
+
+// Hands a datagram to the router whose userdata is at `router`. `socket`: index of a Lua socket object, or 0
+// with `udp` set. False when it is no message of a type handled here: then, unless `others`, it was counted.
+bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, const bdk_route *from,
+                      const uint8_t *bytes, size_t len, bool others);
+bdk_router *bdk_check_router(lua_State *L, int idx);
+
+#endif

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// UDP sockets and muxes as userdata, as far as they know each other: a socket offers what comes in to its
+// mux, a mux sends through the socket of a number. Either may be closed first.
+#ifndef BDK_UDP_BOX_H
+#define BDK_UDP_BOX_H
+
+#include "bind.h"
+#include "core/mux.h"
+#include "io/udp.h"
+
+typedef struct bdk_mux_box bdk_mux_box;
+typedef struct bdk_udp_box bdk_udp_box;
+
+struct bdk_udp_box {
+  bdk_handle h; // first
+  bdk_udp *udp; // NULL: closed
+  bdk_counters *counters;
+  bdk_mux_box *mux; // NULL: none, or closed
+  bdk_udp_box *mux_next;
+  uint16_t number;
+  bool has_router, has_reader;
+};
+
+struct bdk_mux_box {
+  bdk_handle h; // first; open while driven
+  bdk_mux *mux; // NULL: closed
+  bdk_counters *counters;
+  bdk_timer timer;
+  bdk_udp_box *sockets; // attached
+  bool driven, draining;
+};
+
+// Sends through a socket; 0 or an error of ours (closed sockets: BDK_E_CLOSED).
+int bdk_udp_box_send(bdk_udp_box *u, const bdk_addr *local, const bdk_addr *to, uint8_t ttl, const uint8_t *data,
+                     size_t len);
+bdk_mux_box *bdk_check_mux(lua_State *L, int idx); // throws when closed
+// 0, or BDK_E_INVALID when a socket of that number is attached already. Closing either detaches.
+int bdk_mux_attach(bdk_mux_box *m, bdk_udp_box *u);
+void bdk_mux_detach(bdk_udp_box *u);
+// A datagram from an attached socket; true when the mux took it. Outputs are carried out.
+bool bdk_mux_box_input(bdk_mux_box *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len);
+void bdk_mux_box_unreachable(bdk_mux_box *m, uint64_t now_us, const bdk_addr *remote);
+
+#endif
