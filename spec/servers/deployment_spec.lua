@@ -77,7 +77,7 @@ describe("S4 deployment", function()
       {}, "", "", "\x80"), s.env.socks[1])
     assert.equal(s.env.socks[3], sent[1].sock)
     assert.is_true(s.server:send(six, "maintained", s:next_tx(), s.server.boot))
-    assert.equal(s.env.socks[3], s:drain()[4].sock)
+    assert.equal(s.env.socks[3], s:drain()[1].sock)
     s:close()
   end)
 
@@ -148,6 +148,10 @@ describe("a server's start", function()
       "roles 'greeter' and 'other' both claim message type 64")
     refused({ role_files = { role.role { name = "mine", on = { lits = print } } } },
       "role 'mine' handles 'lits', which nobody declares")
+    refused({ role_files = { role.role { name = "mine", on = { list = 7 } } } },
+      "role 'mine' handles list with a number")
+    refused({ role_files = { role.role { name = "mine", wants = { list = { "tx", "pad" } }, on = { list = print } } } },
+      "role 'mine' wants 'pad' of list, which has no such field")
   end)
 
   it("refuses what it cannot do, and says what to do", function()

@@ -79,7 +79,7 @@ local function read(s, datagram)
   local out = { name_of = schema.name, to = datagram.to, at_us = datagram.at_us, length = #datagram.bytes,
     sock = datagram.sock }
   local values = table.pack(schema:decode(datagram.bytes))
-  assert(values.n > 1 and values[1] ~= nil, values[2])
+  assert(values[1] ~= nil, values[2])
   local i = 0
   for _, field in ipairs(schema.fields) do
     if field[2] ~= "pad" then

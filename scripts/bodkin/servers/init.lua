@@ -4,107 +4,18 @@
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
+local compose = require "bodkin.servers.compose"
 local cookie = require "bodkin.servers.cookie"
 local limits = require "bodkin.servers.limits"
 local message = require "bodkin.message"
-local roles = require "bodkin.servers.role"
 
 local M = {}
 local Server = {}
 Server.__index = Server
 
-M.ROLES = { "address", "matching", "maintenance" }
+M.ROLES = compose.ROLES
 M.MODES = { confirm = true, silent = true }
 M.DEFAULT_LISTEN = "0.0.0.0:4433"
-
-local function builtin(name)
-  for _, known in ipairs(M.ROLES) do
-    if name == known then return require("bodkin.servers." .. name) end
-  end
-end
-
--- The role objects asked for: the built-in ones by name, then those of role_files (paths, or roles).
-local function gather(options)
-  local list, seen = {}, {}
-  local function add(role)
-    if seen[role.name] then return nil, ("role '%s' is there twice"):format(role.name), "invalid" end
-    seen[role.name], list[#list + 1] = true, role
-    return true
-  end
-  for _, name in ipairs(options.roles or (options.role_files and {} or M.ROLES)) do
-    local role = builtin(name)
-    if not role then
-      return nil, ("there is no role '%s': it is one of %s"):format(tostring(name),
-        table.concat(M.ROLES, ", ")), "invalid"
-    end
-    local ok, msg, code = add(role)
-    if not ok then return nil, msg, code end
-  end
-  for _, file in ipairs(options.role_files or {}) do
-    local role, msg, code = file, nil, nil
-    if not roles.is(file) then role, msg, code = roles.load(file) end
-    if not role then return nil, msg, code end
-    local ok
-    ok, msg, code = add(role)
-    if not ok then return nil, msg, code end
-  end
-  if #list == 0 then return nil, "a server needs at least one role", "invalid" end
-  return list, seen
-end
-
--- Collects { schema, wants, fn } of every role; an error when two want one message type.
-local function claim(server, list)
-  local owner, handlers = {}, {}
-  for _, role in ipairs(list) do
-    for name, schema in pairs(role.messages) do
-      local other = owner[schema.type]
-      if other then
-        return nil, ("roles '%s' and '%s' both claim message type %d"):format(other, role.name, schema.type), "invalid"
-      end
-      owner[schema.type] = role.name
-      server.schemas[name] = schema
-      server.replies[#server.replies + 1] = schema
-    end
-  end
-  for _, role in ipairs(list) do
-    local on = type(role.on) == "function" and role.on(server) or role.on
-    for name, fn in pairs(on) do
-      local schema = role.messages[name] or message[name]
-      if type(schema) ~= "userdata" then
-        return nil, ("role '%s' handles '%s', which nobody declares"):format(role.name, tostring(name)), "invalid"
-      end
-      local other = owner[schema.type]
-      if other and other ~= role.name then
-        return nil, ("roles '%s' and '%s' both handle %s (type %d)"):format(other, role.name, name,
-          schema.type), "invalid"
-      end
-      owner[schema.type] = role.name
-      handlers[#handlers + 1] = { schema = schema, wants = role.wants[name], fn = fn }
-    end
-  end
-  return handlers
-end
-
--- Every socket has a router of its own with the same handlers: so a handler's `server.via` tells which
--- socket a message came in on, and what is sent later leaves by that one. A client's NAT expects it.
-local function attach(server, handlers)
-  local single = #server.socks == 1
-  server.via = 1
-  for via, sock in ipairs(server.socks) do
-    local router = core.router(server.counters)
-    router:reply_schemas(server.replies)
-    router:refuse(message.refused)
-    for _, h in ipairs(handlers) do
-      local fn = h.fn
-      router:on(h.schema, h.wants, single and fn or function(...)
-        server.via = via
-        return fn(...)
-      end)
-    end
-    sock:router(router)
-    server.routers[via] = router
-  end
-end
 
 local function bind(server, listen)
   for i, where in ipairs(listen) do
@@ -155,7 +66,7 @@ end
 -- { paths or roles, … }, maintenance_mode = "confirm"|"silent", key_file = path or key = 32 bytes,
 -- expose_addresses, local_addresses = "same-public"|"always"|"never", limits. nil, message, code on failure.
 function M.open(env, options)
-  local list, seen, code = gather(options)
+  local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end
   local server, msg
   server, msg, code = setup(env, options)
@@ -170,14 +81,14 @@ function M.open(env, options)
     }
   end
   local handlers, ok
-  handlers, msg, code = claim(server, list)
+  handlers, msg, code = compose.claim(server, list)
   if not handlers then return nil, msg, code end
   ok, msg, code = bind(server, options.listen or { M.DEFAULT_LISTEN })
   if not ok then
     server:close()
     return nil, msg, code
   end
-  attach(server, handlers)
+  compose.attach(server, handlers)
   return server
 end
 
