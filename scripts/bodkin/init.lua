@@ -20,9 +20,9 @@ function M.open(options)
   local env = options.env or running
   if not env then error("bodkin.open works inside bodkin.run, or with an env", 2) end
   if env ~= options.env then
-    local own = {}
-    for k, v in pairs(options) do own[k] = v end
-    own.env, options = env, own
+    local given = options
+    options = { env = env }
+    for k, v in pairs(given) do options[k] = v end
   end
   return require("bodkin.client.node").open(options)
 end

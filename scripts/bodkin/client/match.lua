@@ -25,6 +25,12 @@ local function path_fields(x)
   return { path = x.path, via = x.via, remote = core.addr.format(x.remote) }
 end
 
+local function listed(candidates)
+  local out = {}
+  for i, c in ipairs(candidates) do out[i] = ("%s (%s)"):format(core.addr.format(c[1]), c[2]) end
+  return table.concat(out, ", ")
+end
+
 function Match:emit(name, peer, fields)
   fields = fields or {}
   fields.match, fields.peer = self.id, peer.id
@@ -48,6 +54,7 @@ function Match:matched(m)
   if #candidates == 0 then
     err = "it has no address that this host can try"
   else
+    peer.tried = "none of these answered in 10 s: " .. listed(candidates)
     session, err = self.node.mux:add {
       match = m.match, key = m.key, self = self.node.identity.id, peer = m.peer, start_in_ms = m.start_in_ms,
       candidates = candidates,
@@ -61,13 +68,14 @@ function Match:matched(m)
   for i, p in ipairs(self.order) do ids[i] = p.id end
   self.node:emit("matched", { match = self.id, peers = ids, data = m.data }, self)
   if session then return end
-  self:over(peer, "no_path", { err })
+  peer.tried = err
+  self:over(peer, "no_path")
 end
 
 -- An event of the session with a peer.
 function Match:on_session(kind, peer, x)
   if kind == "message" then return self:received(peer, x) end
-  if kind == "closed" then return self:over(peer, x, peer.tried) end
+  if kind == "closed" then return self:over(peer, x) end
   local fields = path_fields(x)
   peer.path, peer.via, peer.remote = fields.path, fields.via, fields.remote
   peer.connected = true
@@ -87,19 +95,18 @@ function Match:received(peer, data)
     self.queue:pop()
     self.backlog = self.backlog - 1
   end
-  local fields = { match = self.id, peer = peer.id, channel = 0, data = data }
+  local fields = { event = "message", match = self.id, peer = peer.id, channel = 0, data = data }
   if self.queue:push(fields) then self.backlog = self.backlog + 1 end
   self.node:emit("message", fields, self)
 end
 
 -- The session with a peer has ended.
-function Match:over(peer, reason, why)
+function Match:over(peer, reason)
   peer.session, peer.connected, peer.reason = nil, false, reason
   self:emit("closed", peer, { reason = reason })
   if reason == "no_path" and not self.closed then
     self.node:emit("error", {
-      code = "no_path", message = ("no path to peer %s worked: %s"):format(peer.id,
-        why and why[1] and table.concat(why, "; ") or "none of its addresses answered in 10 s"),
+      code = "no_path", message = ("no path to peer %s worked: %s"):format(peer.id, peer.tried),
       hint = "is UDP allowed on both sides? bodkin ping shows whether it is here",
     }, self)
   end

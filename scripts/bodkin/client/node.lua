@@ -212,8 +212,9 @@ end
 -- datagram has to do) and lets go of everything. Idempotent.
 function Node:close()
   if self.closed then return end
-  for _, m in ipairs(self:ordered()) do m:leave() end
   self.closed = true
+  local left = self:ordered()
+  for _, m in ipairs(left) do m:leave() end
   if self.maintenance then self.maintenance:stop() end
   if not self.registration then return release(self) end
   local wake
@@ -221,7 +222,11 @@ function Node:close()
     if wake then wake() end
   end)
   -- While a task is being cancelled, and outside of one, there is no waiting.
-  if posted then pcall(task.await, function(resume) wake = resume end) end
+  if posted then
+    pcall(task.await, function(resume) wake = resume end)
+  elseif left[1] then
+    pcall(task.sleep, self.env, 0) -- what the mux has to say is said
+  end
   release(self)
 end
 

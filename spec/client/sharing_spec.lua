@@ -1,0 +1,163 @@
+-- SPDX-License-Identifier: MIT
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+local support = require "spec.client.support"
+
+describe("C3 sharing manager", function()
+  local s
+  after_each(function() s:close() end)
+
+  local function host(n)
+    return s:host("h" .. n, "192.168.1.2", s:nat("nat" .. n, ("203.0.113.%d"):format(n)))
+  end
+
+  it("receives the whole registry table, page by page", function()
+    s = support.new()
+    local ids = {}
+    for n = 1, 30 do
+      local client = s:open(host(n), { name = ("player %02d"):format(n), props = { text = ("x"):rep(100), n = n } })
+      ids[client.id] = n
+    end
+    local list = s:run(function() return assert(s.nodes[1]:list()) end)
+    assert.equal(30, #list)
+    assert.is_true(s.server.counters:get("listed") > 2)
+    for _, e in ipairs(list) do
+      local n = assert(ids[e.id], "an entry twice, or of nobody")
+      ids[e.id] = nil
+      assert.equal(("player %02d"):format(n), e.name)
+      assert.equal(n, e.props.n)
+      assert.is_nil(e.pubs)
+    end
+  end)
+
+  it("searches it by query, among clients of the same application", function()
+    s = support.new()
+    s:open(host(1), { props = { map = "dust", mode = "ctf" } })
+    s:open(host(2), { props = { map = "dust", mode = "duel" } })
+    s:open(host(3), { props = { map = "dust", mode = "duel" }, app = "other/1" })
+    local function found(query)
+      return s:run(function() return assert(s.nodes[1]:list(query)) end)
+    end
+    assert.equal(2, #found { map = "dust" })
+    assert.equal(s.nodes[2].id, found({ map = "dust", mode = "duel" })[1].id)
+    assert.same({}, found { map = "ice" })
+    assert.equal(2, #found())
+  end)
+
+  it("gets addresses with the list, or by separate request, where the server shows them", function()
+    s = support.new { expose_addresses = true }
+    s:open(host(1))
+    local b = s:open(host(2))
+    local public = b.addresses:public_texts()
+    s:run(function()
+      local list = assert(s.nodes[1]:list({}, true))
+      local entry = list[1].id == b.id and list[1] or list[2]
+      assert.same(public, entry.pubs)
+      local found = assert(s.nodes[1]:lookup(b.id))
+      assert.equal(b.id, found.id)
+      assert.same(public, found.pubs)
+    end)
+  end)
+
+  it("gets none where it does not", function()
+    s = support.new()
+    s:open(host(1))
+    local _, err, code = s:run(function() return s.nodes[1]:lookup(s.nodes[1].id) end)
+    assert.equal("this server shows no addresses", err)
+    assert.equal("refused", code)
+    assert.is_nil(s:run(function() return assert(s.nodes[1]:list({}, true)) end)[1].pubs)
+  end)
+
+  it("selects a client by its id", function()
+    s = support.new()
+    local a, b = s:open(host(1)), s:open(host(2))
+    local m = s:run(function()
+      local m = assert(b:join(a.id))
+      assert(m:wait_connected(5000))
+      return m
+    end)
+    assert.equal(1, #support.events(a, "matched"))
+    assert.same({ event = "matched", match = m.id, peers = { b.id } }, support.events(a, "matched")[1])
+  end)
+
+  it("selects a room by its code, however it is typed", function()
+    s = support.new()
+    local a, b = s:open(host(1)), s:open(host(2))
+    local room = s:run(function() return assert(a:host()) end)
+    assert.same({ { event = "hosting", code = room.code } }, support.events(a, "hosting"))
+    local m = s:run(function() return assert(b:join(room.code:upper():gsub("-", " "))) end)
+    assert.equal(room.id, m.id)
+  end)
+
+  it("selects without being registered", function()
+    s = support.new()
+    local a = s:open(host(1))
+    local b = s:open(host(2), { register = false })
+    assert.equal(1, s.server.registry:count())
+    local room = s:run(function() return assert(a:host()) end)
+    s:run(function()
+      local m = assert(b:join(room.code))
+      assert(m:wait_connected(5000))
+      assert(m:send("hello"))
+      assert.equal("hello", room:messages()().data)
+    end)
+    assert.equal(1, s.server.registry:count())
+  end)
+
+  it("says when nobody has the code or id", function()
+    s = support.new()
+    local a = s:open(host(1))
+    local _, err, code = s:run(function() return a:join("lusab-babad-gutih") end)
+    assert.equal("no room has this code", err)
+    assert.equal("no_match", code)
+    _, err, code = s:run(function() return a:join(("0"):rep(32)) end)
+    assert.equal("nobody has this id", err)
+    assert.equal("no_match", code)
+  end)
+
+  it("acknowledges each copy of matched, and begins one session", function()
+    s = support.new { loss = 0.3, seed = 7 }
+    local a, b = s:open(host(1)), s:open(host(2))
+    s:pair(a, b)
+    assert.equal(1, #support.events(a, "matched"))
+    assert.equal(1, a:stats().sessions)
+    -- The same again, as a late repeat would be, and from somebody else.
+    local sent, tx = {}, ("t"):rep(12)
+    local bytes = assert(message.matched:encode(tx, ("m"):rep(16), ("k"):rep(32), ("p"):rep(16), "", "\x80",
+      { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0"))
+    local sock = { send = function(_, to, got) sent[#sent + 1] = { to, got } end }
+    local before = a.env.counters:get("drop_reply")
+    a.router:input(sock, core.addr.parse("203.0.113.66:1"), bytes)
+    assert.equal(0, #sent)
+    assert.equal(before + 1, a.env.counters:get("drop_reply"))
+    for _ = 1, 3 do a.router:input(sock, a.server, bytes) end
+    assert.equal(3, #sent)
+    assert.equal(message.matched_ack:encode(tx), sent[1][2])
+    assert.equal(2, a:stats().sessions)
+  end)
+
+  it("opens the room again with its code and match id after a restart of the server", function()
+    s = support.new()
+    local a, b = s:open(host(1)), s:open(host(2))
+    local room = s:run(function() return assert(a:host()) end)
+    s:kill()
+    s.world:run(5000)
+    s.server = s:serve(s.hub)
+    s.world:run(40000)
+    s:run(function()
+      local m = assert(b:join(room.code))
+      assert.equal(room.id, m.id)
+      assert(m:wait_connected(5000))
+    end)
+  end)
+
+  it("works with three separate server processes", function()
+    s = support.new { roles = { "matching" }, key = ("k"):rep(32) }
+    s:serve(s:host("address", "198.51.100.20"), { "address" })
+    s:serve(s:host("upkeep", "198.51.100.30"), { "maintenance" })
+    local where = { address_server = "bodkin://198.51.100.20", maintenance_server = "bodkin://198.51.100.30" }
+    local a, b = s:open(host(1), where), s:open(host(2), where)
+    s:pair(a, b)
+  end)
+end)
