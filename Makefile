@@ -116,6 +116,8 @@ layers: all $(r)/core.a $(r)/io.a $(r)/bindings.a
 lint: layers $(call objects,clang,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC))
 	@luacheck -q scripts spec examples bench .ci
 	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+docs: all
+	@LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='$(r)/lua/?.so;;' lua5.4 docs/tables.lua
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
 clean:
