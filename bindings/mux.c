@@ -60,7 +60,7 @@ static void push_info(lua_State *L, const bdk_output *out) {
   lua_setfield(L, -2, "remote");
   lua_pushnumber(L, (lua_Number)out->since_us / 1000);
   lua_setfield(L, -2, "ms");
-  if (out->rtt_us) {
+  if (out->kind == BDK_OUT_PATH || out->rtt_us) { // confirmed: 0 is a round trip, too
     lua_pushnumber(L, (lua_Number)out->rtt_us / 1000);
     lua_setfield(L, -2, "rtt_ms");
   }
@@ -354,7 +354,7 @@ static int paths(lua_State *L) {
     lua_setfield(L, -2, "tests");
     lua_pushboolean(L, i == s->selected);
     lua_setfield(L, -2, "selected");
-    if (p->srtt_us) {
+    if (p->rtts) {
       lua_pushnumber(L, (lua_Number)p->srtt_us / 1000);
       lua_setfield(L, -2, "rtt_ms");
     }
