@@ -142,5 +142,5 @@ FORCE:
 help:
 	@echo 'all demo test test-quick test-DIR soak bench fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan demo test test-quick test-build soak bench fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak bench fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE
