@@ -101,6 +101,19 @@ describe("task", function()
       no_errors()
     end)
 
+    it("throws where no task can wait, and harms nothing", function()
+      local ok, err, resume, got
+      task.spawn(function()
+        ok, err = pcall(string.gsub, "x", ".", function() task.await(function(r) resume = r end) end)
+        got = task.await(function(r) resume = r end)
+      end)
+      assert.is_false(ok)
+      assert.matches("where no task can wait", err)
+      assert.is_true(resume("fine"))
+      assert.equal("fine", got)
+      no_errors()
+    end)
+
     it("passes on an error of start, and works again after it", function()
       local ok, err, after
       local stale
@@ -314,6 +327,21 @@ describe("task", function()
         assert.is_true(me:done())
       end
       assert.same({ "closed", "closed" }, seen)
+      no_errors()
+    end)
+
+    it("of itself where it cannot wait ends it at its next await", function()
+      local seen, me, resume = {}, nil, nil
+      me = task.spawn(function()
+        task.await(function(r) resume = r end)
+        string.gsub("x", ".", function() me:cancel() end)
+        table.insert(seen, "on")
+        task.await(function(r) r() end)
+        table.insert(seen, "never")
+      end)
+      resume()
+      assert.same({ "on" }, seen)
+      assert.is_true(me:done())
       no_errors()
     end)
 

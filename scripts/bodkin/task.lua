@@ -105,6 +105,9 @@ local function current(what)
   local self = by_thread[(coroutine.running())]
   if not self then error(what .. " was called outside a task; wrap the caller in task.spawn", 3) end
   if self.state == "closing" then error(what .. " was called while its task is being closed", 3) end
+  if not coroutine.isyieldable() then
+    error(what .. " was called where no task can wait: inside a finalizer, or a function that C calls", 3)
+  end
   return self
 end
 
@@ -150,8 +153,8 @@ function Task:cancel()
   if self.state == "done" or self.state == "closing" or self.cancelled then return end
   self.cancelled = true
   if self.state == "running" then
-    if coroutine.running() == self.thread then coroutine.yield() end
-    return
+    if coroutine.running() == self.thread and coroutine.isyieldable() then coroutine.yield() end
+    return -- it ends at its next await
   end
   local wait = self.wait
   if wait then
