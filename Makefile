@@ -102,7 +102,7 @@ test: test-build
 	@$(SUITES) all
 test-quick: test-build
 	@$(SUITES) quick
-test-build: all $(SPEC_BINS) $(FUZZ_BINS) $(BUILD)/asan/bodkin
+test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(BUILD)/asan/bodkin
 test-%: all $(SPEC_BINS) $(FUZZ_BINS)
 	@$(SUITES) $*
 soak: all

@@ -96,7 +96,7 @@ local passed, failed, skipped, broken = 0, 0, 0, {}
 
 local function run(suite)
   print("# " .. suite.name)
-  local command = ("{ %s; } </dev/null 2>&1; echo; echo exit $?"):format(suite.command)
+  local command = ("{ %s; } </dev/null 2>&1; status=$?; echo; echo exit $status"):format(suite.command)
   local pipe = assert(io.popen(("timeout -k 5 %d sh -c '%s'"):format(suite.limit_s, command:gsub("'", [['\'']]))))
   local good, bad, skip, plan, status = 0, 0, 0, nil, nil
   for line in pipe:lines() do
