@@ -23,7 +23,7 @@ describe("config file", function()
       ["config: roles: must be one of address, maintenance, matching, not relay"] = { roles = { "relay" } },
       ["config: maintenance_mode: must be one of confirm, silent, not loud"] = { maintenance_mode = "loud" },
       ["config: expose_addresses: must be a boolean, not a string"] = { expose_addresses = "yes" },
-      ["config: limits: limits: there is no 'rooms'"] = { limits = { rooms = 1 } },
+      ["config: limits: limits: there is no 'room'"] = { limits = { room = 1 } },
       ["config: limits: limits: room_members must be an integer from 1 to 32"] = { limits = { room_members = 99 } },
       ["config: there is no '1'"] = { "x" },
     } do

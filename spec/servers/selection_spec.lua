@@ -241,6 +241,22 @@ describe("C3 server side: selection", function()
     assert.equal(3, #s:select(who(15), at(15), { target = who(5).id }))
   end)
 
+  it("C3 bounds rooms, and what all clients have not acknowledged", function()
+    open { limits = { rooms = 2, pending_all = 3 } }
+    for n = 1, 3 do s:register(who(n), at(n)) end
+    local code = s:room(who(1), at(1)).code
+    s:one(at(1), "leave", s:next_tx(), who(1).id, who(1).secret, s:room(who(1), at(1)).match)
+    assert.equal("room_opened", s:room(who(2), at(2)).name_of)
+    assert.equal(1008, s:room(who(3), at(3)).code)
+    assert.equal(1008, s:room(who(1), at(1)).code) -- its old code is held for it, but it shows no match id
+    s:advance(50000)
+    for n = 1, 3 do s:register(who(n), at(n)) end
+    s:advance(11000)
+    assert.not_equal(code, s:room(who(1), at(1)).code)
+    s:select(who(4), at(4), { target = who(3).id })
+    assert.equal(1008, s:select(who(5), at(5), { target = who(2).id })[1].code)
+  end)
+
   it("P1 gives local addresses to peers with the same public IP only, by default", function()
     local near, far = addr("198.51.100.1:50000"), at(3)
     local own = { addr("192.168.1.2:5000") }
@@ -319,10 +335,29 @@ describe("rooms", function()
     assert.equal(before.code, again.code)
     assert.equal(before.match, again.match)
     s:register(who(2), at(2))
-    local other = s:room(who(2), at(2), before.code, before.match)
-    assert.equal("room_opened", other.name_of)
-    assert.not_equal(before.code, other.code)
-    assert.not_equal(before.match, other.match)
+    for _, match in ipairs { ("m"):rep(16), false } do
+      local other = s:room(who(2), at(2), before.code, match or nil)
+      assert.equal("room_opened", other.name_of)
+      assert.not_equal(before.code, other.code)
+      assert.not_equal(before.match, other.match)
+    end
+  end)
+
+  it("are found again by all their members after a restart, in any order, and nobody is paired anew", function()
+    local code, match = "babab-babab-babab", ("m"):rep(16)
+    for _, n in ipairs { 2, 1, 3 } do
+      s:register(who(n), at(n))
+      local again = s:room(who(n), at(n), code, match)
+      assert.equal(code, again.code)
+      assert.equal(match, again.match)
+    end
+    assert.equal(1, s.server:status().info.rooms)
+    assert.equal(0, s:count("matched_sent"))
+    local sent = s:select(who(4), at(4), { target = who(1).id, unsecret = true })
+    assert.equal(6, #only(sent, "matched"))
+    assert.equal(match, sent[1].match)
+    s:register(who(5), at(5), { app = "other/1" })
+    assert.not_equal(code, s:room(who(5), at(5), code, match).code)
   end)
 
   it("live while anybody is in them, and a minute longer for their host", function()

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Proofs that a client owns the address it sends from: epoch (4 bytes, big-endian) ‖ MAC over epoch and
--- address under the deployment's secret. Stateless; good on every server that shares the key and the hour.
+-- Proofs that a client owns the address it sends from: epoch (4 bytes, big-endian) ‖ MAC over address
+-- and epoch under the deployment's secret. Stateless; good on every server that shares the key and the hour.
 
 local crypto = require("bodkin.core").crypto
 
@@ -20,7 +20,7 @@ end
 
 local function make(self, epoch, addr)
   local head = string.pack(">I4", epoch)
-  return head .. crypto.mac(self.secret, head .. addr, 16)
+  return head .. crypto.mac(self.secret, addr .. head, 16)
 end
 
 local function epoch_now(self)

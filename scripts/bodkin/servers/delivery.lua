@@ -45,6 +45,11 @@ function Delivery:fits(id, more)
   return (self.count[id] or 0) + more <= self.server.limits.pending
 end
 
+-- Whether `more` further messages can be kept at all.
+function Delivery:room_for(more)
+  return self.total + more <= self.server.limits.pending_all
+end
+
 -- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n,
 -- start_in_ms, data (encoded). The first is sent now. One that was on its way for the same pair of the same
 -- match is dropped: its key is void.

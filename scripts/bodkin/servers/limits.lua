@@ -7,8 +7,10 @@ local M = {}
 
 M.defaults = {
   registrations = 100000, -- entries in the registry
+  rooms = 50000,          -- those kept for a minute after the last member left included
   room_members = 16,      -- in one room; `matched` itself carries up to 32
   pending = 32,           -- `matched` messages to one client that it has not acknowledged
+  pending_all = 20000,    -- and to all clients
   page_budget = 1000,     -- registry entries looked at for one page
   guess_burst = 10,       -- wrong room codes from one source at once …
   guess_every_s = 2,      -- … and one more in each so many seconds

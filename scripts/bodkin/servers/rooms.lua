@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Rooms: matches that can be joined by a code, or by the id of their host while it is a member. A room lives
--- as long as a member does; its code and match id are kept a minute longer, for a host that comes back.
+-- Rooms: matches that can be joined by a code, or by the id of one who opened it and is a member. A room lives
+-- as long as a member does; its code and match id are kept a minute longer, for one who comes back.
 --
 -- A registered member stays until its registration ends or it leaves. A selector that is not registered
 -- is a member for 60 s after its selection, and longer only if it registers meanwhile.
@@ -38,10 +38,10 @@ function M.normal(text)
   return table.concat(quints, "-")
 end
 
--- registered(id) -> true while that client is registered.
-function M.new(env, registered)
+-- registered(id) -> true while that client is registered; limits.rooms, limits.room_members.
+function M.new(env, registered, limits)
   return setmetatable({
-    env = env, registered = registered, by_code = {}, by_match = {}, by_host = {}, of = {}, count = 0,
+    env = env, registered = registered, limits = limits, by_code = {}, by_match = {}, by_host = {}, of = {}, count = 0,
   }, Rooms)
 end
 
@@ -57,22 +57,25 @@ local function find(room, id)
 end
 
 -- The room that `host` opens, new or its own of before. An old code and match id are given again when they
--- are free: so a host finds its room again after a restart of the server.
+-- are free: so a host finds its room again after a restart of the server. Another member, who knows both as
+-- well, finds itself in it again: whoever comes later is then paired with all of them. nil: too many rooms.
 function Rooms:open(host, app, code, match)
   local room = self.by_host[host]
   if room then return room end
   code = code and M.normal(code)
   room = code and self.by_code[code]
-  if room and room.match == match and room.host == host and room.app == app then
+  local may_join = room and (#room.members < self.limits.room_members or find(room, host))
+  if may_join and room.match == match and room.app == app then
     self:join(room, host)
     self.by_host[host] = room
     return room
   end
+  if self.count >= self.limits.rooms then return nil end
   if not code or not match or room or self.by_match[match] then
     repeat code = M.code(self.env.random) until not self.by_code[code]
     match = self.env.random(16)
   end
-  room = { code = code, match = match, host = host, app = app, members = {} }
+  room = { code = code, match = match, app = app, members = {} }
   self.by_code[code], self.by_match[match], self.by_host[host] = room, room, room
   self.count = self.count + 1
   self:join(room, host)

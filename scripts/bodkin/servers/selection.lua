@@ -81,6 +81,7 @@ local function commit(self, person, registered, room, selected)
   for _, other in ipairs(others) do
     if not self.delivery:fits(other.id, 1) then return nil, "limit", "the other does not answer" end
   end
+  if not self.delivery:room_for(2 * #others) then return nil, "limit", "too much is unacknowledged here" end
   if not self.delivery:fits(person.id, #others) then return nil, "limit", "too much is unacknowledged" end
   local match
   if room then
@@ -143,6 +144,7 @@ local function handlers(self, on)
     if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
     local count = self.rooms.count
     local room = self.rooms:open(id, known.app, code, match)
+    if not room then return server:refuse(reply, tx, "limit", "too many rooms here") end
     if self.rooms.count > count then counters:add("room_opened") end
     reply("room_opened", tx, room.code, room.match)
   end
@@ -183,7 +185,7 @@ function M.install(server, on)
   local self = setmetatable({
     server = server,
     delivery = delivery.new(server, locate),
-    rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end),
+    rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end, server.limits),
     guesses = limits.guesses(server.limits, env.now()),
     repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
   }, Matches)
