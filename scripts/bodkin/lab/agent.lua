@@ -57,7 +57,8 @@ function Prober:socket()
   local sock = assert(self.loop:udp(address(self.ip, 0), {}))
   sock:on_packet(function(from, bytes)
     self.heard[bytes] = core.addr.format(from)
-    for text in bytes:gmatch "^seen (%S+) " do self.heard["seen " .. text] = bytes:match "%S+$" end
+    local id, source = bytes:match "^seen (%S+) (%S+)$"
+    if id then self.heard["seen " .. id] = source end
     self.loop:stop()
   end)
   return sock
@@ -182,15 +183,15 @@ function M.receiver(ip, port)
   loop:run()
 end
 
--- sender IP TO-IP PORT COUNT INTERVAL-MS: stamps, one at a time.
-function M.sender(ip, to, port, count, interval_ms)
+-- sender IP TO-IP PORT COUNT INTERVAL-MS [TTL]: stamps, one at a time.
+function M.sender(ip, to, port, count, interval_ms, ttl)
   local loop = core.loop {}
   local sock = assert(loop:udp(address(ip, 0), {}))
   local target = address(to, tonumber(port))
   local n = 0
   local function send()
     n = n + 1
-    sock:send(target, ("stamp %d %d"):format(n, core.now()))
+    sock:send(target, ("stamp %d %d"):format(n, core.now()), tonumber(ttl))
     if n < tonumber(count) then
       loop:timer(tonumber(interval_ms), send)
     else

@@ -154,7 +154,7 @@ end
 -- Returns the net: fields a, b, …, server, server2, server3, dir (for files; goes with it) and the methods below; or
 -- nil, message, code, with everything taken down again.
 function M.up(options)
-  local planned, message, code = plan_of.make("?", options) -- what is asked, before what is possible
+  local planned, message, code = plan_of.make("?", options) -- first what is asked, then what is possible
   if not planned then return nil, message, code end
   local lacking = missing()
   if lacking then return unable(lacking) end
@@ -163,7 +163,8 @@ function M.up(options)
   if not dir then return nil, prefix, refused end
   local plan = plan_of.make(prefix, options)
   local words, env = runner()
-  local net = setmetatable({ dir = dir, plan = plan, options = options, words = words, env = env, count = 0 }, Net)
+  local net = setmetatable({ dir = dir, plan = plan, options = options, words = words, env = env, count = 0,
+    realtime = shell.run "chrt -f 1 true" }, Net)
   shell.write(dir .. "/setup.sh", plan_of.setup(plan))
   shell.write(dir .. "/copier.lua", "return " .. serialize(copier_config(plan, options)))
   shell.write(dir .. "/agent.lua", 'require("bodkin.lab.agent").main(...)')
@@ -188,10 +189,11 @@ function Host:start(options)
   return process.start(self.ns, ("%s/%d-%s"):format(net.dir, net.count, self.name), options)
 end
 
--- Runs one of agent.lua's on this host.
+-- Runs one of agent.lua's on this host; ahead of ordinary processes where that is allowed, as it measures.
 function Host:agent(...)
-  local options = table.move(self.net.words, 1, #self.net.words, 1, { env = self.net.env, realtime = true })
-  options[#options + 1] = self.net.dir .. "/agent.lua"
+  local net = self.net
+  local options = table.move(net.words, 1, #net.words, 1, { env = net.env, realtime = net.realtime })
+  options[#options + 1] = net.dir .. "/agent.lua"
   for _, word in ipairs { ... } do options[#options + 1] = tostring(word) end
   return self:start(options)
 end

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+// The copier's decisions that need no device; spec/lab has it carry packets.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "io/tun.h"
+
+static void prefixes_are_parsed(void **state) {
+  (void)state;
+  bdk_tun_prefix p;
+  assert_int_equal(bdk_tun_prefix_parse(&p, "198.18.1.0/24"), 0);
+  assert_int_equal(p.bits, 24);
+  assert_memory_equal(p.ip, "\xc6\x12\x01\x00", 4);
+  assert_int_equal(bdk_tun_prefix_parse(&p, "192.0.2.10"), 0);
+  assert_int_equal(p.bits, 32);
+  static const char *const bad[] = {
+      "",        "1.2.3",       "1.2.3.4/", "1.2.3.4/33", "1.2.3.4/-1",          "1.2.3.4/ 1",
+      "::1/128", "1.2.3.4/24x", "/24",      "1.2.3.4.5",  "1234.123.123.123.123"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    assert_int_equal(bdk_tun_prefix_parse(&p, bad[i]), BDK_E_INVALID);
+  assert_int_equal(p.bits, 32); // untouched
+}
+
+static void prefixes_hold_their_addresses(void **state) {
+  (void)state;
+  static const struct {
+    const char *prefix;
+    uint8_t ip[4];
+    bool has;
+  } cases[] = {{"198.18.1.0/24", {198, 18, 1, 255}, true}, {"198.18.1.0/24", {198, 18, 2, 0}, false},
+               {"192.0.2.10", {192, 0, 2, 10}, true},      {"192.0.2.10", {192, 0, 2, 11}, false},
+               {"0.0.0.0/0", {255, 1, 2, 3}, true},        {"128.0.0.0/1", {127, 255, 255, 255}, false}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    bdk_tun_prefix p;
+    assert_int_equal(bdk_tun_prefix_parse(&p, cases[i].prefix), 0);
+    assert_int_equal(bdk_tun_prefix_has(&p, cases[i].ip), cases[i].has);
+  }
+}
+
+static uint16_t checksum(const uint8_t *header) {
+  uint32_t sum = 0;
+  for (int i = 0; i < 20; i += 2)
+    if (i != 10) sum += (uint32_t)header[i] << 8 | header[i + 1];
+  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+  return (uint16_t)~sum;
+}
+
+static void a_hop_keeps_the_checksum_right(void **state) {
+  (void)state;
+  for (uint32_t n = 0; n < 70000; n++) {
+    uint8_t h[20] = {
+        0x45, 0,   0x04, 0xd2, (uint8_t)(n >> 8), (uint8_t)n, 0x40, 0, (uint8_t)(2 + n % 254), 17, 0, 0, 198, 18, 1,
+        10,   192, 0,    2,    (uint8_t)(n >> 16)};
+    uint16_t sum = checksum(h);
+    h[10] = (uint8_t)(sum >> 8);
+    h[11] = (uint8_t)sum;
+    uint8_t ttl = h[8];
+    assert_true(bdk_tun_hop(h));
+    assert_int_equal(h[8], ttl - 1);
+    uint16_t mended = (uint16_t)(h[10] << 8 | h[11]);
+    // 0 and 0xffff are the same sum in ones' complement (RFC 1624 section 3).
+    assert_true(mended == checksum(h) || (mended == 0xffff && checksum(h) == 0));
+  }
+}
+
+static void a_hop_ends_what_has_none_left(void **state) {
+  (void)state;
+  for (uint8_t ttl = 0; ttl < 2; ttl++) {
+    uint8_t h[20] = {[0] = 0x45, [8] = ttl, [10] = 1, [11] = 2};
+    uint8_t before[20];
+    memcpy(before, h, sizeof h);
+    assert_false(bdk_tun_hop(h));
+    assert_memory_equal(before, h, sizeof h);
+  }
+}
+
+static void a_bad_configuration_is_refused(void **state) {
+  (void)state;
+  const bdk_tun_port ports[] = {{NULL, "bdk-none0"}};
+  const bdk_tun_route astray[] = {{{{0}, 0}, 1}};
+  const bdk_tun_rule too_slow[] = {{{{0}, 0}, {{0}, 0}, BDK_TUN_DELAY_MAX_US + 1, 0}};
+  const bdk_tun_rule too_lossy[] = {{{{0}, 0}, {{0}, 0}, 0, 1.5}};
+  const bdk_tun_config bad[] = {
+      {.stop_fd = 0},
+      {.ports = ports, .port_count = 1, .stop_fd = -1},
+      {.ports = ports, .port_count = 1, .routes = astray, .route_count = 1},
+      {.ports = ports, .port_count = 1, .rules = too_slow, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = too_lossy, .rule_count = 1},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    const char *where = NULL;
+    uint32_t port;
+    assert_int_equal(bdk_tun_copy(&bad[i], NULL, &where, &port), BDK_E_INVALID);
+    assert_string_equal(where, "configuration");
+  }
+}
+
+static void what_cannot_be_attached_is_named(void **state) {
+  (void)state;
+  int pipe_fds[2];
+  assert_int_equal(pipe(pipe_fds), 0);
+  const bdk_tun_port ports[] = {{"/nonexistent/netns", "core0"}};
+  const bdk_tun_config config = {.ports = ports, .port_count = 1, .stop_fd = pipe_fds[0]};
+  const char *where = NULL;
+  uint32_t port = 9;
+  assert_int_equal(bdk_tun_copy(&config, NULL, &where, &port), -2); // ENOENT
+  assert_string_equal(where, "namespace");
+  assert_int_equal(port, 0);
+  close(pipe_fds[0]);
+  close(pipe_fds[1]);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(prefixes_are_parsed),
+      cmocka_unit_test(prefixes_hold_their_addresses),
+      cmocka_unit_test(a_hop_keeps_the_checksum_right),
+      cmocka_unit_test(a_hop_ends_what_has_none_left),
+      cmocka_unit_test(a_bad_configuration_is_refused),
+      cmocka_unit_test(what_cannot_be_attached_is_named),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
