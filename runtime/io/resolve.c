@@ -46,12 +46,10 @@ struct bdk_resolver {
   ares_watch *watches;
   query *queries;
   int count;
-  bool freeing;
 };
 
 static void arm_timeout(bdk_resolver *r) {
   struct timeval t;
-  if (r->freeing) return;
   if (!ares_timeout(r->channel, NULL, &t)) {
     bdk_driver_cancel(r->driver, &r->timeout);
     return;
@@ -160,11 +158,9 @@ static void say_error(query *q, int status) {
 static void on_answer(void *ctx, int status, int timeouts, struct ares_addrinfo *info) {
   (void)timeouts;
   query *q = ctx;
-  if (!q->r->freeing) {
-    for (struct ares_addrinfo_node *n = info ? info->nodes : NULL; n; n = n->ai_next) add_addr(q, n->ai_addr);
-    if (q->count == 0) say_error(q, status);
-    finish(q);
-  }
+  for (struct ares_addrinfo_node *n = info ? info->nodes : NULL; n; n = n->ai_next) add_addr(q, n->ai_addr);
+  if (q->count == 0) say_error(q, status);
+  finish(q);
   if (info) ares_freeaddrinfo(info);
 }
 
@@ -191,8 +187,7 @@ fail:
 
 void bdk_resolver_free(bdk_resolver *r) {
   if (!r) return;
-  r->freeing = true;
-  ares_destroy(r->channel); // ends every query, and unwatches every socket
+  ares_destroy(r->channel); // finishes every query, and unwatches every socket
   ares_library_cleanup();
   bdk_driver_cancel(r->driver, &r->timeout);
   while (r->queries) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Receive buffers (64 × 1201 bytes) belong to the driver: a client that opens hundreds of sockets, most of
+// Receive buffers (64 × 1200 bytes) belong to the driver: a client that opens hundreds of sockets, most of
 // them silent, pays for them once, and they stay in the cache. Send queues belong to the socket, since they
 // outlive a turn when the kernel takes no more; they grow with what is really queued.
 #include "udp.h"
@@ -12,9 +12,8 @@
 #include <unistd.h>
 
 #define SOCKET_BUFFER (1 << 20)
-#define READ_BATCHES 4                 // a readiness: then timers and other sockets get their turn
-#define NOBUFS_RETRY_US 1000           // a queue of a network device drains in about this time
-#define RX_SIZE (BDK_DATAGRAM_MAX + 1) // one more, so that what is too long is recognised
+#define READ_BATCHES 4       // a readiness: then timers and other sockets get their turn
+#define NOBUFS_RETRY_US 1000 // a queue of a network device drains in about this time
 #define RX_CONTROL CMSG_SPACE(sizeof(struct in6_pktinfo))
 #define TX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)))
 
@@ -31,7 +30,7 @@ struct bdk_udp_rx {
   name from[BDK_UDP_BATCH];
   bdk_packet packet[BDK_UDP_BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][RX_CONTROL];
-  uint8_t data[BDK_UDP_BATCH][RX_SIZE];
+  uint8_t data[BDK_UDP_BATCH][BDK_DATAGRAM_MAX];
 };
 
 typedef struct queued {
@@ -111,7 +110,7 @@ static struct bdk_udp_rx *rx_take(bdk_driver *d) {
     struct bdk_udp_rx *rx = calloc(1, sizeof *rx);
     if (!rx) return NULL;
     for (int i = 0; i < BDK_UDP_BATCH; i++) {
-      rx->iov[i] = (struct iovec){rx->data[i], RX_SIZE};
+      rx->iov[i] = (struct iovec){rx->data[i], BDK_DATAGRAM_MAX};
       rx->msg[i].msg_hdr = (struct msghdr){.msg_name = &rx->from[i], .msg_iov = &rx->iov[i], .msg_iovlen = 1};
       rx->msg[i].msg_hdr.msg_control = rx->control[i];
     }
@@ -186,7 +185,7 @@ static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int *kept) {
   for (int i = 0; i < n; i++) {
     struct msghdr *m = &rx->msg[i].msg_hdr;
     bytes += rx->msg[i].msg_len;
-    if (rx->msg[i].msg_len > BDK_DATAGRAM_MAX || (m->msg_flags & MSG_TRUNC)) {
+    if (m->msg_flags & MSG_TRUNC) {
       truncated++;
       continue;
     }

@@ -9,18 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 // What loopback never does, the kernel is made to do here: these stand in for the C library's.
 static struct {
-  int error, times, calls; // the next `times` calls fail with `error`
-  unsigned limit;          // not 0: what one call before them takes at most
+  int error, times; // the next `times` calls fail with `error`
+  unsigned limit;   // not 0: what one call before them takes at most
 } tx_fault, rx_fault;
 
 int sendmmsg(int fd, struct mmsghdr *msg, unsigned count, int flags) {
-  tx_fault.calls++;
   if (tx_fault.limit > 0) {
     count = count < tx_fault.limit ? count : tx_fault.limit;
     tx_fault.limit = 0;
@@ -33,13 +33,19 @@ int sendmmsg(int fd, struct mmsghdr *msg, unsigned count, int flags) {
 }
 
 int recvmmsg(int fd, struct mmsghdr *msg, unsigned count, int flags, struct timespec *timeout) {
-  rx_fault.calls++;
   if (rx_fault.times > 0) {
     rx_fault.times--;
     errno = rx_fault.error;
     return -1;
   }
   return (int)syscall(SYS_recvmmsg, fd, msg, count, flags, timeout);
+}
+
+static int turns; // of any loop
+
+int epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms) {
+  turns++;
+  return (int)syscall(SYS_epoll_wait, fd, events, max, timeout_ms);
 }
 
 typedef struct world {
@@ -370,9 +376,9 @@ static void a_full_socket_is_waited_for(void **state) {
   assert_int_equal(2, w.counters.value[BDK_COUNT_udp_tx_again]);
   assert_int_equal(3, w.counters.value[BDK_COUNT_udp_tx]);
   // Not watched for writing any more: that would be a busy loop.
-  int calls = tx_fault.calls;
-  loop_idle(&w.l, 2);
-  assert_int_equal(calls, tx_fault.calls);
+  turns = 0;
+  loop_idle(&w.l, 10);
+  assert_in_range(turns, 1, 5);
   close_world(&w);
 }
 
