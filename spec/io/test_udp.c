@@ -43,7 +43,8 @@ int recvmmsg(int fd, struct mmsghdr *msg, unsigned count, int flags, struct time
 
 static int turns; // of any loop
 
-int epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms) {
+// Visible, since it is libev, a shared library, that calls it.
+__attribute__((visibility("default"))) int epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms) {
   turns++;
   return (int)syscall(SYS_epoll_wait, fd, events, max, timeout_ms);
 }
