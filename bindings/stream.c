@@ -72,7 +72,7 @@ static int call_reader(lua_State *L) {
   else
     lua_pushnil(L);
   lua_pushstring(L, e->error);
-  lua_call(L, e->line ? 1 : 2, 0);
+  lua_call(L, 2, 0);
   return 0;
 }
 
