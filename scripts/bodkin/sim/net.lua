@@ -181,13 +181,17 @@ local function source(sock, to)
   end
 end
 
--- True when the packet was taken, whatever becomes of it; nil and a sentence when it cannot be sent.
+-- True when the packet was taken, whatever becomes of it; false when a kernel would have no route for it;
+-- nil and a sentence when it is none that this socket sends.
 function Socket:send(to, bytes, ttl)
   local net, node = self.net, self.node
-  if #to ~= #self.address or addr.port(to) == 0 then return nil, "Invalid argument" end
-  if #bytes > M.DATAGRAM_MAX then return nil, "Message too long" end
+  if #to ~= #self.address then return nil, "another address family" end
+  if #bytes > M.DATAGRAM_MAX then return nil, "longer than 1200 bytes" end
   local src = source(self, to)
-  if not src then return nil, "Network is unreachable" end
+  if not src or addr.port(to) == 0 then
+    net.record("drop:unroutable", src or self.address, to, bytes)
+    return false
+  end
   local packet = { src = src, dst = to, bytes = bytes, ttl = ttl and ttl > 0 and ttl or M.TTL }
   net.record("send", src, to, bytes)
   if addr.class(to) == "loopback" then

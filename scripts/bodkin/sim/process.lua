@@ -92,9 +92,9 @@ end
 function Udp:send(to, bytes, ttl)
   check(self)
   local ok, err = self.raw:send(to, bytes, ttl)
-  if not ok then return nil, ("cannot send to %s: %s"):format(addr.format(to), err), "invalid" end
-  self.counters:add("udp_tx")
-  self.counters:add("udp_tx_bytes", #bytes)
+  if err then return nil, ("cannot send to %s: %s"):format(addr.format(to), err), "invalid" end
+  self.counters:add(ok and "udp_tx" or "udp_tx_unreachable")
+  if ok then self.counters:add("udp_tx_bytes", #bytes) end
   return true
 end
 

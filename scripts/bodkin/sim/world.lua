@@ -114,7 +114,8 @@ function World:now()
 end
 
 -- Every datagram, an array of lines: time in µs, event, source > destination, length, type, first bytes in
--- hex. Events: send, recv, drop:WHY (lost, nowhere, noport, ttl, hairpin, unmapped, filtered).
+-- hex. Events: send, recv, drop:WHY (lost, nowhere,
+-- noport, unroutable, ttl, hairpin, unmapped, filtered).
 function World:trace()
   return self.lines
 end
