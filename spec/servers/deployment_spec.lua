@@ -162,7 +162,7 @@ describe("a server's start", function()
     refused({ listen = { "localhost:1" } }, "cannot listen on localhost:1: it is not a numeric address")
     local env = support.env(1)
     env.refuse_bind = true
-    refused({ env = env }, "cannot listen on 203.0.113.1:4433: Address already in use; is another server running")
+    refused({ env = env }, "cannot listen: cannot bind 203.0.113.1:4433: Address already in use; is another server")
   end)
 end)
 

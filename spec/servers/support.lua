@@ -47,7 +47,9 @@ local function env_new(seed)
     end }
   end
   env.udp = function(at)
-    if env.refuse_bind then return nil, "Address already in use", "invalid" end
+    if env.refuse_bind then
+      return nil, ("cannot bind %s: Address already in use"):format(core.addr.format(at)), "invalid"
+    end
     local sock = { sent = {} }
     function sock.addr() return at end
     function sock.router(_, r) sock.to_router = r end

@@ -79,6 +79,6 @@ describe("servers in the simulated world", function()
     w = support.new {}
     local server, msg = servers.open(w.hub.env, { listen = { "198.51.100.10:4434", "198.51.100.10:4433" } })
     assert.is_nil(server)
-    assert.matches("cannot listen on 198.51.100.10:4433", msg, 1, true)
+    assert.matches("cannot bind 198.51.100.10:4433", msg, 1, true)
   end)
 end)

@@ -26,8 +26,7 @@ local function bind(server, listen)
     end
     local sock, msg, code = server.env.udp(at, { number = i, counters = server.counters })
     if not sock then
-      return nil, ("cannot listen on %s: %s; is another server running there? try another --listen"):format(
-        core.addr.format(at), msg), code
+      return nil, ("cannot listen: %s; is another server running there? try another --listen"):format(msg), code
     end
     server.socks[i] = sock
   end
