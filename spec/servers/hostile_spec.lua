@@ -77,14 +77,20 @@ describe("bad input to a server", function()
     assert.same({}, thrown)
   end)
 
-  it("the bombs, and random bytes, are counted", function()
+  it("the bombs, and a megabyte of random bytes, are counted, and leave nothing behind", function()
     local bombs = { "\xdd\x0f\xff\xff\xff", ("\xdf"):rep(11) .. "\x0a", ("\x91"):rep(1200), "", "\x93\x01\x01" }
     for _, bomb in ipairs(bombs) do feed(bomb, "bomb") end
     local bytes = core.crypto.mac(("r"):rep(16), "noise", 64)
-    for i = 1, 2000 do
+    local fed = 0
+    for i = 1, 4000 do
       bytes = core.crypto.mac(("r"):rep(16), bytes, 64)
-      feed(bytes:sub(1, i % 64 + 1):rep(i % 18 + 1), "noise")
+      local noise = bytes:sub(1, i % 64 + 1):rep(i % 18 + 1)
+      fed = fed + #noise
+      feed(noise, "noise")
     end
+    assert.is_true(fed > 1000000)
+    local info = s.server:status().info
+    assert.same({ 0, 0, 0, 0 }, { info.registered, info.rooms, info.matched_pending, s.env.timers })
     assert.equal(0, s:count("handler_error"))
   end)
 
