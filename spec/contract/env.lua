@@ -435,6 +435,25 @@ return function(new)
       assert.equal("closed", code)
     end)
 
+    it("tells no event inside another: what a verb does there follows", function()
+      local a, b = pair()
+      local inside, nested = false, false
+      a.react = function(kind, session)
+        nested = nested or inside
+        inside = true
+        if kind == "path" then
+          assert(a.mux:send(session, "last words"))
+          a.mux:leave(session)
+        end
+        inside = false
+      end
+      connect(a, b)
+      wait(function() return a.closed and b.closed end)
+      assert.is_false(nested)
+      assert.equal("closed", a.events[#a.events])
+      assert.equal("last words", b.message)
+    end)
+
     it("leaves other datagrams of its socket to the router", function()
       local a, b = pair()
       connect(a, b)
