@@ -72,7 +72,7 @@ static bool take_ipv6(text *t, uint8_t ip[16]) {
       if (gap >= 0) return false;
       gap = (int)n;
       t->p += 2;
-    } else if (n < 16 && t->end - t->p >= 2 && t->p[0] == ':' && hex_digit(t->p[1]) >= 0) {
+    } else if (t->end - t->p >= 2 && t->p[0] == ':' && hex_digit(t->p[1]) >= 0) {
       t->p++;
     } else {
       break;

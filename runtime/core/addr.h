@@ -8,10 +8,10 @@
 #include "base.h"
 
 typedef struct bdk_addr {
-  uint8_t ip[16];  // IPv4 in the first four bytes
-  uint32_t scope;  // IPv6 link-local zone, else 0
-  uint16_t port;   // host order
-  uint8_t family;  // 4, 6, or 0: no address
+  uint8_t ip[16]; // IPv4 in the first four bytes
+  uint32_t scope; // IPv6 link-local zone, else 0
+  uint16_t port;  // host order
+  uint8_t family; // 4, 6, or 0: no address
 } bdk_addr;
 
 // Where a datagram came from and went to. `sock` is the owner's number for the socket; `ttl` 0 means the
@@ -23,12 +23,12 @@ typedef struct bdk_route {
 } bdk_route;
 
 typedef enum bdk_addr_class {
-  BDK_ADDR_NONE,        // unspecified, or no address
-  BDK_ADDR_LOOPBACK,    // 127/8, ::1
-  BDK_ADDR_LINK_LOCAL,  // 169.254/16, fe80::/10
-  BDK_ADDR_PRIVATE,     // RFC 1918, RFC 4193
-  BDK_ADDR_SHARED,      // RFC 6598, 100.64/10: between a carrier's NAT and its customers
-  BDK_ADDR_MULTICAST,   // and broadcast
+  BDK_ADDR_NONE,       // no address, unspecified, or in 0/8
+  BDK_ADDR_LOOPBACK,   // 127/8, ::1
+  BDK_ADDR_LINK_LOCAL, // 169.254/16, fe80::/10
+  BDK_ADDR_PRIVATE,    // RFC 1918, RFC 4193
+  BDK_ADDR_SHARED,     // RFC 6598, 100.64/10: between a carrier's NAT and its customers
+  BDK_ADDR_MULTICAST,  // broadcast, and the reserved 240/4
   BDK_ADDR_PUBLIC,
 } bdk_addr_class;
 
@@ -38,7 +38,8 @@ typedef enum bdk_addr_class {
 // Parses "1.2.3.4", "1.2.3.4:5", "::1", "[::1]:5", "[fe80::1%3]:5". Without a port, `default_port`.
 // Numeric only. 0, or BDK_E_INVALID and `*out` untouched.
 int bdk_addr_parse(bdk_addr *out, const char *text, size_t len, uint16_t default_port);
-// Writes the shortest form of RFC 5952 with port ("1.2.3.4:5", "[::1]:5"); returns the length.
+// Writes the shortest form of RFC 5952 with port ("1.2.3.4:5", "[::1]:5"), "none" for no address; returns
+// the length.
 size_t bdk_addr_format(const bdk_addr *a, char out[BDK_ADDR_TEXT_MAX]);
 // Makes an IPv4-mapped address IPv4 and zeroes what is unused.
 void bdk_addr_canon(bdk_addr *a);

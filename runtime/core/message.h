@@ -10,7 +10,7 @@
 #define BDK_PAD_TO 72u // bytes a request is padded to, so that no reply to it need be longer
 
 typedef enum bdk_field_kind {
-  BDK_FIELD_UINT,  // min..max: the value
+  BDK_FIELD_UINT, // min..max: the value
   BDK_FIELD_BOOL,
   BDK_FIELD_BIN,   // min..max: bytes
   BDK_FIELD_STR,   // min..max: bytes, UTF-8 not checked
@@ -30,8 +30,8 @@ typedef struct bdk_field_def {
 
 typedef struct bdk_schema {
   const char *name;
-  uint8_t type;  // 1..127 on the wire
-  bool request;  // of these an unknown version is refused with too_old; all others are dropped
+  uint8_t type; // 1..127 on the wire
+  bool request; // of these an unknown version is refused with too_old; all others are dropped
   uint8_t count;
   bdk_field_def fields[BDK_FIELDS_MAX];
 } bdk_schema;
@@ -47,14 +47,15 @@ typedef struct bdk_field {
 
 typedef struct bdk_message_head {
   uint8_t type;
-  uint8_t version;    // low byte of the version field
-  uint64_t features;  // the rest of it, shifted down
-  uint8_t count;      // fields after the version
-  const uint8_t *tx;  // the first field, when it is bin 12: so in every version; else NULL
+  uint8_t version;   // low byte of the version field
+  uint64_t features; // the rest of it, shifted down
+  uint8_t count;     // fields after the version; 255: or more
+  const uint8_t *tx; // the first field, when it is bin 12: so in every version; else NULL
 } bdk_message_head;
 
 // Checks the whole datagram (bdk_wire_check) and reads its head. 0, or the negative counter index of the
-// cause: -BDK_COUNT_drop_short or -BDK_COUNT_drop_msgpack.
+// cause: -BDK_COUNT_drop_short or -BDK_COUNT_drop_msgpack (also for a type outside 1..127 and a version that
+// is no uint).
 int bdk_message_head_read(bdk_message_head *out, const uint8_t *bytes, size_t len);
 // Reads the fields of a datagram that bdk_message_head_read accepted, in schema order, into
 // fields[schema->count]. 0, or -BDK_COUNT_drop_field; `bad`, if given, then names the field.

@@ -7,10 +7,10 @@
 #ifndef BDK_REGISTRY_H
 #define BDK_REGISTRY_H
 
-#include "wire.h"
 #include "wheel.h"
+#include "wire.h"
 
-#define BDK_ENTRY_PUBLIC_MAX 256u // what `list` may show of an entry, encoded
+#define BDK_ENTRY_PUBLIC_MAX 256u // id, name and props, encoded; addrs may be as long again
 #define BDK_ENTRY_PROPS_MAX 128u
 
 // An entry as put and as read: all pointers borrowed (on get: until the next put, remove or expire).
@@ -18,10 +18,10 @@ typedef struct bdk_entry {
   const uint8_t *id;     // 16 bytes
   const uint8_t *secret; // 16 bytes
   uint64_t expires_us;
-  const uint8_t *app;    // app, as text
-  const uint8_t *name;   // as text
-  const uint8_t *props;  // a msgpack map, encoded
-  const uint8_t *addrs;  // the owner's bytes (addresses, encoded)
+  const uint8_t *app;   // app, as text
+  const uint8_t *name;  // as text
+  const uint8_t *props; // a msgpack map, encoded
+  const uint8_t *addrs; // the owner's bytes (addresses, encoded)
   uint8_t app_len, name_len, props_len;
   uint16_t addrs_len;
 } bdk_entry;
@@ -40,7 +40,7 @@ void bdk_registry_free(bdk_registry *r);
 uint32_t bdk_registry_count(const bdk_registry *r);
 
 // Inserts or replaces; copies everything. 0, BDK_E_LIMIT, or BDK_E_INVALID (lengths over the bounds, props
-// not a map). The table is unchanged on error.
+// not a map; none at all, props_len 0, are an empty map). The table is unchanged on error.
 int bdk_registry_put(bdk_registry *r, const bdk_entry *entry);
 // False when there is none.
 bool bdk_registry_get(const bdk_registry *r, const uint8_t id[BDK_ID_LEN], bdk_entry *out);

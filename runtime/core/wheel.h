@@ -9,7 +9,7 @@
 typedef struct bdk_timer bdk_timer;
 struct bdk_timer {
   uint64_t due_us, seq;
-  uint32_t slot; // place in the heap + 1; 0: not set
+  uint32_t slot;                              // place in the heap + 1; 0: not set
   void (*fire)(bdk_timer *, uint64_t now_us); // called by the driver, never by the wheel
 };
 

@@ -101,9 +101,9 @@ bool bdk_read(bdk_reader *r, bdk_item *out) {
 bool bdk_skip(bdk_reader *r) {
   bdk_reader at = *r;
   bdk_item item;
-  // Each value still owed takes a byte at least, so this ends after as many turns as there are bytes.
+  // Each turn takes a byte at least, so there are no more turns than bytes, whatever the counts say.
   for (uint64_t owed = 1; owed > 0; owed--) {
-    if (owed > (uint64_t)(at.end - at.p) || !bdk_read(&at, &item)) return false;
+    if (!bdk_read(&at, &item)) return false;
     if (item.kind == BDK_WIRE_ARRAY) owed += item.count;
     if (item.kind == BDK_WIRE_MAP) owed += 2ull * item.count;
   }

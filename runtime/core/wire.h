@@ -55,9 +55,7 @@ typedef struct bdk_packer {
   bool overflow; // something did not fit; `len` is then what was written before it
 } bdk_packer;
 
-static inline bdk_packer bdk_packer_init(uint8_t *buf, size_t cap) {
-  return (bdk_packer){.buf = buf, .cap = cap};
-}
+static inline bdk_packer bdk_packer_init(uint8_t *buf, size_t cap) { return (bdk_packer){.buf = buf, .cap = cap}; }
 void bdk_pack_nil(bdk_packer *p);
 void bdk_pack_bool(bdk_packer *p, bool b);
 void bdk_pack_uint(bdk_packer *p, uint64_t u);

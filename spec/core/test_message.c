@@ -338,6 +338,7 @@ static void the_writer_names_what_is_out_of_bounds(void **state) {
   BREAK("addr", s.f[5].len = 5);
   BREAK("locals", s.f[6].len--);
   BREAK("locals", s.f[6].len = 0);
+  BREAK("locals", (s.f[6] = (bdk_field){.data = (const uint8_t *)"\x90\x90", .len = 2})); // two values
   BREAK("locals", s.f[6].data = (const uint8_t *)"\x91\xc4\x05\1\2\3\4\5\6");
   BREAK("pubs", (s.f[7] = (bdk_field){.data = (const uint8_t *)"\x90", .len = 1}));
   BREAK("props", s.f[8].len = 2);                                                            // cut

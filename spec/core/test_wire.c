@@ -79,6 +79,7 @@ static void drain(const uint8_t *bytes, size_t len) {
   }
   while (bdk_skip(&s)) {
   }
+  (void)sink;
   assert_true(r.p <= r.end && s.p <= s.end);
 }
 
@@ -349,6 +350,10 @@ static void a_read_that_fails_moves_nothing(void **state) {
   assert_int_equal(item.len, 77);
   r.p = r.end;
   assert_false(bdk_read(&r, &item));
+  static const uint8_t pairs[] = {0x83, 1, 1, 2, 2, 3}; // three pairs need six bytes
+  r = (bdk_reader){pairs, pairs + sizeof pairs};
+  assert_false(bdk_read(&r, &item));
+  assert_ptr_equal(r.p, pairs);
 }
 
 // --- the packer
