@@ -104,11 +104,7 @@ void bdk_lua_type(lua_State *L, const char *type, const luaL_Reg *methods, const
 }
 
 static void push_error_text(lua_State *L, int error) {
-  char buf[128];
-  if (error > BDK_E_TIMEOUT && error < 0) // -errno
-    lua_pushstring(L, strerror_r(-error, buf, sizeof buf));
-  else
-    lua_pushstring(L, bdk_error_text(error));
+  lua_pushstring(L, error > BDK_E_TIMEOUT && error < 0 ? strerror(-error) : bdk_error_text(error));
 }
 
 static const char *error_code(int error) { return error > BDK_E_TIMEOUT ? "invalid" : bdk_error_name(error); }

@@ -119,7 +119,7 @@ static int write(lua_State *L, int level) {
   size_t n = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ ", gmtime_r(&t, &tm));
   char *p = luaL_buffinitsize(L, &b, n + 8 + 4 * len);
   memcpy(p, stamp, n);
-  n += (size_t)sprintf(p + n, "%s ", levels[level]);
+  n += (size_t)snprintf(p + n, 8, "%s ", levels[level]);
   n += bdk_log_escape(p + n, message, len);
   luaL_pushresultsize(&b, n);
   if (lua_getiuservalue(L, 1, SINK) == LUA_TFUNCTION) {

@@ -1,0 +1,270 @@
+-- SPDX-License-Identifier: MIT
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+
+local wire = core.wire
+local TX = ("t"):rep(12)
+local FROM = core.addr.parse "192.0.2.1:1000"
+
+describe("router", function()
+  local counters, router, sent, sock, errors, on_error
+
+  before_each(function()
+    counters = core.counters()
+    router = core.router(counters)
+    sent, errors = {}, {}
+    sock = { send = function(_, to, bytes) sent[#sent + 1] = { to = to, bytes = bytes } end }
+    on_error = core.on_error(function(text) errors[#errors + 1] = text end)
+  end)
+  after_each(function() core.on_error(on_error) end)
+
+  local function input(bytes) return router:input(sock, FROM, bytes) end
+  local function counted(name, n) assert.equal(n or 1, counters:get(name), name) end
+
+  local request = wire.schema { name = "ask", type = 70, request = true, fields = {
+    { "tx", "bin", 12, 12 }, { "n", "uint", 0, 9 }, { "list", "addrs", 0, 4 }, { "flag", "bool" },
+    { "name", "str?", 0, 4 }, { "any", "any", 1, 9 }, { "pad", "pad" } } }
+  local answer = wire.schema { name = "answer", type = 71, request = false, fields = { { "tx", "bin", 12, 12 },
+    { "text", "str", 0, 200 } } }
+
+  local function ask() return assert(request:encode(TX, 3, { FROM }, true, nil, wire.encode "v")) end
+
+  it("passes fields in schema order when none are named, pad left out", function()
+    local got
+    router:on(request, nil, function(_, ...) got = table.pack(...) end)
+    assert.is_true(input(ask()))
+    assert.same({ FROM, TX, 3, { FROM }, true, nil, wire.encode "v", n = 7 }, got)
+    assert.equal(0, #errors)
+  end)
+
+  it("passes the fields that are wanted, in the order wanted", function()
+    local got
+    router:on(request, { "flag", "name", "tx", "flag" }, function(_, from, ...) got = table.pack(from, ...) end)
+    input(ask())
+    assert.same({ FROM, true, nil, TX, true, n = 5 }, got)
+  end)
+
+  it("refuses a second handler for a type, and fields that are not there", function()
+    router:on(request, {}, print)
+    assert.has_error(function() router:on(request, {}, print) end)
+    assert.has_error(function() router:on(answer, { "nonsense" }, print) end)
+    assert.has_error(function() router:on(answer, {}, nil) end)
+    assert.has_error(function() router:on(answer, "text", print) end)
+    router:on(answer, { "text" }, print)
+  end)
+
+  it("counts what it drops by cause, and calls nobody", function()
+    router:on(request, nil, function() error "called" end)
+    local bytes = ask()
+    local drops = { { "", "drop_short" }, { "\x91", "drop_short" }, { ("\0"):rep(20), "drop_stun" },
+      { "\xc1" .. ("x"):rep(30), "drop_frame" }, { ("x"):rep(1201), "udp_rx_truncated" },
+      { bytes .. "\xc0", "drop_msgpack" }, { "\xdd\x0f\xff\xff\xff", "drop_msgpack" },
+        { wire.encode { 1, 1, TX }, "drop_unknown" },
+      { wire.encode { 0, 1, 1 }, "drop_msgpack" }, { wire.encode { 70, 1, TX }, "drop_field" },
+        { wire.encode { 70, 2, TX }, "drop_version" } }
+    for i, d in ipairs(drops) do
+      local before = counters:get(d[2])
+      input(d[1])
+      assert.equal(before + 1, counters:get(d[2]), i .. " " .. d[2])
+    end
+    assert.equal(0, #errors)
+    assert.equal(0, #sent)
+  end)
+
+  it("needs no counters", function()
+    local r = core.router()
+    assert.is_false(r:input(sock, FROM, "xxxx"))
+  end)
+
+  describe("reply", function()
+    before_each(function() router:reply_schemas { answer, message.refused } end)
+
+    local function on(fn) router:on(request, { "tx" }, fn) end
+
+    it("goes to the sender by the socket that the request came from", function()
+      on(function(reply, _, tx)
+        assert.equal(72, reply:length())
+        assert.is_true(reply("answer", tx, "hi"))
+      end)
+      input(ask())
+      assert.equal(1, #sent)
+      assert.equal(FROM, sent[1].to)
+      assert.same({ TX, "hi" }, { answer:decode(sent[1].bytes) })
+      assert.equal(0, #errors)
+    end)
+
+    it("is one, and no longer than the request, until the sender is proven", function()
+      local results = {}
+      on(function(reply, _, tx)
+        results[1] = reply("answer", tx, ("x"):rep(100))
+        results[2] = reply("answer", tx, "short")
+        results[3] = reply("answer", tx, "again")
+        reply:proven()
+        results[4] = reply("answer", tx, ("x"):rep(100))
+        results[5] = reply("answer", tx, "again")
+      end)
+      input(ask())
+      assert.same({ false, true, false, true, true }, results)
+      assert.equal(3, #sent)
+      counted("refuse_reply", 2)
+    end)
+
+    it("is not given to a reply, but a request may follow one", function()
+      local results = {}
+      router:reply_schemas { message.matched_ack }
+      router:on(answer, { "tx" }, function(reply, _, tx)
+        results[1] = reply("answer", tx, "")
+        results[2] = reply("matched_ack", tx)
+      end)
+      input(answer:encode(TX, "something"))
+      assert.same({ false, true }, results)
+      counted "refuse_reply"
+    end)
+
+    it("may be sent to another address", function()
+      local other = core.addr.parse "192.0.2.2:2"
+      on(function(reply, _, tx)
+        assert.is_true(reply:send(other, "answer", tx, ("x"):rep(150)))
+        assert.is_true(reply("answer", tx, ""))
+      end)
+      input(ask())
+      assert.equal(other, sent[1].to)
+      assert.equal(FROM, sent[2].to)
+      assert.equal(0, #errors)
+    end)
+
+    it("is valid in its handler only", function()
+      local kept
+      on(function(reply) kept = reply end)
+      input(ask())
+      for _, f in ipairs { function() kept("answer", TX, "") end, function() kept:length() end,
+        function() kept:proven() end, function() kept:send(FROM, "answer", TX, "") end } do
+        assert.has_error(f)
+      end
+    end)
+
+    it("throws at a name or a value that is wrong: the handler's fault", function()
+      on(function(reply) reply("nonsense", TX, "") end)
+      router:on(answer, nil, function(reply) reply("answer", "short", "") end)
+      input(ask())
+      input(answer:encode(TX, ""))
+      assert.equal(2, #errors)
+      assert.matches("nonsense", errors[1])
+      assert.matches("field 'tx'", errors[2])
+      counted("handler_error", 2)
+    end)
+
+    it("survives handlers that nest", function()
+      local depth, results = 0, {}
+      on(function(reply, _, tx)
+        depth = depth + 1
+        if depth < 3 then router:input({ send = function() end }, core.addr.parse "192.0.2.9:9", ask()) end
+        results[#results + 1] = reply("answer", tx, "")
+      end)
+      input(ask())
+      assert.same({ true, true, true }, results)
+      assert.equal(1, #sent)
+      assert.equal(FROM, sent[1].to)
+    end)
+
+    it("is not shared with a request that failed", function()
+      local n = 0
+      on(function(reply, _, tx)
+        n = n + 1
+        if n == 1 then
+          reply:proven()
+          error "first"
+        end
+        assert.is_true(reply("answer", tx, ""))
+        assert.is_false(reply("answer", tx, ""))
+      end)
+      input(ask())
+      input(ask())
+      assert.equal(1, #errors)
+    end)
+
+    it("passes on what a socket throws, as the handler's error", function()
+      sock.send = function() error "no route" end
+      on(function(reply, _, tx) reply("answer", tx, "") end)
+      input(ask())
+      assert.matches("no route", errors[1])
+      counted "handler_error"
+    end)
+  end)
+
+  describe("an unknown version", function()
+    local function of_version(schema_type, version)
+      return wire.encode { schema_type, version, wire.bin(TX), ("x"):rep(60) }
+    end
+
+    before_each(function()
+      router:refuse(message.refused)
+      router:on(request, nil, function() error "called" end)
+      router:on(answer, nil, function() error "called" end)
+    end)
+
+    it("of a request is told too_old, in version 1", function()
+      assert.is_true(input(of_version(70, 2)))
+      counted "drop_version"
+      assert.equal(1, #sent)
+      assert.equal(FROM, sent[1].to)
+      assert.same({ TX, 1006, "speak version 1" }, { message.refused:decode(sent[1].bytes) })
+      assert.is_true(#sent[1].bytes <= #of_version(70, 2))
+    end)
+
+    it("knows version 1 by its low byte: the rest are features", function()
+      local got
+      local r = core.router(counters)
+      r:on(answer, { "text" }, function(_, _, text) got = text end)
+      r:input(sock, FROM, wire.encode { 71, 0x301, wire.bin(TX), "featured" })
+      assert.equal("featured", got)
+    end)
+
+    it("of anything else, of a short request, or without a transaction id, is dropped", function()
+      input(of_version(71, 2))
+      input(wire.encode { 70, 2, wire.bin(TX) })
+      input(wire.encode { 70, 2, ("x"):rep(60) })
+      counted("drop_version", 3)
+      assert.equal(0, #sent)
+    end)
+
+    it("is refused with the right schema only", function()
+      assert.has_error(function() router:refuse(message.matched) end)
+    end)
+  end)
+
+  it("traces a handler's error, counts it, and goes on", function()
+    local n = 0
+    router:on(request, {}, function()
+      n = n + 1
+      if n == 1 then error "oh" end
+    end)
+    input(ask())
+    input(ask())
+    assert.equal(2, n)
+    assert.equal(1, #errors)
+    assert.matches("oh\nstack traceback:", errors[1])
+    counted "handler_error"
+  end)
+
+  it("works inside a coroutine, where a handler cannot yield", function()
+    router:on(request, {}, function() coroutine.yield() end)
+    local co = coroutine.create(function() return input(ask()) end)
+    assert.same({ true, true }, { coroutine.resume(co) })
+    assert.equal("dead", coroutine.status(co))
+    assert.equal(1, #errors)
+  end)
+
+  it("keeps alive what it needs", function()
+    local r = core.router(core.counters())
+    r:reply_schemas { wire.schema { name = "answer", type = 71, fields = { { "tx", "bin", 12, 12 } } } }
+    r:on(wire.schema { name = "ask", type = 70, request = true, fields = { { "tx", "bin", 12, 12 } } }, nil,
+      function(reply, _, tx) reply("answer", tx) end)
+    for _ = 1, 3 do
+      collectgarbage()
+      r:input(sock, FROM, wire.encode { 70, 1, wire.bin(TX) })
+    end
+    assert.equal(3, #sent)
+    assert.equal(0, #errors)
+  end)
+end)
