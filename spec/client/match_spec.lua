@@ -354,6 +354,52 @@ describe("match", function()
     assert.equal(2, s.server.counters:get("unregistered"))
   end)
 
+  it("leaves nothing open when opening is cancelled at any time, or fails", function()
+    s = support.new { delay_ms = 20 }
+    local task = require "bodkin.task"
+    for ms = 0, 200, 10 do
+      local host = s:host("h" .. ms, ("203.0.113.%d"):format(ms + 1))
+      local t = task.spawn(function()
+        return require("bodkin.client.node").open { env = host.env, server = support.url }
+      end)
+      s.world:run(ms)
+      if t:done() then
+        local n = select(2, t:join())
+        s:run(function() n:close() end)
+      else
+        t:cancel()
+      end
+      s.world:run(1000)
+    end
+    assert.is_nil(s:try(s:host("late", "203.0.113.250"), { server = "bodkin://198.51.100.99" }))
+  end)
+
+  it("goes over IPv6 alone, and prefers it where there are both", function()
+    s = support.new { trace = false }
+    local hub = s:host("hub6", { "2001:db8::10", "198.51.100.11" })
+    s.servers[hub] = assert(require("bodkin.servers").open(hub.env,
+      { listen = { "[2001:db8::10]:4433", "198.51.100.11:4433" } }))
+    local six = s:open(s:host("six", "2001:db8::1"), { server = "bodkin://hub6" })
+    local both = s:open(s:host("both", { "203.0.113.1", "2001:db8::2" }), { server = "bodkin://hub6" })
+    local other = s:open(s:host("other", { "203.0.113.2", "2001:db8::3" }), { server = "bodkin://hub6" })
+    assert.equal(6, core.addr.family(six.server))
+    assert.equal(4, core.addr.family(both.server))
+    assert.equal(2, #both.addresses:pubs())
+    for _, pair in ipairs { { six, both }, { both, other } } do
+      talk(s, pair[1], pair[2], "direct")
+      local paths = support.events(pair[2], "path")
+      assert.equal("ipv6", paths[#paths].via)
+    end
+  end)
+
+  it("shows no control characters of others", function()
+    s = support.new()
+    local a = s:open(natted(s, 1))
+    local b = s:open(natted(s, 2), { name = "J\xc3\xbcrg\27[2J\xc2\x9b\127" })
+    local ma = s:pair(a, b)
+    assert.equal("J\xc3\xbcrg?[2J??", ma:peers()[1].name)
+  end)
+
   it("takes a loopback server for what it is: everything on one machine", function()
     s = support.new()
     local server = require("bodkin.servers")

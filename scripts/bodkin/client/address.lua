@@ -61,26 +61,29 @@ function Addresses:learn(timeout_ms)
   if #asked == 0 then return nil, "no address of the address server is of a family this host has", "invalid" end
   self.stale = false
   return task.await(function(resume)
-    local open, timer, over = #asked, nil, false
+    local open, learned, over, timer = #asked, false, false, nil
     local function finish(...)
       if over then return end
       over = true
       if timer then timer:cancel() end
       resume(...)
     end
+    local function answered(ok, ...)
+      open = open - 1
+      if over then return end
+      if ok then learned = true end
+      if open == 0 then
+        if learned then finish(true) else finish(nil, ...) end
+      elseif ok then
+        timer = timer or self.env.timer(grace_ms, function() finish(true) end)
+      end
+    end
     for _, server in ipairs(asked) do
-      self.requests:post({
+      local posted, err, code = self.requests:post({
         to = server, expect = "address_report", timeout_ms = timeout_ms,
         build = function(tx) return message.address_request:encode(tx) end,
-      }, function(ok, ...)
-        open = open - 1
-        if over then return end
-        if open == 0 then
-          if ok or next(self.public) then finish(true) else finish(nil, ...) end
-        elseif ok then
-          timer = timer or self.env.timer(grace_ms, function() finish(true) end)
-        end
-      end)
+      }, answered)
+      if not posted then answered(nil, err, code) end
     end
     return function() over = true; if timer then timer:cancel() end end
   end)

@@ -12,6 +12,9 @@ local Node = {}
 Node.__index = Node
 Node.__name = "bodkin.node"
 
+-- Matches left lately: a `matched` for one of them comes too late.
+local gone_max = 256
+
 local events = {}
 for name in ("listening registered hosting matched connected path message closed error"):gmatch("%a+") do
   events[name] = true
@@ -26,9 +29,11 @@ function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
   }, Node)
+  -- Also when the task is cancelled meanwhile, nothing stays open.
+  local _ <close> = setmetatable({}, { __close = function() if not self.ready then self:close() end end })
   local ok, err, code = start.start(self, options)
+  self.ready = ok
   if ok then return self end
-  self:close()
   return nil, err, code
 end
 
@@ -64,10 +69,9 @@ end
 function Node:restarted()
   for _, m in ipairs(self:ordered()) do
     if m.code then
-      local code, err, why = self.sharing:room_open(m.code, m.raw)
-      if not code then
-        self:emit("error", { code = why, message = err, hint = "the room could not be opened again" }, m)
-      end
+      local code, raw, why = self.sharing:room_open(m.code, m.raw)
+      if code and raw ~= m.raw then raw, why = "somebody else has its code now", "refused" end
+      if why then self:emit("error", { code = why, message = raw, hint = "the room could not be opened again" }, m) end
     end
   end
 end
@@ -104,6 +108,8 @@ end
 function Node:left(m)
   self.matches[m.raw] = nil
   self.gone[m.raw] = true
+  table.insert(self.gone, m.raw)
+  if #self.gone > gone_max then self.gone[table.remove(self.gone, 1)] = nil end
   self.sharing:leave(m.raw)
   self:upkeep()
 end

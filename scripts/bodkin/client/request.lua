@@ -21,9 +21,9 @@ local masked = { address_report = true, registered = true }
 local code_names = {}
 for name, e in pairs(core.errors) do code_names[-e.value] = name end
 
--- Text from the network, made fit for a terminal.
+-- Text from the network without the control characters (C0, DEL, C1) that a terminal would obey.
 function M.printable(text)
-  return (text:gsub("[^\32-\126]", "?"))
+  return (text:gsub("\xc2[\x80-\x9f]", "?"):gsub("%c", "?"))
 end
 
 -- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof).

@@ -4,6 +4,7 @@
 
 local core = require "bodkin.core"
 local message = require "bodkin.message"
+local printable = require("bodkin.client.request").printable
 
 local M = {}
 local Sharing = {}
@@ -50,7 +51,7 @@ end
 local function entry_of(e)
   if type(e) ~= "table" or type(e[1]) ~= "string" or #e[1] ~= 16 or type(e[2]) ~= "string" then return nil end
   return {
-    id = core.crypto.hex(e[1]), name = e[2], props = type(e[3]) == "table" and e[3] or {},
+    id = core.crypto.hex(e[1]), name = printable(e[2]), props = type(e[3]) == "table" and e[3] or {},
     pubs = texts(e[4]), locals = texts(e[5]),
   }
 end

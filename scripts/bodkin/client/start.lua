@@ -15,8 +15,15 @@ local function text_option(options, name, max)
   return value
 end
 
+local reveals = { ["same-public"] = true, always = true, never = true }
+
 local function configure(self, options)
   local err, code
+  local reveal = options["local"] or "same-public"
+  if not reveals[reveal] then
+    return nil, ("local is same-public, always or never, not %s"):format(tostring(reveal)), "invalid"
+  end
+  if options.props and type(options.props) ~= "table" then return nil, "props is a table of properties", "invalid" end
   self.app, err, code = text_option(options, "app", 64)
   if not self.app then return nil, err, code end
   self.name, err, code = text_option(options, "name", 32)

@@ -1,0 +1,134 @@
+-- SPDX-License-Identifier: MIT
+-- The examples as their users run them: the binary, real processes, sockets on loopback.
+
+local core = require "bodkin.core"
+
+local bodkin = os.getenv("BODKIN") or "build/release/bodkin"
+
+local function read_all(path)
+  local file <close> = assert(io.open(path))
+  return file:read("a")
+end
+
+describe("example", function()
+  local started, url, dir
+
+  -- A process whose output is read line by line; with `input` a pipe to its stdin, too.
+  local function start(command, input)
+    local p = {}
+    local fifo = dir .. "/in" .. #started
+    if input then assert(os.execute("mkfifo " .. fifo)) end
+    p.out = assert(io.popen(("echo $$; exec timeout 20 %s %s 2>&1 <%s"):format(bodkin, command,
+      input and fifo or "/dev/null")))
+    p.pid = p.out:read("l")
+    if input then
+      p.input = assert(io.open(fifo, "w"))
+      p.input:setvbuf("line")
+    end
+    started[#started + 1] = p
+    return p
+  end
+
+  local function expect(p, pattern)
+    local seen = {}
+    for line in p.out:lines() do
+      seen[#seen + 1] = line
+      local found = line:match(pattern)
+      if found then return found end
+    end
+    error(("no line like %q, but:\n%s"):format(pattern, table.concat(seen, "\n")), 2)
+  end
+
+  before_each(function()
+    started = {}
+    dir = assert(io.popen("mktemp -d")):read("l")
+    url = expect(start(("serve --listen 127.0.0.1:0 --admin %s/admin --roles address,matching,maintenance,"
+      .. "examples/role.lua"):format(dir)), "bodkin://127%.0%.0%.1:%d+")
+  end)
+
+  after_each(function()
+    for _, p in ipairs(started) do
+      if p.input then p.input:close() end
+      if io.type(p.out) == "file" then
+        os.execute("kill " .. p.pid .. " 2>/dev/null")
+        p.out:close()
+      end
+    end
+    os.execute("rm -r " .. dir)
+  end)
+
+  it("echo answers, and says how fast", function()
+    local code = expect(start("run examples/echo.lua " .. url), "^%l+%-%l+%-%l+$")
+    local p = start(("run examples/echo.lua %s %s 3"):format(url, code))
+    for i = 1, 3 do expect(p, ("^echo %d after [%%d.]+ ms$"):format(i)) end
+    assert.is_nil(p.out:read("l"))
+    assert.is_true(p.out:close())
+  end)
+
+  it("chat carries lines both ways, and ends when one side does", function()
+    local ann = start(("run examples/chat.lua %s ann"):format(url), true)
+    local bob = start(("run examples/chat.lua %s bob %s"):format(url, expect(ann, "^code: (.*)$")), true)
+    expect(ann, "^%* bob is here$")
+    expect(bob, "^%* ann is here$")
+    ann.input:write("hello bob\n")
+    expect(bob, "^ann: hello bob$")
+    bob.input:write("hello ann\n")
+    expect(ann, "^bob: hello ann$")
+    bob.input:close()
+    bob.input = nil
+    expect(ann, "^%* bob is gone %(left%)$")
+    expect(bob, "^%* ann is gone")
+    ann.input:close()
+    ann.input = nil
+    for _, p in ipairs { ann, bob } do
+      while p.out:read("l") do end
+      assert.is_true(p.out:close())
+    end
+  end)
+
+  it("mesh connects four peers with each other", function()
+    local p = start("run examples/mesh.lua " .. url)
+    local pairs_heard = 0
+    for line in p.out:lines() do
+      if line:match("^peer %d hears: greetings from %d$") then pairs_heard = pairs_heard + 1 end
+      if line == "all 4 have heard each other" then pairs_heard = pairs_heard + 100 end
+    end
+    assert.equal(112, pairs_heard)
+    assert.is_true(p.out:close())
+  end)
+
+  it("role serves messages of its own beside the built-in ones", function()
+    local role = dofile("examples/role.lua")
+    local score, best = role.messages.score, role.messages.best
+    local env = require("bodkin.env").new()
+    local router = core.router(env.counters)
+    local got
+    router:on(best, nil, function(_, _, tx, name, points)
+      got = { tx, name, points }
+      env.stop()
+    end)
+    local sock = assert(env.udp(core.addr.parse("127.0.0.1", 0)))
+    sock:router(router)
+    local server = core.addr.parse(url:match("//(.*)$"))
+    env.timer(5000, env.stop)
+    for i, case in ipairs { { "ann", 7, "ann", 7 }, { "bob", 9, "bob", 9 }, { "cid", 8, "bob", 9 } } do
+      local tx = ("%012d"):format(i)
+      got = nil
+      sock:send(server, assert(score:encode(tx, case[1], case[2])))
+      env.run()
+      assert.same({ tx, case[3], case[4] }, got)
+    end
+    env.close()
+  end)
+
+  it("files are short and say how they are run", function()
+    local count = 0
+    for path in io.popen("ls examples/*.lua"):lines() do
+      local text = read_all(path)
+      count = count + 1
+      assert.is_true(select(2, text:gsub("\n", "")) < 60, path)
+      assert.matches(path:match("[^/]+$"), text, 1, true)
+    end
+    assert.equal(4, count)
+  end)
+end)

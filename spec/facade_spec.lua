@@ -1,0 +1,137 @@
+-- SPDX-License-Identifier: MIT
+
+local bodkin = require "bodkin"
+local core = require "bodkin.core"
+
+-- A server on loopback in the environment of the bodkin.run under way; returns it and its URL.
+local function serve(options)
+  options = options or {}
+  options.listen = { core.addr.parse("127.0.0.1", 0) }
+  local server = assert(require("bodkin.servers").open(bodkin.env(), options))
+  return server, "bodkin://" .. core.addr.format(server:addresses()[1])
+end
+
+describe("facade", function()
+  it("loads nothing that is not asked for", function()
+    local command = [[lua5.4 -e 'require "bodkin"
+      for name in pairs(package.loaded) do if name:find("^bodkin") then print(name) end end']]
+    local pipe <close> = io.popen(command)
+    assert.equal("bodkin\n", pipe:read("a"))
+  end)
+
+  it("names its parts", function()
+    assert.equal(core.version, bodkin.version)
+    assert.equal(core.protocol_version, bodkin.protocol_version)
+    assert.equal(require "bodkin.message", bodkin.message)
+    assert.equal(require("bodkin.servers.role").role, bodkin.role)
+    assert.equal(require("bodkin.config").config, bodkin.config)
+    assert.is_nil(bodkin.no_such_thing)
+  end)
+
+  it("runs a function with its arguments until it returns", function()
+    local ok, sum, none = bodkin.run(function(a, b)
+      bodkin.sleep(1)
+      return a + b, nil
+    end, 1, 2)
+    assert.is_true(ok)
+    assert.equal(3, sum)
+    assert.is_nil(none)
+    assert.is_nil(bodkin.env())
+  end)
+
+  it("throws what the function throws, text with a traceback, and can run again", function()
+    local ok, err = pcall(bodkin.run, function()
+      bodkin.sleep(1)
+      error("oh no")
+    end)
+    assert.is_false(ok)
+    assert.matches("oh no", err)
+    assert.matches("stack traceback", err)
+    local thrown = {}
+    ok, err = pcall(bodkin.run, function() error(thrown) end)
+    assert.is_false(ok)
+    assert.equal(thrown, err)
+    assert.is_true(bodkin.run(function() end))
+  end)
+
+  it("closes what is declared so when the function fails", function()
+    local server
+    assert.has_error(function()
+      bodkin.run(function()
+        local url
+        server, url = serve()
+        local node <close> = assert(bodkin.open { server = url })
+        assert.equal(1, server.registry:count())
+        error(node)
+      end)
+    end)
+    assert.equal(0, server.registry:count())
+  end)
+
+  it("refuses to run inside itself, and to open outside", function()
+    assert.has_error(function() bodkin.open {} end)
+    assert.has_error(function() bodkin.open() end)
+    assert.has_error(function() bodkin.sleep(1) end)
+    assert.is_true(bodkin.run(function()
+      assert.has_error(function() bodkin.run(function() end) end)
+    end))
+  end)
+
+  it("says what is wrong with a URL, a name that does not exist, an address of nobody's", function()
+    bodkin.run(function()
+      local node, err, code = bodkin.open { server = "example.org" }
+      assert.is_nil(node)
+      assert.equal("invalid", code)
+      assert.matches("bodkin://HOST", err)
+      node, err, code = bodkin.open { server = "bodkin://127.0.0.1", bind = "192.0.2.1:0" }
+      assert.is_nil(node)
+      assert.matches("cannot use 192.0.2.1:0", err, 1, true)
+      assert.equal("invalid", code)
+      node, err, code = bodkin.open { server = "bodkin://127.0.0.1", bind = "nonsense" }
+      assert.is_nil(node)
+      assert.matches("nonsense", err)
+      assert.equal("invalid", code)
+      node, err, code = bodkin.open { server = "bodkin://127.0.0.1", bind = "[::1]:0" }
+      assert.is_nil(node)
+      assert.equal("string", type(err))
+      assert.equal("invalid", code)
+      node, err, code = bodkin.open { server = "bodkin://127.0.0.1:9", timeout_ms = 300 }
+      assert.is_nil(node)
+      assert.equal("no answer from 127.0.0.1:9 after 0.3 s: is UDP 9 open there? try bodkin ping", err)
+      assert.equal("timeout", code)
+    end)
+  end)
+
+  it("says what is wrong with other options", function()
+    bodkin.run(function()
+      for name, value in pairs {
+        app = ("x"):rep(65), name = ("x"):rep(33), props = { text = ("x"):rep(128) }, ["local"] = "sometimes",
+      } do
+        local node, err, code = bodkin.open { server = "bodkin://127.0.0.1:9", [name] = value }
+        assert.is_nil(node)
+        assert.matches(name, err)
+        assert.is_true(code == "invalid" or code == "limit", name)
+      end
+    end)
+  end)
+
+  it("connects two nodes on real sockets, over IPv4 and to a server by name", function()
+    bodkin.run(function()
+      local server, url = serve()
+      url = url:gsub("127%.0%.0%.1", "localhost")
+      local a <close> = assert(bodkin.open { server = url, app = "spec/1", name = "a" })
+      local b <close> = assert(bodkin.open { server = url, app = "spec/1", name = "b" })
+      local ma = assert(a:host())
+      local mb = assert(b:join(ma.code))
+      assert(ma:wait_connected(5000))
+      assert(mb:wait_connected(5000))
+      assert.equal("b", ma:peers()[1].name)
+      assert(ma:send("over real sockets"))
+      assert.equal("over real sockets", mb:messages()().data)
+      a:close()
+      assert.is_nil(mb:messages()())
+      b:close()
+      server:close()
+    end)
+  end)
+end)
