@@ -67,23 +67,33 @@ function Process:lines()
   return lines
 end
 
--- Waits for a line in which `pattern` is found, from line number `first` on (default 1): the line and its number;
--- or nil, message, "timeout" (also when it ended without).
-function Process:expect(pattern, timeout_ms, first)
-  local seen, number
+-- Waits for a line of `read()` in which `pattern` is found; see the two below.
+local function expect(self, read, pattern, timeout_ms)
+  local found
   shell.await(timeout_ms or 5000, function()
     local ended = self:code()
-    for i, line in ipairs(self:lines()) do
-      if i >= (first or 1) and line:find(pattern) then
-        seen, number = line, i
+    for line in read(self):gmatch "([^\n]*)\n" do
+      if line:find(pattern) then
+        found = table.pack(line, line:match(pattern))
         return true
       end
     end
     return ended
   end)
-  if seen then return seen, number end
+  if found then return table.unpack(found, 1, found.n) end
   return nil, ("%s said nothing like '%s' in %d ms (exit code %s)\n%s%s"):format(table.concat(self.words, " "), pattern,
     timeout_ms or 5000, self:code() or "none yet", self:stdout(), self:stderr()), "timeout"
+end
+
+-- Waits for a line of its standard output in which `pattern` is found (default 5000 ms): the line and what the
+-- pattern captured; or nil, message, "timeout" (also when it ended without).
+function Process:expect(pattern, timeout_ms)
+  return expect(self, self.stdout, pattern, timeout_ms)
+end
+
+-- The same of its standard error.
+function Process:expect_error(pattern, timeout_ms)
+  return expect(self, self.stderr, pattern, timeout_ms)
 end
 
 -- With stdin = "pipe": writes to its standard input; finish ends it.

@@ -1,0 +1,196 @@
+-- SPDX-License-Identifier: MIT
+-- Two programs behind two real NATs find each other and talk: the binary, real sockets, kernel NATs, the server in
+-- the net. `make soak` runs this twenty times. The slow cases begin first and are looked at last.
+
+local shell = require "bodkin.lab.shell"
+local support = require "spec.lab.support"
+
+local function median(list)
+  table.sort(list)
+  return (list[(#list + 1) // 2] + list[#list // 2 + 1]) / 2
+end
+
+describe("in the lab", function()
+  local slow, broken = {}, {} -- labs that stand while the other cases run; what went wrong on their way
+
+  -- fn(net) begins a case in a lab of its own.
+  local function begin(name, options, fn)
+    local ok, message = pcall(function()
+      slow[name] = support.net(options)
+      support.serve(slow[name], { "--maintenance-mode", options.mode or "confirm" })
+      fn(slow[name])
+    end)
+    if not ok then broken[name] = tostring(message) end
+  end
+
+  -- The lab begun, or the error there was.
+  local function begun(name)
+    assert(not broken[name], broken[name])
+    return slow[name]
+  end
+
+  -- Two that talk, whose server is then killed and started again while they go on; and a watch that says when the
+  -- server knows both again.
+  local function outlive(net)
+    net.one = support.client(net, "a", { "host", stdin = "pipe" })
+    local _, code = assert(net.one:expect_error("room (%S+):", 5000))
+    net.two = support.client(net, "b", { "join", code, stdin = "pipe" })
+    assert(net.two:expect_error("connected", 5000))
+    assert(net.one:expect_error("connected", 5000))
+    net.serving:kill "KILL"
+    assert(net.serving:wait(2000))
+    net.one:write "with no server, from a\n"
+    net.two:write "with no server, from b\n"
+    assert(net.one:expect("with no server, from b", 2000))
+    assert(net.two:expect("with no server, from a", 2000))
+    support.serve(net, { "--maintenance-mode", net.options.mode or "confirm" })
+    net.watch = net.server:start { "sh", "-c", [[
+      start=$(cut -d. -f1 /proc/uptime)
+      while now=$(cut -d. -f1 /proc/uptime); [ $((now - start)) -lt 65 ]; do
+        [ "$("$@" | grep -c '"entry"')" = 2 ] && { echo $((now - start)); exit 0; }
+        sleep 0.5
+      done
+      exit 1]], "watch", support.binary, "list", "--json", table.unpack(net.urls) }
+  end
+
+  setup(function()
+    local both = { a = "port_restricted", b = "port_restricted", delay_ms = 20 }
+    local function with(key, value) return setmetatable({ [key] = value }, { __index = both }) end
+    begin("idle", with("udp_timeout_s", 20), function(net)
+      net.hosting, net.code = support.host(net, "a")
+      net.since = shell.uptime()
+    end)
+    begin("confirm", with("mode", "confirm"), outlive)
+    begin("silent", with("mode", "silent"), outlive)
+  end)
+
+  teardown(function()
+    for _, net in pairs(slow) do net:down() end
+  end)
+
+  local function connects(options, path, check)
+    local net <close> = support.net(options)
+    support.serve(net, { apart = options.servers == 3 })
+    local a, b = support.meet(net)
+    assert.equal(path, a.path)
+    assert.equal(path, b.path)
+    if check then check(net, a, b) end
+  end
+
+  local function ip(address) return address:match "^(.*):" end
+
+  it("T1 connects two behind port-restricted NATs, straight through", function()
+    connects({ a = "port_restricted", b = "port_restricted", delay_ms = 20 }, "direct", function(net, a, b)
+      assert.equal(net.b.public, ip(a.remote))
+      assert.equal(net.a.public, ip(b.remote))
+    end)
+  end)
+
+  it("T1 connects with three separate server processes", function()
+    connects({ a = "port_restricted", b = "port_restricted", delay_ms = 20, servers = 3 }, "direct")
+  end)
+
+  it("T2 connects when only the one who waits is behind a NAT", function()
+    connects({ a = "port_restricted", b = "none", delay_ms = 20 }, "direct")
+  end)
+
+  it("T2 connects when only the one who joins is behind a NAT", function()
+    connects({ a = "none", b = "port_restricted", delay_ms = 20 }, "direct")
+  end)
+
+  it("T3 connects when neither is behind a NAT", function()
+    connects({ a = "none", b = "none", delay_ms = 20 }, "direct")
+  end)
+
+  it("T4 connects two behind one NAT, on their own network", function()
+    connects({ a = "port_restricted", same_nat = true, delay_ms = 20 }, "lan", function(net, a, b)
+      assert.equal(net.b.addr, ip(a.remote))
+      assert.equal(net.a.addr, ip(b.remote))
+    end)
+  end)
+
+  it("T4 connects on their own network also with three separate server processes", function()
+    connects({ a = "port_restricted", same_nat = true, delay_ms = 20, servers = 3 }, "lan")
+  end)
+
+  it("connects two that are each behind a home's and a carrier's NAT", function()
+    connects({ a = "carrier", b = "carrier", delay_ms = 20 }, "direct")
+  end)
+
+  it("connects a full cone with a port-restricted NAT", function()
+    connects({ a = "full_cone", b = "port_restricted", delay_ms = 20 }, "direct")
+  end)
+
+  it("connects through an address-restricted NAT", function()
+    connects({ a = "address_restricted", b = "port_restricted", delay_ms = 20 }, "direct")
+  end)
+
+  it("connects two plain Linux NATs, since both are told at once", function()
+    connects({ a = "plain_linux", b = "plain_linux", delay_ms = 20 }, "direct")
+  end)
+
+  it("P2 answers where a test came from, behind a NAT that shows the peer another address than the server", function()
+    for _, b in ipairs { "none", "full_cone" } do
+      connects({ a = "two_addresses", b = b, delay_ms = 20 }, "direct", function(net, _, at_b)
+        assert.equal("198.18.1.11", ip(at_b.remote))
+        assert.not_equal(net.a.public, ip(at_b.remote))
+      end)
+    end
+  end)
+
+  it("connects in spite of loss", function()
+    local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = 20, loss = 0.1 }
+    support.serve(net)
+    local one = support.client(net, "a", { "host", stdin = "pipe" })
+    local _, code = assert(one:expect_error("room (%S+):", 10000))
+    local two = support.client(net, "b", { "join", code, stdin = "pipe" })
+    assert(two:expect_error("connected", 15000))
+    assert(one:expect_error("connected", 15000))
+    -- Each line is one datagram that may be lost: it is said until it was heard.
+    for _, pair in ipairs { { one, two }, { two, one } } do
+      assert.is_true(shell.await(10000, function()
+        pair[1]:write "hello\n"
+        return pair[2]:expect("hello", 200) ~= nil
+      end))
+    end
+  end)
+
+  it("connects in the time of two crossings: d + 5 ms first heard, 2d + 5 ms confirmed", function()
+    local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = { a = 20, b = 20 } }
+    support.serve(net)
+    local first, confirmed = {}, {}
+    for _ = 1, 5 do
+      for _, last in ipairs { support.meet(net) } do
+        first[#first + 1] = last.first_ms
+        confirmed[#confirmed + 1] = last.first_confirmed_ms
+      end
+    end
+    print(("# T1, d = 40 ms, medians of 10: first %.1f ms (%.1f to %.1f), confirmed %.1f ms (%.1f to %.1f)"):format(
+      median(first), first[1], first[10], median(confirmed), confirmed[1], confirmed[10]))
+    assert.is_true(first[1] >= 40 and median(first) <= 45, "first " .. median(first))
+    assert.is_true(confirmed[1] >= 80 and median(confirmed) <= 85, "confirmed " .. median(confirmed))
+  end)
+
+  for _, mode in ipairs { "confirm", "silent" } do
+    local limit = mode == "confirm" and 30 or 60
+    it(("S3 goes on without the server, and is known to it %d s after its return (%s)"):format(limit, mode), function()
+      local net = begun(mode)
+      assert.equal(0, net.watch:wait(66000), "not registered again")
+      local after = tonumber(net.watch:lines()[1])
+      print(("# %s: both registered again %d s after the server's restart"):format(mode, after))
+      assert.is_true(after <= limit, tostring(after))
+      net.one:write "at last, from a\n"
+      net.two:write "at last, from b\n"
+      assert(net.one:expect("at last, from b", 2000))
+      assert(net.two:expect("at last, from a", 2000))
+    end)
+  end
+
+  it("N1 connects behind NATs that forget after 20 s, when selected after 60 s of waiting", function()
+    local net = begun "idle"
+    shell.await(61000, function() return shell.uptime() - net.since >= 60 end)
+    local a, b = support.join(net, net.hosting, net.code, "b")
+    assert.equal("direct", a.path)
+    assert.equal("direct", b.path)
+  end)
+end)

@@ -1,0 +1,100 @@
+-- SPDX-License-Identifier: MIT
+-- What the lab cases share: the real binary as server, host and joiner, and what they said.
+
+local json = require "dkjson"
+local lab = require "bodkin.lab"
+
+local M = {}
+
+M.binary = os.getenv "BODKIN" or "build/release/bodkin"
+
+-- A lab whose NATs were probed.
+function M.net(options)
+  local net = assert(lab.up(options))
+  local found, message = net:probe()
+  if not found then
+    net:down()
+    error(message, 2)
+  end
+  return net
+end
+
+-- Starts the server roles, all on one host or each on its own; sets net.urls, the options that clients need.
+function M.serve(net, options)
+  options = options or {}
+  local function start(host, name, ...)
+    local p = net[host]:start { M.binary, "serve", "--json", "--admin", net.dir .. "/" .. host .. ".admin", ... }
+    assert(p:expect('"listening"', 5000))
+    net[name] = p
+  end
+  local function url(host) return "bodkin://" .. net[host].addr end
+  if not options.apart then
+    start("server", "serving", table.unpack(options))
+    net.urls = { "--server", url "server" }
+    return
+  end
+  local file = assert(io.open(net.dir .. "/key", "wb"))
+  file:write(("k"):rep(32))
+  file:close()
+  file = assert(io.open(net.dir .. "/config.lua", "w"))
+  file:write(("return { key_file = %q }"):format(net.dir .. "/key"))
+  file:close()
+  local config = net.dir .. "/config.lua"
+  start("server", "serving", "--roles", "matching", "--config", config)
+  start("server2", "addressing", "--roles", "address", "--config", config)
+  start("server3", "maintaining", "--roles", "maintenance", "--config", config)
+  net.urls = { "--server", url "server", "--address-server", url "server2", "--maintenance-server", url "server3" }
+end
+
+-- A client command on a host of the lab.
+function M.client(net, host, options, ...)
+  local words = table.move(options, 1, #options, 2, { M.binary, stdin = options.stdin })
+  for _, list in ipairs { net.urls, { ... } } do table.move(list, 1, #list, #words + 1, words) end
+  return net[host]:start(words)
+end
+
+-- The events a --json command printed; `kind`: only those of that name.
+function M.events(process, kind)
+  local list = {}
+  for _, line in ipairs(process:lines()) do
+    local event = assert(json.decode(line), "not JSON: " .. line)
+    if not kind or event.event == kind then list[#list + 1] = event end
+  end
+  return list
+end
+
+-- Opens a room on `host` that waits to be joined, with a message for who joins; and its code.
+function M.host(net, host)
+  local p = M.client(net, host, { "host", "--json" }, "--send", "from " .. host, "--expect", "1", "--timeout", "100")
+  local line = assert(p:expect('"hosting"', 10000))
+  return p, json.decode(line).code
+end
+
+-- Joins the room and waits until both have left; asserts that both were connected, talked both ways and left well.
+-- Returns the last `path` event of each.
+function M.join(net, hosting, code, from)
+  local joining = M.client(net, from, { "join", code, "--json" }, "--send", "from " .. from, "--expect", "1",
+    "--timeout", "20")
+  local said = { [hosting] = "from " .. from, [joining] = "from a" }
+  local last = {}
+  for i, p in ipairs { hosting, joining } do
+    local status = p:wait(25000)
+    local messages, paths = M.events(p, "message"), M.events(p, "path")
+    local all = p:stdout() .. p:stderr()
+    assert(status == 0, ("exit code %s\n%s"):format(status, all))
+    assert(#messages == 1 and messages[1].data == said[p], all)
+    assert(M.events(p, "connected")[1] and paths[1], all)
+    last[i] = paths[#paths]
+    last[i].first_ms = M.events(p, "connected")[1].first_ms
+    last[i].first_confirmed_ms = paths[1].confirmed_ms
+  end
+  return last[1], last[2]
+end
+
+-- Both from the beginning: a hosts, b joins.
+function M.meet(net)
+  local hosting, code = M.host(net, "a")
+  return M.join(net, hosting, code, "b")
+end
+
+return M
