@@ -53,10 +53,6 @@ static int put(lua_State *L) {
   e.name = (const uint8_t *)bdk_opt_bytes(L, 2, "name", &name);
   e.props = (const uint8_t *)bdk_opt_bytes(L, 2, "props", &props);
   e.addrs = (const uint8_t *)bdk_opt_bytes(L, 2, "addrs", &addrs);
-  if (!e.props) { // an empty map
-    e.props = (const uint8_t *)"\x80";
-    props = 1;
-  }
   if (app > UINT8_MAX || name > UINT8_MAX || props > UINT8_MAX || addrs > UINT16_MAX)
     return bdk_lua_fail(L, BDK_E_INVALID);
   e.app_len = (uint8_t)app;
@@ -119,7 +115,7 @@ static int after(lua_State *L) {
   luaL_argcheck(L, given >= 0 && given <= UINT32_MAX, 5, "budget out of range");
   if (query && !bdk_wire_check((const uint8_t *)query, query_len)) luaL_argerror(L, 4, "an encoded map expected");
   uint32_t budget = (uint32_t)given;
-  bdk_entry e;
+  bdk_entry e = {0};
   int found = bdk_registry_after(r, id, (const uint8_t *)app, app_len, (const uint8_t *)query, query_len, &budget, &e);
   if (found > 0) {
     push_entry(L, &e);
@@ -127,7 +123,10 @@ static int after(lua_State *L) {
     lua_pushnil(L);
   } else {
     lua_pushboolean(L, false);
-    lua_pushlstring(L, (const char *)e.id, BDK_ID_LEN);
+    if (e.id)
+      lua_pushlstring(L, (const char *)e.id, BDK_ID_LEN);
+    else
+      lua_pushnil(L); // none was given, and none looked at
   }
   lua_pushinteger(L, budget);
   return found < 0 ? 3 : 2;
