@@ -238,6 +238,24 @@ describe("match", function()
     assert.equal(1120, #support.events(b, "message")[1].data)
   end)
 
+  it("keeps the newest 1024 messages that nobody has fetched", function()
+    s = support.new { trace = false }
+    local a, b = s:open(natted(s, 1)), s:open(natted(s, 2))
+    local ma, mb = s:pair(a, b)
+    s.world:run(1000)
+    for i = 1, 1100 do assert(ma:send(tostring(i))) end
+    s.world:run(1000)
+    ma:leave()
+    s.world:run(1000)
+    s:run(function()
+      local got = {}
+      for m in mb:messages() do got[#got + 1] = m.data end
+      assert.equal(1024, #got)
+      assert.equal("77", got[1])
+      assert.equal("1100", got[1024])
+    end)
+  end)
+
   it("says that no path worked, and which were tried", function()
     s = support.new { loss = function(from, to)
       local function client(name) return name:find("^nat") and 1 or 0 end

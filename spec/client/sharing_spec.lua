@@ -119,12 +119,12 @@ describe("C3 sharing manager", function()
   it("acknowledges each copy of matched, and begins one session", function()
     s = support.new { loss = 0.3, seed = 7 }
     local a, b = s:open(host(1)), s:open(host(2))
-    s:pair(a, b)
+    local room = s:pair(a, b)
     assert.equal(1, #support.events(a, "matched"))
     assert.equal(1, a:stats().sessions)
     -- The same again, as a late repeat would be, and from somebody else.
     local sent, tx = {}, ("t"):rep(12)
-    local bytes = assert(message.matched:encode(tx, ("m"):rep(16), ("k"):rep(32), ("p"):rep(16), "", "\x80",
+    local bytes = assert(message.matched:encode(tx, room.raw, ("k"):rep(32), ("p"):rep(16), "", "\x80",
       { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0"))
     local sock = { send = function(_, to, got) sent[#sent + 1] = { to, got } end }
     local before = a.env.counters:get("drop_reply")
@@ -135,6 +135,25 @@ describe("C3 sharing manager", function()
     assert.equal(3, #sent)
     assert.equal(message.matched_ack:encode(tx), sent[1][2])
     assert.equal(2, a:stats().sessions)
+    -- A repeat begins no second session when the first has ended.
+    s.world:run(15000)
+    assert.equal(1, a:stats().sessions)
+    a.router:input(sock, a.server, bytes)
+    assert.equal(4, #sent)
+    assert.equal(1, a:stats().sessions)
+  end)
+
+  it("acknowledges a matched for a match that was left, and nothing more", function()
+    s = support.new()
+    local a, b = s:open(host(1)), s:open(host(2))
+    local m = s:pair(a, b)
+    s:run(function() m:leave() end)
+    local acks = 0
+    a.router:input({ send = function() acks = acks + 1 end }, a.server, assert(message.matched:encode(("t"):rep(12),
+      m.raw, ("k"):rep(32), ("p"):rep(16), "", "\x80", { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0")))
+    assert.equal(1, acks)
+    assert.equal(1, #support.events(a, "matched"))
+    assert.equal(0, a:stats().sessions)
   end)
 
   it("opens the room again with its code and match id after a restart of the server", function()

@@ -73,6 +73,7 @@ function Addresses:learn(timeout_ms)
       if over then return end
       if ok then learned = true end
       if open == 0 then
+        self.stale = not learned
         if learned then finish(true) else finish(nil, ...) end
       elseif ok then
         timer = timer or self.env.timer(grace_ms, function() finish(true) end)

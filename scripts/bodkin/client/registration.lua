@@ -35,7 +35,7 @@ function Registration:register()
   }
   if not ok then return nil, public, lifetime_s end
   addresses:see(self.server, public)
-  self.restarted = self.boot ~= nil and self.boot ~= boot
+  self.restarted = self.restarted or self.boot ~= nil and self.boot ~= boot
   self.boot, self.lifetime_s, self.active = boot, lifetime_s, true
   return true
 end
@@ -60,15 +60,20 @@ end
 -- In a task: one attempt, and when the next one is due.
 function Registration:refresh()
   self.busy = true
-  if self.addresses.stale then self.addresses:learn(self.timeout_ms) end
   local ok, err, code = self:register()
+  if ok and self.addresses.stale then -- it saw another address than before: once more, with the proof of that
+    self.addresses:learn(self.timeout_ms)
+    ok, err, code = self:register()
+  end
   self.busy = false
   if self.stopped then return end
   if ok then
     self.pause_ms, self.failing = first_pause_ms, false
-    -- What the server saw may be news: then once more, with the proof of the new address.
-    self:again_in(self.addresses.stale and first_pause_ms or self.lifetime_s * 500)
-    if self.restarted then self.on_restart() end
+    self:again_in(self.lifetime_s * 500)
+    if self.restarted then
+      self.restarted = false
+      self.on_restart()
+    end
     self.on_registered()
     return
   end

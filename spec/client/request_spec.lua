@@ -1,0 +1,173 @@
+-- SPDX-License-Identifier: MIT
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+local request = require "bodkin.client.request"
+local sim = require "bodkin.sim.world"
+local task = require "bodkin.task"
+
+local server, stranger = core.addr.parse("198.51.100.10:4433"), core.addr.parse("198.51.100.66:4433")
+local me = core.addr.parse("203.0.113.1:5000")
+
+describe("request", function()
+  local world, env, requests, router, sent, proofs, results
+
+  before_each(function()
+    world = sim.new()
+    env = world:host({ name = "client", ip = "203.0.113.1" }).env
+    router, sent, proofs, results = core.router(env.counters), {}, {}, nil
+    requests = request.new {
+      env = env, router = router, proof_for = function(to) return proofs[to] end,
+      on_report = function(to, public, proof)
+        assert.equal(me, public)
+        proofs[to] = proof
+      end,
+      sock_for = function()
+        local function send(_, to, bytes)
+          sent[#sent + 1] = { at_ms = world:now() / 1000, to = to, bytes = bytes }
+        end
+        return { send = send }
+      end,
+    }
+  end)
+
+  after_each(function()
+    requests:close()
+    world:close()
+  end)
+
+  -- Asks for the first page of the table, as a task.
+  local function ask(options)
+    local spec = {
+      to = server, expect = "page",
+      build = function(tx, proof) return message.list:encode(tx, proof, "app", "\x80", nil, false) end,
+    }
+    for k, v in pairs(options or {}) do spec[k] = v end
+    task.spawn(function() results = table.pack(requests:call(spec)) end)
+    return message.list:decode(sent[#sent].bytes)
+  end
+
+  local function answer(from, schema, ...)
+    router:input({ send = function() error("a reply is not answered") end }, from, assert(schema:encode(...)))
+  end
+
+  it("is repeated after 200 ms, 400 ms and then each 500 ms, the same each time, for 5 s", function()
+    ask()
+    world:run(4999)
+    assert.is_nil(results)
+    local start, times = sent[1].at_ms, {}
+    for i, s in ipairs(sent) do
+      times[i] = s.at_ms - start
+      assert.equal(sent[1].bytes, s.bytes)
+      assert.equal(server, s.to)
+    end
+    assert.same({ 0, 200, 600, 1100, 1600, 2100, 2600, 3100, 3600, 4100, 4600 }, times)
+    assert.equal(11, env.counters:get("request_sent"))
+    world:run(1)
+    assert.same({ n = 3, nil, "no answer from 198.51.100.10:4433 after 5 s: is UDP 4433 open there? try bodkin ping",
+      "timeout" }, results)
+    assert.equal(1, env.counters:get("request_timeout"))
+    world:run(10000)
+    assert.equal(11, #sent)
+  end)
+
+  it("ends with its answer, given once", function()
+    local tx = ask()
+    answer(server, message.page, tx, "\x90", nil)
+    assert.same({ n = 3, true, "\x90", nil }, results)
+    results = nil
+    answer(server, message.page, tx, "\x90", nil)
+    assert.is_nil(results)
+    assert.equal(1, env.counters:get("drop_reply"))
+    world:run(10000)
+    assert.equal(1, #sent)
+  end)
+
+  it("takes no answer of a stranger, to another request, or of another kind", function()
+    local tx = ask()
+    answer(stranger, message.page, tx, "\x90", nil)
+    answer(stranger, message.refused, tx, 1001, "go away")
+    answer(stranger, message.address_report, tx, core.addr.mask(me, tx), ("p"):rep(20))
+    answer(server, message.page, ("x"):rep(12), "\x90", nil)
+    answer(server, message.done, tx)
+    assert.is_nil(results)
+    assert.is_nil(next(proofs))
+    assert.equal(5, env.counters:get("drop_reply"))
+    answer(server, message.page, tx, "\x90", nil)
+    assert.is_true(results[1])
+  end)
+
+  it("goes again at once with the proof that an address report brought, and the same tx", function()
+    local tx, none = ask()
+    assert.is_nil(none)
+    local proof = ("p"):rep(20)
+    answer(server, message.address_report, tx, core.addr.mask(me, tx), proof)
+    assert.equal(2, #sent)
+    local again, given = message.list:decode(sent[2].bytes)
+    assert.equal(tx, again)
+    assert.equal(proof, given)
+    -- A report to an earlier copy brings nothing new.
+    answer(server, message.address_report, tx, core.addr.mask(me, tx), proof)
+    assert.equal(2, #sent)
+    answer(server, message.page, tx, "\x90", nil)
+    assert.is_true(results[1])
+  end)
+
+  it("does not go on forever with a server that reports ever new proofs", function()
+    local tx = ask()
+    for i = 1, 100 do
+      answer(server, message.address_report, tx, core.addr.mask(me, tx), ("%020d"):format(i))
+    end
+    assert.equal(5, #sent)
+  end)
+
+  it("gives a refusal with its code and words, made printable", function()
+    local tx = ask()
+    answer(server, message.refused, tx, 1003, "bell \7")
+    assert.same({ n = 3, nil, "bell ?", "no_path" }, results)
+    tx = ask()
+    answer(server, message.refused, tx, 1099, "")
+    assert.same({ n = 3, nil, "the server refused without a reason", "refused" }, results)
+  end)
+
+  it("says what does not fit in it", function()
+    task.spawn(function()
+      results = table.pack(requests:call {
+        to = server, expect = "page", build = function(tx) return message.list:encode(tx, nil, 7) end,
+      })
+    end)
+    assert.is_nil(results[1])
+    assert.equal("string", type(results[2]))
+    assert.equal("invalid", results[3])
+    assert.equal(0, #sent)
+  end)
+
+  it("sent once is not repeated, and a quiet one fails without a word", function()
+    ask { once = true, quiet = true, timeout_ms = 1000 }
+    world:run(1000)
+    assert.equal(1, #sent)
+    assert.equal("timeout", results[3])
+    assert.equal(0, env.counters:get("request_timeout"))
+  end)
+
+  it("ends with closed when the node closes, and is refused after", function()
+    ask()
+    requests:close()
+    assert.same({ n = 3, nil, "the node is closed", "closed" }, results)
+    assert.has_error(function() ask { to = stranger } assert(results[1]) end)
+    assert.equal(1, #sent)
+    world:run(10000)
+    assert.equal(1, #sent)
+  end)
+
+  it("stops when its task is cancelled", function()
+    local t = task.spawn(function()
+      requests:call { to = server, expect = "done",
+        build = function(tx) return message.unregister:encode(tx, ("i"):rep(16), ("s"):rep(16)) end }
+    end)
+    assert.equal(1, #sent)
+    t:cancel()
+    world:run(10000)
+    assert.equal(1, #sent)
+  end)
+end)
