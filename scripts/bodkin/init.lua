@@ -62,7 +62,7 @@ function M.sleep(ms)
   return require("bodkin.task").sleep(running, ms)
 end
 
--- The environment of the bodkin.run under way (sockets, timers, clock), nil outside; see docs/LUA.md.
+-- The environment of the bodkin.run under way (sockets, timers, clock), nil outside; see bodkin.env.
 function M.env()
   return running
 end

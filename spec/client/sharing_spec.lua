@@ -171,12 +171,17 @@ describe("C3 sharing manager", function()
     end)
   end)
 
-  it("works with three separate server processes", function()
-    s = support.new { roles = { "matching" }, key = ("k"):rep(32) }
-    s:serve(s:host("address", "198.51.100.20"), { "address" })
-    s:serve(s:host("upkeep", "198.51.100.30"), { "maintenance" })
-    local where = { address_server = "bodkin://198.51.100.20", maintenance_server = "bodkin://198.51.100.30" }
-    local a, b = s:open(host(1), where), s:open(host(2), where)
-    s:pair(a, b)
-  end)
+  for case, key in pairs { ["that share a key"] = ("k"):rep(32), ["each with a secret of its own"] = false } do
+    it("works with three separate server processes, " .. case, function()
+      s = support.new { roles = { "matching" }, key = key or nil }
+      s:serve(s:host("address", "198.51.100.20"), { "address" })
+      s:serve(s:host("upkeep", "198.51.100.30"), { "maintenance" })
+      local where = { address_server = "bodkin://198.51.100.20", maintenance_server = "bodkin://198.51.100.30" }
+      local a, b = s:open(host(1), where), s:open(host(2), where)
+      assert.equal(key and 0 or 2, s.server.counters:get("address_cookie_bad"))
+      s:pair(a, b)
+      s.world:run(120000)
+      assert.equal(2, s.server.registry:count())
+    end)
+  end
 end)
