@@ -35,16 +35,21 @@ local function c_specs(dir)
   end
 end
 
-local function lua_specs(path, limit_s)
+-- The same specs inside the binary made with the sanitizers.
+local sanitized = sanitizer .. ("BODKIN=%s/asan/bodkin BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' "
+  .. "%s/asan/bodkin run .ci/busted.lua --ignore-lua -o TAP "):format(build, build, build)
+
+local function lua_specs(path, limit_s, with_sanitizers)
   if #lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null"):format(path)) > 0 then
     add("spec/" .. path, busted .. "spec/" .. path, limit_s)
+    if with_sanitizers then add("spec/" .. path .. " (ASan, UBSan)", sanitized .. "spec/" .. path, 3 * limit_s) end
   end
 end
 
 -- Specs of what stands directly in scripts/bodkin.
 local function top_specs()
   for _, path in ipairs(lines_of("ls spec/*_spec.lua | xargs -n1 basename | grep -vE '^(examples|readme)_'")) do
-    lua_specs(path, 120)
+    lua_specs(path, 120, what == "all")
   end
 end
 
@@ -73,7 +78,7 @@ local add_named = {
 
 local function add_directory(dir)
   c_specs(dir)
-  lua_specs(dir, 120)
+  lua_specs(dir, 120, what == "all" and dir ~= "host")
 end
 
 if what == "all" or what == "quick" then

@@ -29,17 +29,16 @@ static void on_signal(int number) {
 
 static void on_pipe(int number) { (void)number; }
 
-// host.signals() -> descriptor of the pipe | nil, message. From the first call on SIGINT, SIGTERM and
-// SIGHUP arrive there as the lines INT, TERM and HUP; a second SIGINT or SIGTERM ends the process at
-// once, for a script that does not answer. [-0, +(1|2), -]
+// host.signals() -> descriptor of the pipe, the caller's | nil, message. Once only. From then on SIGINT,
+// SIGTERM and SIGHUP arrive there as the lines INT, TERM and HUP; a second SIGINT or SIGTERM ends the
+// process at once, for a script that does not answer. [-0, +(1|3), e]
 static int host_signals(lua_State *L) {
-  if (signal_pipe[0] < 0) {
-    if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return luaL_fileresult(L, 0, NULL);
-    for (size_t i = 0; i < sizeof watched / sizeof *watched; i++) {
-      struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-      if (watched[i].number != SIGHUP) action.sa_flags |= (int)SA_RESETHAND;
-      sigaction(watched[i].number, &action, NULL);
-    }
+  if (signal_pipe[1] >= 0) return luaL_error(L, "signals were asked for already");
+  if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return luaL_fileresult(L, 0, NULL);
+  for (size_t i = 0; i < sizeof watched / sizeof *watched; i++) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    if (watched[i].number != SIGHUP) action.sa_flags |= (int)SA_RESETHAND;
+    sigaction(watched[i].number, &action, NULL);
   }
   lua_pushinteger(L, signal_pipe[0]);
   return 1;
@@ -68,9 +67,5 @@ int main(int argc, char **argv) {
   int code = bdk_host_run(L, "bodkin.cli", argc, argv);
   lua_close(L);
   if (fflush(stdout) != 0) code = code ? code : 1;
-  if (signal_pipe[0] >= 0) {
-    close(signal_pipe[0]);
-    close(signal_pipe[1]);
-  }
   return code;
 }

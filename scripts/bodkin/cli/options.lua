@@ -74,7 +74,8 @@ end
 function kinds.url(text)
   local url, err = require("bodkin.url").parse(text)
   if url then return text end
-  return nil, "a URL such as bodkin://example.org:4433 (" .. tostring(err) .. ")"
+  local why = tostring(err):match "%((.*)%)"
+  return nil, "a URL such as bodkin://example.org:4433" .. (why and "; " .. why or "")
 end
 
 function kinds.name(text)

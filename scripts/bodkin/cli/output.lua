@@ -103,6 +103,7 @@ function sentences.path(out, e)
 end
 
 function sentences.closed(out, e)
+  if e.reason == "closed" then return out:detail("left %s", printable(e.peer)) end
   local text = e.reason == "left" and "has left" or ("is gone: %s"):format(M.reason(e.reason))
   out:say("%s %s", printable(e.peer), text)
 end

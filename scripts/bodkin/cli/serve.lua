@@ -166,7 +166,10 @@ function M.run(values)
     config.listen = config.listen or default_listen(p.env)
     local server
     server, err, code = require("bodkin.servers").open(p.env, config)
-    if not server then return nil, err, code end
+    if not server then
+      out:failure(err, code)
+      return 1 -- mostly a port in use: nothing wrong with how it was called
+    end
     local listener
     listener, err, code = open_admin(p, out, config, server)
     if listener == nil then

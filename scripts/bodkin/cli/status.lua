@@ -48,7 +48,7 @@ return {
       if not stream then return nil, at, "closed" end
       local line, err = ask(p.env, stream)
       stream:close()
-      if not line then return nil, ("%s: %s"):format(at, err), "timeout" end
+      if not line then return nil, ("%s: %s; is it a Bodkin server?"):format(at, err), "timeout" end
       local status, wrong = require("bodkin.cli.json").decode(line)
       if not status or not status.info then
         return nil, ("%s answered something else: %s"):format(at, wrong or line:sub(1, 60)), "invalid"

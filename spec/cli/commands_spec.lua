@@ -1,0 +1,275 @@
+-- SPDX-License-Identifier: MIT
+-- The binary as a user meets it, on loopback.
+
+local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
+
+local function quote(words)
+  local out = {}
+  for i, word in ipairs(words) do out[i] = "'" .. word:gsub("'", [['\'']]) .. "'" end
+  return table.concat(out, " ")
+end
+
+-- Runs to the end: exit code, stdout, stderr.
+local function run(words, setting)
+  local err_path = os.tmpname()
+  local pipe = assert(io.popen(("%s timeout 20 %s %s 2>%s </dev/null")
+    :format(setting or "", bodkin, quote(words), err_path)))
+  local out = pipe:read "a"
+  local _, _, code = pipe:close()
+  local file = assert(io.open(err_path))
+  local err = file:read "a"
+  file:close()
+  os.remove(err_path)
+  return code, out, err
+end
+
+-- Starts in the background: an object with next(event) -> line of JSON, signal(name), finish() -> code.
+local function start(...)
+  local pipe = assert(io.popen(("echo $$; exec timeout --foreground 30 %s %s 2>/dev/null </dev/null")
+    :format(bodkin, quote { ... })))
+  local self = { pid = pipe:read "l", lines = {} }
+  function self.next(event)
+    for line in pipe:lines() do
+      self.lines[#self.lines + 1] = line
+      if line:find(('"event":"%s"'):format(event), 1, true) then return line end
+    end
+  end
+  function self.signal(name) os.execute(("kill -%s %s"):format(name, self.pid)) end
+  function self.finish()
+    for line in pipe:lines() do self.lines[#self.lines + 1] = line end
+    local _, _, code = pipe:close()
+    return code
+  end
+  return self
+end
+
+local function field(line, name)
+  return line and line:match(('"%s":"([^"]*)"'):format(name))
+end
+
+describe("bodkin", function()
+  it("prints its version", function()
+    local code, out = run { "version" }
+    assert.equal(0, code)
+    assert.truthy(out:find "^bodkin %d+%.%d+%.%d+ %(protocol 1, Lua 5%.4%)\n$", out)
+    code, out = run { "version", "--json" }
+    assert.equal(0, code)
+    assert.truthy(out:find '^{"version":"%d+%.%d+%.%d+","protocol":1}\n$', out)
+  end)
+
+  it("says what there is", function()
+    local code, out = run { "help" }
+    assert.equal(0, code)
+    for _, name in ipairs(require("bodkin.cli.help").order) do
+      assert.truthy(out:find("\n  " .. name .. " ", 1, true), name)
+      local of_code, text = run { "help", name }
+      assert.equal(0, of_code)
+      assert.truthy(text:find("usage: bodkin " .. name, 1, true), text)
+      assert.equal(text, select(2, run { name, "--help" }))
+    end
+  end)
+
+  it("calls wrong usage by its name and exits with 2", function()
+    for _, case in ipairs {
+      { {}, "usage: bodkin COMMAND" },
+      { { "joni" }, "no command joni (did you mean join?)" },
+      { { "match", "duel" }, "match is not in this version yet" },
+      { { "--json" }, "options come after a command" },
+      { { "help", "serv" }, "no command serv (did you mean serve?)" },
+      { { "host", "--sever", "x" }, "unknown option --sever (did you mean --server?)" },
+      { { "host" }, "no server given" },
+      { { "join" }, "join needs a room's CODE" },
+      { { "join", "a", "b" }, "unexpected argument b" },
+      { { "ping" }, "ping needs a URL" },
+      { { "ping", "http://x" }, "does not begin with bodkin://" },
+      { { "serve", "--roles", "adress" }, "did you mean address?" },
+      { { "serve", "--maintenance-mode", "loud" }, "one of confirm, silent" },
+      { { "run" }, "run needs a FILE" },
+      { { "run", "/nonexistent.lua" }, "/nonexistent.lua" },
+    } do
+      local code, out, err = run(case[1], "BODKIN_SERVER=")
+      assert.equal(2, code, case[2])
+      assert.equal("", out)
+      assert.truthy(err:find(case[2], 1, true), err)
+    end
+  end)
+
+  it("runs a script with its arguments", function()
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write 'print(arg[0] == ..., #arg, arg[1], arg[2], require("bodkin").version)\nreturn tonumber(arg[1])\n'
+    file:close()
+    local code, out = run { "run", path, "7", "--json" }
+    assert.equal(7, code)
+    assert.truthy(out:find "^false\t2\t7\t%-%-json\t%d", out)
+    file = assert(io.open(path, "w"))
+    file:write 'error "on purpose"\n'
+    file:close()
+    local failed, _, err = run { "run", path }
+    os.remove(path)
+    assert.equal(1, failed)
+    assert.truthy(err:find "on purpose\nstack traceback:", err)
+  end)
+
+  it("takes scripts from BODKIN_PATH before its own", function()
+    local dir = os.tmpname()
+    os.remove(dir)
+    assert(os.execute(("mkdir -p %s/bodkin/cli"):format(dir)))
+    local file = assert(io.open(dir .. "/bodkin/cli/version.lua", "w"))
+    file:write 'return { usage = "", summary = "", options = {}, run = function() print "mine" return 0 end }\n'
+    file:close()
+    local out = select(2, run({ "version" }, "BODKIN_PATH=" .. dir))
+    os.execute("rm -rf " .. dir)
+    assert.equal("mine\n", out)
+  end)
+
+  it("fails with 1 where nobody answers, and says what next", function()
+    local code, out, err = run { "ping", "bodkin://127.0.0.1:9", "--timeout", "0.3" }
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.truthy(err:find("no answer from 127.0.0.1:9 after 0.3 s", 1, true), err)
+    code, out = run { "host", "--json", "--server", "bodkin://127.0.0.1:9", "--timeout", "0.3" }
+    assert.equal(1, code)
+    assert.truthy(out:find '^{"event":"error","code":"timeout","message":"[^\n]*}\n$', out)
+    code, out, err = run { "status", "--admin", "/nonexistent.sock" }
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.truthy(err:find("is one running here?", 1, true), err)
+  end)
+end)
+
+describe("bodkin serve", function()
+  local server, url, admin
+
+  setup(function()
+    admin = os.tmpname()
+    os.remove(admin)
+    server = start("serve", "--json", "--listen", "127.0.0.1:0", "--admin", admin)
+    url = field(server.next "listening", "url")
+  end)
+  teardown(function()
+    server.signal "TERM"
+    server.finish()
+  end)
+
+  it("prints the URL ready to paste", function()
+    assert.truthy(url:find "^bodkin://127%.0%.0%.1:%d+$", url)
+    assert.equal("address", field(server.lines[1], "role"))
+  end)
+
+  it("answers ping", function()
+    local code, out = run { "ping", url }
+    assert.equal(0, code)
+    assert.truthy(out:find "4 of 4 answered", out)
+    assert.truthy(out:find "your public address is 127%.0%.0%.1:%d+ %(your own: no NAT between%)", out)
+    code, out = run { "ping", "--json", "--server", url }
+    assert.equal(0, code)
+    assert.truthy(out:find '^{"event":"pong","addr":"127%.0%.0%.1:%d+","public":%["127%.0%.0%.1:%d+"%],"rtt_ms":', out)
+  end)
+
+  it("puts host and join together, and both messages arrive", function()
+    local host = start("host", "--json", "--server", url, "--send", "from host", "--expect", "1", "--timeout", "15")
+    local code = field(host.next "hosting", "code")
+    local status, out = run { "join", code, "--json", "--server", url, "--send", "from join", "--expect", "1",
+      "--timeout", "15" }
+    assert.equal(0, status)
+    for _, event in ipairs { "registered", "matched", "connected", "message" } do
+      assert.truthy(event == "registered" or out:find(('"event":"%s"'):format(event), 1, true), event)
+    end
+    assert.truthy(out:find('"data":"from host"', 1, true), out)
+    assert.equal(0, host.finish())
+    local heard = table.concat(host.lines, "\n")
+    assert.truthy(heard:find('"data":"from join"', 1, true), heard)
+    assert.truthy(heard:find('"path":"lan"', 1, true), heard)
+  end)
+
+  it("lists who is there, and join selects by query or id", function()
+    local host = start("host", "--json", "--server", url, "--name", "ann", "--props", '{"map":"dust"}',
+      "--app", "list/1")
+    local id = field(host.next "registered", "id")
+    local code, out = run { "list", "--json", "--server", url, "--app", "list/1", "--query", '{"map":"dust"}' }
+    assert.equal(0, code)
+    assert.equal(('{"event":"entry","id":"%s","name":"ann","props":{"map":"dust"}}\n'):format(id), out)
+    assert.equal("", select(2, run { "list", "--server", url, "--app", "list/1", "--query", '{"map":"x"}' }))
+    assert.equal(4, (run { "join", "--query", '{"map":"x"}', "--server", url, "--app", "list/1" }))
+    -- One who expects nothing stays until the other leaves.
+    local join = start("join", id, "--json", "--server", url, "--app", "list/1")
+    assert.truthy(join.next "connected")
+    assert.truthy(host.next "connected")
+    host.signal "INT"
+    assert.equal("left", field(join.next "closed", "reason"))
+    assert.equal(130, host.finish())
+    assert.equal(0, join.finish())
+  end)
+
+  it("tells the peer when join is interrupted, and the exit code is 130", function()
+    local host = start("host", "--json", "--server", url, "--expect", "1")
+    local join = start("join", field(host.next "hosting", "code"), "--json", "--server", url)
+    assert.truthy(join.next "connected")
+    join.signal "INT"
+    assert.equal(130, join.finish())
+    assert.equal("left", field(host.next "closed", "reason"))
+    assert.equal(3, host.finish()) -- it expected a message
+  end)
+
+  it("has no room for a wrong code, and nobody for an empty one", function()
+    local code, _, err = run { "join", "nosuch-room", "--server", url }
+    assert.equal(4, code)
+    assert.truthy(err:find("no room has this code", 1, true), err)
+    code, _, err = run { "host", "--server", url, "--timeout", "0.3" }
+    assert.equal(4, code)
+    assert.truthy(err:find("nobody came in 0.3 s", 1, true), err)
+  end)
+
+  it("shows every counter with its sentence", function()
+    local code, out = run { "status", "--admin", admin }
+    assert.equal(0, code)
+    local core = require "bodkin.core"
+    for _, c in ipairs(core.counters():all()) do
+      assert.truthy(out:find(c.name, 1, true) and out:find(c.text, 1, true), c.name)
+    end
+    code, out = run { "status", "--json", "--admin", admin }
+    assert.equal(0, code)
+    local status = assert(require("bodkin.cli.json").decode(out))
+    assert.equal(#core.counters():all(), #status.counters)
+    assert.same({ "address", "matching", "maintenance" }, { table.unpack(status.info.roles) })
+  end)
+
+  it("says when its port is taken, and exits with 1", function()
+    local port = url:match ":(%d+)$"
+    local code, _, err = run { "serve", "--listen", "127.0.0.1:" .. port }
+    assert.equal(1, code)
+    assert.truthy(err:find("is another server running there?", 1, true), err)
+  end)
+
+  it("reads a configuration, and refuses what it does not know", function()
+    local path = os.tmpname()
+    local function configured(text)
+      local file = assert(io.open(path, "w"))
+      file:write(text)
+      file:close()
+    end
+    configured 'return { listen = "127.0.0.1:0", roles = { "address" }, maintenance_mode = "silent" }'
+    local other = start("serve", "--json", "--config", path, "--admin", path .. ".sock")
+    assert.equal("address", field(other.next "listening", "role"))
+    other.signal "TERM"
+    assert.equal(0, other.finish())
+    assert.equal(1, #other.lines)
+    configured "return { lisen = {} }"
+    local code, _, err = run { "serve", "--config", path }
+    assert.equal(2, code)
+    assert.truthy(err:find("no option lisen (did you mean listen?)", 1, true), err)
+    os.remove(path)
+  end)
+
+  it("stops with 130 on an interrupt and leaves no socket behind", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local other = start("serve", "--json", "--listen", "127.0.0.1:0", "--admin", path)
+    other.next "listening"
+    assert.truthy(os.execute("test -S " .. path))
+    other.signal "INT"
+    assert.equal(130, other.finish())
+    assert.falsy(os.execute("test -e " .. path))
+  end)
+end)
