@@ -171,7 +171,7 @@ describe("muxes in the simulator", function()
     add(a, b, { { "198.51.100.1", "srflx" } })
     add(b, a, { { "203.0.113.1", "srflx" } })
     confirmed(a, b)
-    nat.model.by_inside, nat.model.by_port = {}, { [5000] = { expires_us = math.maxinteger, permitted = {} } }
+    nat:rebind()
     assert.is_true(a.mux:send(a.session, "after the rebind"))
     assert(world:run_until(function() return b.last.remote == addr.parse("203.0.113.1:5001", 0) end, 5000))
     assert.same({ "after the rebind" }, b.messages)

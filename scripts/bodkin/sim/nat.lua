@@ -1,93 +1,273 @@
 -- SPDX-License-Identifier: MIT
 -- Models of the box between a private network and the rest, in the words of RFC 4787. A model decides what
--- becomes of a packet's addresses and knows neither links nor time:
+-- becomes of a packet's addresses; it knows no links, and time only as it is told:
 --
---   outbound(now_us, src, dst) -> src, dst | nil, why        from inside
---   inbound(now_us, src, dst) -> src, dst | nil, why         from outside
+--   outbound(now_us, src, dst) -> src, dst [, true: it turns back inside] | nil, why     from inside
+--   inbound(now_us, src, dst) -> src, dst | nil, why                                     from outside
+--   reboot()    forgets everything: mappings and what they let in
+--   rebind()    the same, and no mapping gets the address it had before
 --
--- where why is one word, for the trace. A model without `ip` is transparent: what is inside keeps its address.
+-- where why is one word, for the trace. A model without `ips` is transparent: what is inside keeps its address.
+-- What pairs of these can do is in docs/NAT.md.
 
 local addr = require("bodkin.core").addr
 
 local M = {}
 
--- Which part of a remote address a mapping, or a filter, depends on (RFC 4787 sections 4.1 and 5).
+local EI, AD, APD = "endpoint_independent", "address_dependent", "address_and_port_dependent"
+
+-- The part of a remote address that a mapping, or a filter, depends on (RFC 4787 sections 4.1 and 5).
 local DEPENDENCE = {
-  endpoint_independent = function() return "" end,
-  address_and_port_dependent = function(remote) return remote end,
+  [EI] = function() return "" end,
+  [AD] = function(remote) return remote:sub(1, -3) end,
+  [APD] = function(remote) return remote end,
 }
 
--- kind -> behaviour; new kinds are rows.
+-- kind -> behaviour, the options below that define it. `none` is a router, `firewall` translates nothing.
 M.kinds = {
   none = {},
-  port_restricted = { mapping = "endpoint_independent", filtering = "address_and_port_dependent" },
+  firewall = { filtering = APD },
+  full_cone = { mapping = EI, filtering = EI },
+  address_restricted = { mapping = EI, filtering = AD },
+  port_restricted = { mapping = EI, filtering = APD },
+  -- Linux masquerade, from its effect: a port may serve many remotes, a flow with each; unknown input that is
+  -- accepted makes a flow, too, and an inner packet to that remote must then take another port.
+  plain_linux = { mapping = APD, filtering = APD, ports = "overload", race = true, refresh_inbound = true,
+    unreplied_ms = 30000 },
+  symmetric_random = { mapping = APD, filtering = APD, ports = "random" },
+  symmetric_sequential = { mapping = APD, filtering = APD, ports = "sequential" },
+  address_dependent = { mapping = AD, filtering = APD, ports = "random" },
 }
 
-local TRANSPARENT = {}
-TRANSPARENT.__index = TRANSPARENT
+local FIRST_PORT, LAST_PORT = 1024, 65535
+local PORTS = LAST_PORT - FIRST_PORT + 1
 
-function TRANSPARENT.outbound(_, _, src, dst) return src, dst end
+local function to_us(ms)
+  return math.tointeger(ms * 1000 // 1)
+end
 
-TRANSPARENT.inbound = TRANSPARENT.outbound
+-- --- transparent: a router, a firewall
+
+local Router = {}
+Router.__index = Router
+
+function Router.outbound(_, _, src, dst) return src, dst end
+Router.inbound = Router.outbound
+function Router.reboot() end
+function Router.rebind() end
+
+local Firewall = {}
+Firewall.__index = Firewall
+
+function Firewall:outbound(now_us, src, dst)
+  self.permitted[src .. self.filter_key(dst)] = now_us + self.timeout_us
+  return src, dst
+end
+
+function Firewall:inbound(now_us, src, dst)
+  local key = dst .. self.filter_key(src)
+  if now_us >= (self.permitted[key] or 0) then return nil, "filtered" end
+  if self.refresh_inbound then self.permitted[key] = now_us + self.timeout_us end
+  return src, dst
+end
+
+function Firewall:reboot() self.permitted = {} end
+Firewall.rebind = Firewall.reboot
+
+-- --- translators
 
 local Nat = {}
 Nat.__index = Nat
 
--- options: kind, ip (packed, any port; not for "none"), timeout_ms (of a mapping; 120000, RFC 4787 REQ-5).
--- Port preservation where the port is free, else the next free one. Outbound packets refresh a mapping and
--- what it lets in, inbound ones do not (REQ-6). No hairpinning: REQ-9 is not met, as with many.
-function M.new(options)
-  local kind = M.kinds[options.kind]
-  if not kind then error(("no NAT is of kind %q"):format(tostring(options.kind)), 2) end
-  if not kind.mapping then return setmetatable({}, TRANSPARENT) end
-  return setmetatable({
-    ip = options.ip,
-    timeout_us = math.tointeger((options.timeout_ms or 120000) * 1000 // 1),
-    mapping_key = DEPENDENCE[kind.mapping],
-    filter_key = DEPENDENCE[kind.filtering],
-    by_inside = {}, -- inner address ‖ mapping key -> mapping
-    by_port = {}, -- outer port -> mapping
-  }, Nat)
+-- Every mapping has one outer address; with overloaded ports an outer address has several mappings, newest first.
+-- A mapping without `inside` belongs to the NAT itself: a flow from `remote` that it accepted, or, without
+-- `remote`, an address it never gives out again.
+
+local function permits(nat, mapping, now_us, remote)
+  if now_us >= mapping.expires_us then return false end
+  if not mapping.inside then return not mapping.remote or mapping.remote == remote end
+  return now_us < (mapping.permitted[nat.filter_key(remote)] or 0)
 end
 
-local function alive(mapping, now_us)
-  return mapping ~= nil and now_us < mapping.expires_us
-end
-
-local function free_port(self, now_us, wanted)
-  for i = 0, 65535 - 1024 do
-    local port = wanted + i
-    if port > 65535 then port = port - 65535 + 1023 end
-    if not alive(self.by_port[port], now_us) then return port end
-  end
-end
-
-local function map(self, now_us, src, key)
-  local port = free_port(self, now_us, math.max(addr.port(src), 1024))
-  if not port then return nil end
-  local old = self.by_port[port]
-  if old and self.by_inside[old.key] == old then self.by_inside[old.key] = nil end
-  local mapping = { inside = src, outside = addr.with_port(self.ip, port), key = key, permitted = {} }
-  self.by_inside[key], self.by_port[port] = mapping, mapping
+local function find(nat, now_us, outside, remote)
+  local mapping = nat.by_outside[outside]
+  while mapping and not permits(nat, mapping, now_us, remote) do mapping = mapping.next end
   return mapping
 end
 
+local function is_free(nat, now_us, outside, src, dst)
+  local mapping = nat.by_outside[outside]
+  while mapping do
+    if now_us < mapping.expires_us then
+      if not nat.overload then return false end
+      if mapping.inside ~= src and permits(nat, mapping, now_us, dst) then return false end
+    end
+    mapping = mapping.next
+  end
+  return true
+end
+
+-- Port choice: the first port to look at; those after it are looked at in turn.
+local CHOICE = {
+  preserve = function(_, src) return addr.port(src) end,
+  overload = function(_, src) return addr.port(src) end,
+  random = function(nat) return FIRST_PORT + nat.random:integer() % PORTS end,
+  sequential = function(nat)
+    nat.next_port = nat.next_port and nat.next_port + 1 or FIRST_PORT + nat.random:integer() % PORTS
+    return nat.next_port
+  end,
+}
+
+local function choose_ip(nat, src)
+  local ips = nat.ips
+  if #ips == 1 then return ips[1] end
+  if nat.pooling == "arbitrary" then return ips[1 + nat.random:integer() % #ips] end
+  local inner = src:sub(1, -3)
+  if not nat.paired[inner] then
+    nat.pairs = nat.pairs + 1
+    nat.paired[inner] = ips[1 + nat.pairs % #ips]
+  end
+  return nat.paired[inner]
+end
+
+local function choose_outside(nat, now_us, src, dst)
+  local ip, port = choose_ip(nat, src), nat.choice(nat, src)
+  for i = 1, PORTS do
+    port = FIRST_PORT + (math.max(port, FIRST_PORT) - FIRST_PORT) % PORTS
+    local outside = addr.with_port(ip, port)
+    if is_free(nat, now_us, outside, src, dst) then
+      nat.next_port = port
+      return outside
+    end
+    port = i == 1 and nat.overload and CHOICE.random(nat) or port + 1
+  end
+end
+
+-- Puts it before the others of its outer address, those that expired left out.
+local function add(nat, now_us, mapping)
+  local last, old = mapping, nat.by_outside[mapping.outside]
+  while old do
+    if now_us < old.expires_us then
+      last.next, last = old, old
+    elseif nat.by_inside[old.key] == old then
+      nat.by_inside[old.key] = nil
+    end
+    old = old.next
+  end
+  last.next = nil
+  nat.by_outside[mapping.outside] = mapping
+  return mapping
+end
+
+local function map(nat, now_us, src, dst, key)
+  local outside = choose_outside(nat, now_us, src, dst)
+  if not outside then return nil end
+  nat.by_inside[key] = add(nat, now_us, { inside = src, outside = outside, key = key, permitted = {}, expires_us = 0 })
+  return nat.by_inside[key]
+end
+
+local function refresh(nat, now_us, mapping, remote)
+  mapping.expires_us = now_us + (mapping.replied and nat.timeout_us or nat.unreplied_us)
+  mapping.permitted[nat.filter_key(remote)] = mapping.expires_us
+end
+
 function Nat:outbound(now_us, src, dst)
-  if addr.same_ip(dst, self.ip) then return nil, "hairpin" end
+  local own = self.is_own[dst:sub(1, -3)]
+  if own and not self.hairpin then return nil, "hairpin" end
   local key = src .. self.mapping_key(dst)
   local mapping = self.by_inside[key]
-  if not alive(mapping, now_us) then mapping = map(self, now_us, src, key) end
+  if not mapping or now_us >= mapping.expires_us then mapping = map(self, now_us, src, dst, key) end
   if not mapping then return nil, "full" end
-  mapping.expires_us = now_us + self.timeout_us
-  mapping.permitted[self.filter_key(dst)] = mapping.expires_us
-  return mapping.outside, dst
+  refresh(self, now_us, mapping, dst)
+  if not own then return mapping.outside, dst end
+  local from, inside = self:inbound(now_us, mapping.outside, dst)
+  if not from then return nil, inside end
+  return from, inside, true -- RFC 4787 REQ-9a: with the outer source
+end
+
+-- What was not asked for is accepted by the NAT itself, which makes a flow of it.
+local function accept(nat, now_us, src, dst)
+  add(nat, now_us, { outside = dst, remote = src, key = "", expires_us = now_us + nat.unreplied_us })
+  return nil, "accepted"
 end
 
 function Nat:inbound(now_us, src, dst)
-  local mapping = self.by_port[addr.port(dst)]
-  if not alive(mapping, now_us) then return nil, "unmapped" end
-  if now_us >= (mapping.permitted[self.filter_key(src)] or 0) then return nil, "filtered" end
+  local mapping = find(self, now_us, dst, src)
+  if not mapping then
+    if self.race then return accept(self, now_us, src, dst) end
+    mapping = self.by_outside[dst]
+    return nil, mapping and now_us < mapping.expires_us and "filtered" or "unmapped"
+  end
+  if not mapping.inside then
+    if mapping.remote then mapping.expires_us = now_us + self.unreplied_us end
+    return nil, mapping.remote and "accepted" or "unmapped"
+  end
+  if not mapping.replied then mapping.replied = true end
+  if self.refresh_inbound then refresh(self, now_us, mapping, src) end
   return src, mapping.inside
+end
+
+function Nat:reboot()
+  self.by_inside, self.by_outside, self.paired, self.pairs, self.next_port = {}, {}, {}, 0, nil
+end
+
+function Nat:rebind()
+  local before = self.by_outside
+  self.by_inside, self.by_outside = {}, {}
+  for outside in pairs(before) do
+    self.by_outside[outside] = { outside = outside, key = "", expires_us = math.maxinteger }
+  end
+end
+
+-- options: `kind`, or in its place or besides it
+--   mapping, filtering  "endpoint_independent", "address_dependent" or "address_and_port_dependent"; without
+--                       mapping nothing is translated, without filtering nothing is kept out
+--   ports               "preserve" (default: the inner port, else the next free one), "sequential", "random",
+--                       "overload" (the inner port, shared wherever remotes tell the mappings apart, else random)
+--   ip, or ips          packed, any port: its outer addresses; pooling = "paired" (default: RFC 4787 REQ-2) or
+--                       "arbitrary": how a mapping gets one of several
+--   timeout_ms          of a mapping and of what it lets in (120000, RFC 4787 REQ-5); unreplied_ms: before
+--                       anything came in by it (the same)
+--   refresh_inbound     inbound packets refresh, too, not only outbound ones (REQ-6)
+--   hairpin             what is inside reaches what is inside by outer addresses (REQ-9)
+--   race                unknown input makes a flow of its own (see plain_linux)
+--   random              a generator (sim/random.lua), for random and sequential ports and arbitrary pooling
+function M.new(options)
+  local kind = M.kinds[options.kind or "none"]
+  if not kind then error(("no NAT is of kind %q"):format(tostring(options.kind)), 2) end
+  local function option(name, default)
+    local value = options[name]
+    if value == nil then value = kind[name] end
+    if value == nil then return default end
+    return value
+  end
+  local mapping, filtering = option("mapping"), option("filtering")
+  local timeout_us = to_us(option("timeout_ms", 120000))
+  local common = {
+    timeout_us = timeout_us,
+    refresh_inbound = option("refresh_inbound", false),
+    filter_key = DEPENDENCE[filtering or EI],
+  }
+  if not mapping then
+    common.permitted = {}
+    return setmetatable(common, filtering and filtering ~= EI and Firewall or Router)
+  end
+  local self = setmetatable(common, Nat)
+  self.ips = options.ips or { options.ip }
+  self.is_own = {}
+  for _, ip in ipairs(self.ips) do self.is_own[ip:sub(1, -3)] = true end
+  self.pooling, self.ports = option("pooling", "paired"), option("ports", "preserve")
+  self.choice, self.overload = CHOICE[self.ports], self.ports == "overload"
+  self.random = options.random
+  local unreplied_ms = option("unreplied_ms")
+  self.unreplied_us = unreplied_ms and math.min(timeout_us, to_us(unreplied_ms)) or timeout_us
+  self.hairpin, self.race = option("hairpin", false), option("race", false)
+  self.mapping_key = DEPENDENCE[mapping]
+  self:reboot()
+  if not self.choice or not self.mapping_key or not self.filter_key then
+    error("no NAT maps, filters or chooses ports like that", 2)
+  end
+  return self
 end
 
 return M

@@ -3,9 +3,9 @@
 -- that join an inner realm to an outer one and may rewrite or drop what passes (see sim/nat.lua). Time is
 -- the virtual loop's; what is random comes from the seed.
 --
--- A packet crosses a realm from node to node. Each crossing takes a delay, may be lost, and passes `hops`
--- routers; a box is a router, too. A packet for an address that is not in a realm goes to the realm's box;
--- outside all boxes it vanishes, as one to a port without a socket does. No ICMP.
+-- A packet crosses a realm from node to node. Each crossing takes a delay, may be lost, doubled or held back, and
+-- passes `hops` routers; a box is a router, too. A packet for an address that is not in a realm goes to the
+-- realm's box; outside all boxes it vanishes, as one to a port without a socket does. No ICMP.
 
 local addr = require("bodkin.core").addr
 local random = require "bodkin.sim.random"
@@ -38,13 +38,19 @@ local function new_realm(options, hops)
     delay_ms = options.delay_ms,
     jitter_ms = options.jitter_ms,
     loss = options.loss,
+    duplicate = options.duplicate,
+    reorder = options.reorder,
+    reorder_ms = options.reorder_ms or 50,
+    isolated = options.isolated,
     hops = options.hops or hops,
   }
 end
 
--- options: loop (virtual), seed, record = fn(event, src, dst, bytes) or nil, and for the outermost realm
--- delay_ms (one way), jitter_ms (0..this much more), loss (0..1), hops (3). The first three are a number, a
--- fn(from, to) of the names of two nodes, or { [from] = { [to] = number }, default = number }.
+-- options: loop (virtual; its now() and timer(ms, fn) are used), seed, record = fn(event, src, dst, bytes) or nil,
+-- and for the outermost realm delay_ms (one way), jitter_ms (0..this much more), loss (0..1), duplicate and
+-- reorder (0..1: of a second copy; of being held back by 0..reorder_ms, 50, more), hops (3), isolated (hosts of
+-- it do not reach each other, as on a guest Wi-Fi). All of them but the last three are a number, a fn(from, to) of
+-- the names of two nodes, or { [from] = { [to] = number }, default = number }.
 function M.new(options)
   return setmetatable({
     loop = options.loop,
@@ -55,7 +61,7 @@ function M.new(options)
 end
 
 local function attach(net, node, behind)
-  node.realm = behind and behind.inner or net.outer
+  node.behind, node.realm = behind, behind and behind.inner or net.outer
   for _, ip in ipairs(node.ips) do
     local key = ip_of(ip)
     local other = node.realm.at[key]
@@ -64,12 +70,23 @@ local function attach(net, node, behind)
     end
     node.realm.at[key] = node
     local box = behind
-    while box and not box.model.ip do -- transparent: known outside, too
+    while box and not box.model.ips do -- transparent: known outside, too
       box.realm.at[key] = box
       box = box.realm.box
     end
   end
   return node
+end
+
+local function detach(node)
+  for _, ip in ipairs(node.ips) do
+    local key, at, box = ip_of(ip), node.realm.at, node.behind
+    at[key] = nil
+    while box and not box.model.ips do
+      box.realm.at[key] = nil
+      box = box.realm.box
+    end
+  end
 end
 
 -- A node with packed addresses `ips`, behind a box or not.
@@ -79,9 +96,22 @@ end
 
 -- A box with a model. options: of the realm inside (as in new; by default no delay, no loss, no hop).
 function Net:box(name, model, options, behind)
-  local box = { name = name, ips = { model.ip }, model = model, inner = new_realm(options, 0) }
+  local box = { name = name, ips = model.ips or {}, model = model, inner = new_realm(options, 0) }
   box.inner.box = box
   return attach(self, box, behind)
+end
+
+-- A host goes elsewhere: other addresses, behind another box or none. Its sockets stay; one bound to an address
+-- that it has no more sends and hears nothing.
+function Net:move(node, ips, behind)
+  detach(node)
+  node.ips = ips
+  attach(self, node, behind)
+end
+
+-- While a host is asleep, what comes for it is lost. (Whoever runs programs on it stops them.)
+function Net.sleep(_, node, asleep)
+  node.asleep = asleep
 end
 
 local arrive
@@ -99,18 +129,31 @@ end
 local function cross(net, packet, from, realm)
   local to = realm.at[ip_of(packet.dst)] or realm.box
   if not to or to == from and to.inner then
-    return net.record(to and "drop:hairpin" or "drop:nowhere", packet.src, packet.dst, packet.bytes)
+    return net.record("drop:nowhere", packet.src, packet.dst, packet.bytes)
+  end
+  if realm.isolated and not (from.inner or to.inner or from == to) then
+    return net.record("drop:isolated", packet.src, packet.dst, packet.bytes)
   end
   if to == from then return after(net, M.SELF_MS, function() arrive(net, packet, to, realm) end) end
   if not routers(net, packet, realm.hops) then return end
-  local loss, jitter = pick(realm.loss, from, to), pick(realm.jitter_ms, from, to)
+  local loss = pick(realm.loss, from, to)
   if loss > 0 and net.random:float() < loss then
     return net.record("drop:lost", packet.src, packet.dst, packet.bytes)
   end
-  local ms = pick(realm.delay_ms, from, to)
-  if jitter > 0 then ms = ms + jitter * net.random:float() end
-  if ms <= 0 and to.inner then return arrive(net, packet, to, realm) end
-  after(net, ms, function() arrive(net, packet, to, realm) end)
+  local delay, jitter = pick(realm.delay_ms, from, to), pick(realm.jitter_ms, from, to)
+  local held, twice = pick(realm.reorder, from, to), pick(realm.duplicate, from, to)
+  local copies = twice > 0 and net.random:float() < twice and 2 or 1
+  for i = 1, copies do
+    local ms, copy = delay, packet
+    if i < copies then copy = { src = packet.src, dst = packet.dst, bytes = packet.bytes, ttl = packet.ttl } end
+    if jitter > 0 then ms = ms + jitter * net.random:float() end
+    if held > 0 and net.random:float() < held then ms = ms + realm.reorder_ms * net.random:float() end
+    if ms <= 0 and to.inner then
+      arrive(net, copy, to, realm)
+    else
+      after(net, ms, function() arrive(net, copy, to, realm) end)
+    end
+  end
 end
 
 local function socket_at(node, address)
@@ -119,6 +162,7 @@ end
 
 local function deliver(net, packet, node)
   local sock = socket_at(node, packet.dst)
+  if node.asleep then return net.record("drop:asleep", packet.src, packet.dst, packet.bytes) end
   net.record(sock and "recv" or "drop:noport", packet.src, packet.dst, packet.bytes)
   if sock then sock.on_packet(packet.src, packet.bytes, packet.dst) end
 end
@@ -128,10 +172,15 @@ function arrive(net, packet, node, realm)
   if not routers(net, packet, 1) then return end
   local outward = realm == node.inner
   local verb = outward and node.model.outbound or node.model.inbound
-  local src, dst = verb(node.model, net.loop:now(), packet.src, packet.dst)
+  local src, dst, back = verb(node.model, net.loop:now(), packet.src, packet.dst)
   if not src then return net.record("drop:" .. dst, packet.src, packet.dst, packet.bytes) end
   packet.src, packet.dst = src, dst
-  cross(net, packet, node, outward and node.realm or node.inner)
+  cross(net, packet, node, outward and not back and node.realm or node.inner)
+end
+
+-- A packet with whatever source, from a node: forged, or one that was overheard.
+function Net:inject(node, src, dst, bytes)
+  cross(self, { src = src, dst = dst, bytes = bytes, ttl = M.TTL }, node, node.realm)
 end
 
 local Socket = {}
@@ -174,7 +223,7 @@ function Net:bind(node, address, on_packet)
 end
 
 local function source(sock, to)
-  if not is_any(sock.address) then return sock.address end
+  if not is_any(sock.address) then return has_ip(sock.node, sock.address) and sock.address or nil end
   if addr.class(to) == "loopback" then return addr.with_port(to, addr.port(sock.address)) end
   for _, ip in ipairs(sock.node.ips) do
     if #ip == #to then return addr.with_port(ip, addr.port(sock.address)) end

@@ -39,11 +39,13 @@ local Timer = {}
 Timer.__index = Timer
 
 function Timer:cancel()
+  self.parked = nil
   self.raw:cancel()
   self.proc.open[self] = nil
 end
 
 function Timer:again(ms)
+  self.parked = nil
   self.raw:again(ms)
   self.proc.open[self] = self.mark
 end
@@ -53,9 +55,17 @@ Timer.close = Timer.cancel
 local function new_timer(proc, ms, fn)
   local timer = open(proc, setmetatable({}, Timer), "timer")
   timer.mark = proc.open[timer]
-  timer.raw = proc.loop:timer(ms, function()
+  local function fire()
     proc.open[timer] = nil
     fn()
+  end
+  timer.raw = proc.loop:timer(ms, function()
+    if not proc.host.asleep then return fire() end
+    local parked = {}
+    timer.parked = parked
+    table.insert(proc.host.asleep, function()
+      if timer.parked == parked then fire() end
+    end)
   end)
   return timer
 end
@@ -183,10 +193,14 @@ end
 local function new_mux(proc, options)
   local mux = setmetatable({ sockets = {}, on = options.on }, Mux)
   mux.raw = core.mux { seed = options.seed, counters = proc.env.counters, max_sessions = options.max_sessions }
-  mux.timer = proc.loop:timer(0, function()
+  local function tick()
+    if mux.closed then return end
     mux.due = nil
     mux.raw:tick(proc.loop:now())
     drain(mux)
+  end
+  mux.timer = proc.loop:timer(0, function()
+    if proc.host.asleep then table.insert(proc.host.asleep, tick) else tick() end
   end)
   mux.timer:cancel()
   return open(proc, mux, "mux")

@@ -47,12 +47,18 @@ local function recorder(world)
   end
 end
 
-local function packed(ip)
-  local address, err = addr.parse(ip, 0)
-  return address or error(err, 4)
+-- One text, or an array of them, as an array of packed addresses.
+local function packed(ips)
+  local list = {}
+  for i, ip in ipairs(type(ips) == "table" and ips or { ips }) do
+    local address, err = addr.parse(ip, 0)
+    list[i] = address or error(err, 4)
+  end
+  return list
 end
 
--- options: seed (1); delay_ms (20), jitter_ms, loss, hops of the network outside all NATs (see sim/net.lua);
+-- options: seed (1); delay_ms (20), jitter_ms, loss, duplicate, reorder, reorder_ms, hops of the network outside
+-- all NATs (see sim/net.lua);
 -- trace (true; false keeps none); log = fn(line) to see lines as they come; on_error = fn(text), else an
 -- error in a callback is an error of the run that was under way.
 function M.new(options)
@@ -72,6 +78,9 @@ function M.new(options)
     delay_ms = options.delay_ms or 20,
     jitter_ms = options.jitter_ms,
     loss = options.loss,
+    duplicate = options.duplicate,
+    reorder = options.reorder,
+    reorder_ms = options.reorder_ms,
     hops = options.hops,
     record = options.trace ~= false and recorder(self) or nil,
   }
@@ -80,33 +89,57 @@ function M.new(options)
   return self
 end
 
--- A NAT. options: name, kind, ip (text; its outer one), timeout_ms (see sim/nat.lua), behind = another NAT,
--- and delay_ms, jitter_ms, loss, hops of the network inside it (nothing).
+-- A NAT, or a router or firewall. options: name, kind or behaviour (see sim/nat.lua; ip: text, or an array of
+-- them), behind = another NAT, and delay_ms, jitter_ms, loss, hops and so on of the network inside it (nothing).
+-- box:reboot() and box:rebind() do what the model's verbs of these names do.
 function World:nat(options)
-  local model = nats.new {
-    kind = options.kind,
-    ip = options.ip and packed(options.ip),
-    timeout_ms = options.timeout_ms,
-  }
-  return self.net:box(options.name, model, options, options.behind)
+  local of_model = { random = random.new(self.seed, "nat " .. options.name) }
+  for name, value in pairs(options) do of_model[name] = value end
+  of_model.ips = options.ip and packed(options.ip)
+  local box = self.net:box(options.name, nats.new(of_model), options, options.behind)
+  function box.reboot() box.model:reboot() end
+  function box.rebind() box.model:rebind() end
+  return box
 end
 
+local Host = { kill = process.kill }
+Host.__index = Host
+
 -- A host. options: name, ip (text, or an array of them), behind = NAT. Has `env`, and `log`: its lines.
+-- host:kill() see sim/process.lua.
 function World:host(options)
-  local ips = {}
-  for i, ip in ipairs(type(options.ip) == "table" and options.ip or { options.ip }) do ips[i] = packed(ip) end
-  local host = {
+  local ips = packed(options.ip)
+  local host = setmetatable({
     name = options.name,
     world = self,
     node = self.net:host(options.name, ips, options.behind),
     random = random.new(self.seed, "host " .. options.name),
     log = {},
-    kill = process.kill,
-  }
+  }, Host)
   self.names[host.name] = ips
   table.insert(self.hosts, host)
   process.start(host)
   return host
+end
+
+-- Roaming: from now on it is at ip (text, or an array), behind a NAT or not. Nobody tells its programs.
+function Host:move(ip, behind)
+  local ips = packed(ip)
+  self.world.net:move(self.node, ips, behind)
+  self.world.names[self.name] = ips
+end
+
+-- Asleep, it hears nothing, and its timers wait; those that became due fire when it wakes.
+function Host:sleep()
+  self.asleep = self.asleep or {}
+  self.world.net:sleep(self.node, true)
+end
+
+function Host:wake()
+  local due = self.asleep or {}
+  self.asleep = nil
+  self.world.net:sleep(self.node, false)
+  for _, fn in ipairs(due) do fn() end
 end
 
 function World:now()
@@ -114,8 +147,8 @@ function World:now()
 end
 
 -- Every datagram, an array of lines: time in µs, event, source > destination, length, type, first bytes in
--- hex. Events: send, recv, drop:WHY (lost, nowhere,
--- noport, unroutable, ttl, hairpin, unmapped, filtered).
+-- hex. Events: send, recv, drop:WHY (lost, nowhere, noport, unroutable, ttl, isolated, asleep; of a NAT hairpin,
+-- full, unmapped, filtered, accepted).
 function World:trace()
   return self.lines
 end
