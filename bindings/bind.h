@@ -48,9 +48,10 @@ struct bdk_handle {
   void (*release)(bdk_handle *); // gives back what it holds; called once, when closed
 };
 struct bdk_loop {
-  bdk_driver *driver; // NULL: closed
-  bdk_driver own;     // the virtual one
-  lua_State *L;       // the main thread
+  const bdk_driver_kind *kind; // NULL: virtual
+  bdk_driver *driver;          // NULL: closed
+  bdk_driver own;              // the virtual one
+  lua_State *L;                // the main thread
   bdk_handle *handles;
   bdk_resolver *resolver; // made when first asked
   int count;
@@ -61,6 +62,9 @@ bdk_loop *bdk_check_loop(lua_State *L, int idx); // throws when closed
 bdk_loop *bdk_check_real(lua_State *L, int idx); // and when virtual
 // The time of this turn; taken anew while the loop does not run.
 uint64_t bdk_loop_now(bdk_loop *loop);
+// Around a turn of a driver that is turned by its owner. Begin: false when closed, or inside a turn already.
+bool bdk_loop_begin(bdk_loop *loop);
+void bdk_loop_end(bdk_loop *loop);
 // Anchors userdata `ud` (a bdk_handle) on the loop at `loop_idx`. May throw: do it before acquiring.
 void bdk_handle_open(lua_State *L, int loop_idx, int ud, void (*release)(bdk_handle *));
 // Idempotent.
@@ -92,19 +96,21 @@ lua_Integer bdk_opt_integer(lua_State *L, int idx, const char *field, lua_Intege
 const char *bdk_opt_bytes(lua_State *L, int idx, const char *field, size_t *len); // NULL when nil
 const char *bdk_need_bytes(lua_State *L, int idx, const char *field, size_t len); // exactly len
 
+// The module bodkin.core, with loops of this kind. [-0, +1, e]
+int bdk_open_core(lua_State *L, const bdk_driver_kind *kind);
+
 // --- openers: each pushes nothing and fills the module table on the top of the stack
 void bdk_open_addr(lua_State *L);
 void bdk_open_counters(lua_State *L);
 void bdk_open_crypto(lua_State *L);
 void bdk_open_log(lua_State *L);
-void bdk_open_loop(lua_State *L);
+void bdk_open_loop(lua_State *L, const bdk_driver_kind *kind);
 void bdk_open_mux(lua_State *L);
 void bdk_open_registry(lua_State *L);
 void bdk_open_router(lua_State *L);
 void bdk_open_schema(lua_State *L); // after wire
 void bdk_open_stream(lua_State *L); // the four of these after loop
 void bdk_open_timer(lua_State *L);
-void bdk_open_tun(lua_State *L);
 void bdk_open_tun(lua_State *L);
 void bdk_open_udp(lua_State *L);
 void bdk_open_wire(lua_State *L);

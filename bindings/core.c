@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The module bodkin.core: everything C offers to scripts. Opened by the binary's host, or from core.so by a
-// stock Lua 5.4.
+// The module bodkin.core: everything C offers to scripts, on whatever kind of loop its host has.
 #include "bind.h"
 
 #include <sodium.h>
@@ -63,8 +62,7 @@ static void push_errors(lua_State *L) {
   }
 }
 
-// [-0, +1, e]
-__attribute__((visibility("default"))) int luaopen_bodkin_core(lua_State *L) {
+int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   luaL_checkversion(L);
   if (sodium_init() < 0) return luaL_error(L, "libsodium cannot be initialised");
   static const luaL_Reg functions[] = {
@@ -83,12 +81,11 @@ __attribute__((visibility("default"))) int luaopen_bodkin_core(lua_State *L) {
   bdk_open_wire(L);
   bdk_open_schema(L);
   bdk_open_router(L);
-  bdk_open_loop(L);
+  bdk_open_loop(L, kind);
   bdk_open_timer(L);
   bdk_open_tun(L);
   bdk_open_udp(L);
   bdk_open_stream(L);
-  bdk_open_tun(L);
   bdk_open_mux(L);
   bdk_open_registry(L);
   return 1;

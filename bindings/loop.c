@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
-// core.loop: libev's, or a virtual one whose time its owner moves; and the handles that live on it.
+// core.loop: one of the host's kind, or a virtual one whose time its owner moves; and the handles that live on it.
 #include "bind.h"
 
 #include <string.h>
 
-#include "io/drive_ev.h"
 #include "io/os.h"
 
 static const char type[] = "bodkin.loop";
@@ -25,8 +24,10 @@ bdk_loop *bdk_check_real(lua_State *L, int idx) {
   return loop;
 }
 
+static bool is_run(const bdk_loop *loop) { return loop->kind && loop->kind->run; }
+
 uint64_t bdk_loop_now(bdk_loop *loop) {
-  if (!loop->is_virtual && !loop->running) loop->driver->now_us = bdk_os_now_us();
+  if (is_run(loop) && !loop->running) loop->driver->now_us = bdk_os_now_us();
   return loop->driver->now_us;
 }
 
@@ -113,7 +114,8 @@ static int new (lua_State *L) {
     loop->own.now_us = now_us;
     loop->driver = &loop->own;
   } else {
-    loop->driver = bdk_drive_ev_new(NULL);
+    loop->kind = lua_touserdata(L, lua_upvalueindex(1));
+    loop->driver = loop->kind->make();
     if (!loop->driver) return luaL_error(L, "cannot make an event loop: too many open files?");
   }
   return 1;
@@ -123,13 +125,13 @@ static void destroy(bdk_loop *loop) {
   if (loop->is_virtual)
     bdk_wheel_clear(&loop->own.wheel);
   else
-    bdk_drive_ev_free(loop->driver);
+    loop->kind->free(loop->driver);
   loop->driver = NULL;
 }
 
 static void stop_loop(bdk_loop *loop) {
   loop->stopped = true;
-  if (!loop->is_virtual && loop->running) bdk_drive_ev_stop(loop->driver);
+  if (is_run(loop) && loop->running) loop->kind->stop(loop->driver);
 }
 
 // [-0, +0, e] loop:close(): closes every handle, too. Inside a callback the loop ends after this turn.
@@ -147,18 +149,23 @@ static int loop_close(lua_State *L) {
   return 0;
 }
 
+bool bdk_loop_begin(bdk_loop *loop) {
+  if (!loop->driver || loop->running) return false;
+  loop->running = true;
+  loop->stopped = false;
+  return true;
+}
+
+void bdk_loop_end(bdk_loop *loop) {
+  loop->running = false;
+  if (loop->closing) destroy(loop);
+}
+
 // Around whatever fires callbacks. The loop stays on the caller's stack meanwhile.
 static bdk_loop *enter(lua_State *L) {
   bdk_loop *loop = bdk_check_loop(L, 1);
-  if (loop->running) luaL_error(L, "the loop runs already");
-  loop->running = true;
-  loop->stopped = false;
+  if (!bdk_loop_begin(loop)) luaL_error(L, "the loop runs already");
   return loop;
-}
-
-static void leave(bdk_loop *loop) {
-  loop->running = false;
-  if (loop->closing) destroy(loop);
 }
 
 // Fires what is due next, at most at `limit`; false when there is nothing.
@@ -178,12 +185,14 @@ static bdk_loop *enter_virtual(lua_State *L) {
 
 // [-0, +0, e] loop:run(): until stop; a virtual loop also until no timer is left
 static int run(lua_State *L) {
+  if (!bdk_check_loop(L, 1)->is_virtual && !is_run(bdk_check_loop(L, 1)))
+    luaL_error(L, "this loop is turned by the program it is in");
   bdk_loop *loop = enter(L);
   if (!loop->is_virtual)
-    bdk_drive_ev_run(loop->driver);
+    loop->kind->run(loop->driver);
   else
     while (!loop->stopped && fire_next(loop, BDK_NEVER - 1)) continue;
-  leave(loop);
+  bdk_loop_end(loop);
   return 0;
 }
 
@@ -201,7 +210,7 @@ static int advance(lua_State *L) {
   uint64_t until = loop->own.now_us + (uint64_t)us;
   while (!loop->stopped && fire_next(loop, until)) continue;
   if (!loop->stopped) loop->own.now_us = until;
-  leave(loop);
+  bdk_loop_end(loop);
   return 0;
 }
 
@@ -209,7 +218,7 @@ static int advance(lua_State *L) {
 static int step(lua_State *L) {
   bdk_loop *loop = enter_virtual(L);
   bool fired = fire_next(loop, BDK_NEVER - 1);
-  leave(loop);
+  bdk_loop_end(loop);
   lua_pushboolean(L, fired);
   return 1;
 }
@@ -228,11 +237,11 @@ static int handles(lua_State *L) {
 
 static int loop_tostring(lua_State *L) {
   bdk_loop *loop = to_loop(L, 1);
-  lua_pushfstring(L, "loop (%s)", !loop->driver ? "closed" : loop->is_virtual ? "virtual" : "libev");
+  lua_pushfstring(L, "loop (%s)", !loop->driver ? "closed" : loop->is_virtual ? "virtual" : loop->kind->name);
   return 1;
 }
 
-void bdk_open_loop(lua_State *L) {
+void bdk_open_loop(lua_State *L, const bdk_driver_kind *kind) {
   static const luaL_Reg methods[] = {
       {"now", now},   {"run", run},         {"stop", stop},        {"advance", advance},
       {"step", step}, {"handles", handles}, {"close", loop_close}, {NULL, NULL},
@@ -246,6 +255,7 @@ void bdk_open_loop(lua_State *L) {
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &loops_key);
-  lua_pushcfunction(L, new);
+  lua_pushlightuserdata(L, (void *)kind);
+  lua_pushcclosure(L, new, 1);
   lua_setfield(L, -2, "loop");
 }

@@ -173,3 +173,8 @@ void bdk_drive_ev_run(bdk_driver *base) {
 }
 
 void bdk_drive_ev_stop(bdk_driver *base) { ev_break(((drive_ev *)base)->loop, EVBREAK_ONE); }
+
+static bdk_driver *make(void) { return bdk_drive_ev_new(NULL); }
+
+const bdk_driver_kind bdk_drive_ev = {
+    .name = "libev", .make = make, .free = bdk_drive_ev_free, .run = bdk_drive_ev_run, .stop = bdk_drive_ev_stop};

@@ -15,5 +15,7 @@ void bdk_drive_ev_free(bdk_driver *d);
 // Runs until bdk_drive_ev_stop. Not re-entrant.
 void bdk_drive_ev_run(bdk_driver *d);
 void bdk_drive_ev_stop(bdk_driver *d);
+// With loops of its own.
+extern const bdk_driver_kind bdk_drive_ev;
 
 #endif

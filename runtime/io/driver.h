@@ -38,11 +38,21 @@ typedef struct bdk_driver_ops {
 struct bdk_driver {
   const bdk_driver_ops *ops; // NULL in the virtual driver: time is moved by its owner, nothing is watched
   bdk_wheel wheel;
-  uint64_t now_us; // the time of this turn of the loop
+  uint64_t now_us;                 // the time of this turn of the loop
   bdk_hook *hooks, *hooks_running; // queued, newest first; those of this turn that are still to be run
   bdk_hook *endings;               // to be run when the driver is freed
   struct bdk_udp_rx *udp_rx;       // receive buffers, shared by the UDP sockets on this driver
+  uint32_t rx_limit, rx_count;     // datagrams a turn may read (0: no limit), and those it has read
 };
+
+// How loops of one kind are made and run. Hosts hand one to the bindings, which thus name no driver.
+typedef struct bdk_driver_kind {
+  const char *name;
+  bdk_driver *(*make)(void);  // NULL when that fails
+  void (*free)(bdk_driver *); // NULL-tolerant
+  void (*run)(bdk_driver *);  // until stop; both NULL: its owner turns it, and moves its time
+  void (*stop)(bdk_driver *);
+} bdk_driver_kind;
 
 int bdk_driver_watch(bdk_driver *d, bdk_watch *w, int events); // -ENOSYS in the virtual driver
 void bdk_driver_unwatch(bdk_driver *d, bdk_watch *w);

@@ -167,15 +167,15 @@ static bool is_network_error(int error) {
 // --- receiving
 
 // The number of datagrams read (those too long are not among `*kept`), or 0 when there is nothing now.
-static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int *kept) {
-  for (int i = 0; i < BDK_UDP_BATCH; i++) {
+static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int max, int *kept) {
+  for (int i = 0; i < max; i++) {
     rx->msg[i].msg_hdr.msg_namelen = sizeof(name);
     rx->msg[i].msg_hdr.msg_controllen = RX_CONTROL;
     rx->msg[i].msg_hdr.msg_flags = 0;
   }
   int n = -1;
   for (int tries = 0; n < 0 && tries < BDK_UDP_BATCH; tries++) {
-    n = recvmmsg(u->watch.fd, rx->msg, BDK_UDP_BATCH, MSG_DONTWAIT, NULL);
+    n = recvmmsg(u->watch.fd, rx->msg, (unsigned)max, MSG_DONTWAIT, NULL);
     if (n >= 0 || errno == EINTR) continue;
     if (!is_network_error(errno)) return 0;
     bdk_count(u->c.counters, BDK_COUNT_udp_icmp, 1);
@@ -195,18 +195,25 @@ static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int *kept) {
     read_local(u, m, &p->route.local);
   }
   if (n <= 0) return 0;
+  u->c.driver->rx_count += (uint32_t)n;
   bdk_count(u->c.counters, BDK_COUNT_udp_rx, (uint64_t)n);
   bdk_count(u->c.counters, BDK_COUNT_udp_rx_bytes, bytes);
   bdk_count(u->c.counters, BDK_COUNT_udp_rx_truncated, truncated);
   return n;
 }
 
+// How many datagrams this turn may still read, up to a batch.
+static int allowance(const bdk_driver *d) {
+  if (d->rx_limit == 0 || d->rx_count + BDK_UDP_BATCH <= d->rx_limit) return BDK_UDP_BATCH;
+  return d->rx_count < d->rx_limit ? (int)(d->rx_limit - d->rx_count) : 0;
+}
+
 // False when the owner closed the socket.
 static bool receive(bdk_udp *u) {
   struct bdk_udp_rx *rx = u->c.driver->udp_rx;
   for (int batch = 0; batch < READ_BATCHES; batch++) {
-    int kept = 0;
-    int n = read_batch(u, rx, &kept);
+    int kept = 0, max = allowance(u->c.driver);
+    int n = max > 0 ? read_batch(u, rx, max, &kept) : 0;
     if (kept > 0 && u->c.on_packets) {
       u->calling = true;
       u->c.on_packets(u->c.ctx, u, rx->packet, kept);

@@ -11,24 +11,37 @@
 
 #include <cmocka.h>
 
+#include <poll.h>
+
 #include "io/drive_ev.h"
+#include "io/drive_poll.h"
 #include "io/os.h"
 
-typedef struct loop_kind {
-  const char *name;
-  bdk_driver *(*make)(void);
-  void (*run)(bdk_driver *);
-  void (*stop)(bdk_driver *);
-  void (*free)(bdk_driver *);
-} loop_kind;
+// drive_poll as a program with a main loop of its own would use it.
+static bool loop_poll_stopped;
 
-static bdk_driver *loop_make_ev(void) { return bdk_drive_ev_new(NULL); }
+static void loop_poll_run(bdk_driver *d) {
+  struct pollfd fd = {.fd = bdk_drive_poll_fd(d), .events = POLLIN};
+  loop_poll_stopped = false;
+  for (;;) {
+    assert_int_equal(0, bdk_drive_poll_turn(d, BDK_POLL_CLOCK, 0));
+    if (loop_poll_stopped) return;
+    assert_int_equal(1, poll(&fd, 1, 3000)); // the guard's timer comes before that
+  }
+}
 
-static loop_kind loop_ev = {"drive_ev", loop_make_ev, bdk_drive_ev_run, bdk_drive_ev_stop, bdk_drive_ev_free};
+static void loop_poll_stop(bdk_driver *d) {
+  (void)d;
+  loop_poll_stopped = true;
+}
+
+__attribute__((unused)) static const bdk_driver_kind loop_poll = {"drive_poll", bdk_drive_poll_new, bdk_drive_poll_free,
+                                                                  loop_poll_run, loop_poll_stop};
+#define loop_ev bdk_drive_ev
 
 typedef struct loop {
   bdk_timer guard;
-  const loop_kind *kind;
+  const bdk_driver_kind *kind;
   bdk_driver *d;
   bool guarded;
 } loop;
@@ -57,7 +70,7 @@ static inline void loop_idle(loop *l, unsigned ms) { loop_run_for(l, ms, true); 
 
 static inline void loop_stop(loop *l) { l->kind->stop(l->d); }
 
-static inline void loop_open(loop *l, const loop_kind *kind) {
+static inline void loop_open(loop *l, const bdk_driver_kind *kind) {
   *l = (loop){.kind = kind, .d = kind->make()};
   assert_non_null(l->d);
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <ev.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -438,6 +439,89 @@ static void a_driver_with_nothing_to_do_sleeps(void **state) {
   close(w.a[1]);
 }
 
+// --- drive_poll alone: what its owner may rely on
+static bool readable(bdk_driver *d, int wait_ms) {
+  struct pollfd fd = {.fd = bdk_drive_poll_fd(d), .events = POLLIN};
+  return poll(&fd, 1, wait_ms) == 1;
+}
+
+static void the_descriptor_is_readable_when_a_turn_has_something_to_do(void **state) {
+  world w;
+  open_world(&w, state);
+  bdk_driver *d = w.l.d;
+  w.parts[0].watch = (bdk_watch){.fd = w.a[0], .ready = read_and_note};
+  assert_int_equal(0, bdk_driver_watch(d, &w.parts[0].watch, BDK_READABLE));
+  assert_int_equal(0, bdk_drive_poll_turn(d, 5000000, 0));
+  assert_false(readable(d, 0));
+  assert_true(bdk_drive_poll_deadline(d) == BDK_NEVER);
+  assert_int_equal(1, write(w.a[1], "x", 1));
+  assert_true(readable(d, 0));
+  assert_int_equal(0, bdk_drive_poll_turn(d, 5000000, 0));
+  assert_log(&w, 1, (int[]){100});
+  assert_false(readable(d, 0));
+  bdk_driver_unwatch(d, &w.parts[0].watch);
+  close_world(&w);
+}
+
+static void time_is_its_owners(void **state) {
+  world w;
+  open_world(&w, state);
+  bdk_driver *d = w.l.d;
+  w.parts[0].timer.fire = note_timer;
+  assert_int_equal(0, bdk_drive_poll_turn(d, 7000000, 0));
+  bdk_driver_timer(d, &w.parts[0].timer, 7003000);
+  assert_true(bdk_drive_poll_deadline(d) == 7003000);
+  assert_int_equal(0, bdk_drive_poll_turn(d, 7000000, 0));
+  assert_true(readable(d, 2000)); // 3 ms later, by the machine's clock
+  // The owner's says otherwise (a game that is paused): neither does it fire, nor is a turn due at once.
+  assert_int_equal(0, bdk_drive_poll_turn(d, 7000000, 0));
+  assert_int_equal(0, bdk_drive_poll_turn(d, 6000000, 0)); // does not go back
+  assert_true(d->now_us == 7000000);
+  assert_int_equal(0, w.logged);
+  assert_false(readable(d, 0));
+  // Nor does the deadline stay where it was, when the owner's clock jumps.
+  assert_int_equal(0, bdk_drive_poll_turn(d, 7002900, 0));
+  assert_true(readable(d, 2));
+  assert_int_equal(0, bdk_drive_poll_turn(d, 7003000, 0));
+  assert_log(&w, 1, (int[]){0});
+  assert_false(readable(d, 5));
+  close_world(&w);
+}
+
+static void turn_inside(bdk_timer *t, uint64_t now_us) {
+  part *p = of_timer(t);
+  note(p->w, -bdk_drive_poll_turn(p->w->l.d, now_us, 0));
+}
+
+static void a_turn_inside_a_turn_is_refused(void **state) {
+  world w;
+  open_world(&w, state);
+  w.parts[0].timer.fire = turn_inside;
+  bdk_driver_timer(w.l.d, &w.parts[0].timer, 1);
+  assert_int_equal(0, bdk_drive_poll_turn(w.l.d, 1, 0));
+  assert_log(&w, 1, (int[]){EBUSY});
+  close_world(&w);
+}
+
+static void *wake(void *d) {
+  bdk_drive_poll_wake(d);
+  return NULL;
+}
+
+static void another_thread_wakes_it(void **state) {
+  world w;
+  open_world(&w, state);
+  pthread_t thread;
+  assert_int_equal(0, bdk_drive_poll_turn(w.l.d, BDK_POLL_CLOCK, 0));
+  assert_int_equal(0, pthread_create(&thread, NULL, wake, w.l.d));
+  assert_true(readable(w.l.d, 2000));
+  pthread_join(thread, NULL);
+  assert_int_equal(0, bdk_drive_poll_turn(w.l.d, BDK_POLL_CLOCK, 0));
+  assert_false(readable(w.l.d, 0));
+  bdk_drive_poll_free(NULL);
+  close_world(&w);
+}
+
 #define CONTRACT(kind)                                                                                                 \
   cmocka_unit_test_prestate(timers_due_together_fire_in_the_order_set, kind),                                          \
       cmocka_unit_test_prestate(timers_fire_in_the_order_due, kind),                                                   \
@@ -457,10 +541,15 @@ static void a_driver_with_nothing_to_do_sleeps(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      CONTRACT(&loop_ev),
+      CONTRACT((void *)&loop_ev),
+      CONTRACT((void *)&loop_poll),
       cmocka_unit_test(the_virtual_driver_watches_nothing),
       cmocka_unit_test(a_driver_with_nothing_to_do_sleeps),
       cmocka_unit_test(a_borrowed_loop_is_left_as_it_was),
+      cmocka_unit_test_prestate(the_descriptor_is_readable_when_a_turn_has_something_to_do, (void *)&loop_poll),
+      cmocka_unit_test_prestate(time_is_its_owners, (void *)&loop_poll),
+      cmocka_unit_test_prestate(a_turn_inside_a_turn_is_refused, (void *)&loop_poll),
+      cmocka_unit_test_prestate(another_thread_wakes_it, (void *)&loop_poll),
   };
   return cmocka_run_group_tests_name("driver", tests, NULL, NULL);
 }

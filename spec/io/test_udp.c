@@ -42,6 +42,7 @@ int recvmmsg(int fd, struct mmsghdr *msg, unsigned count, int flags, struct time
 }
 
 static int turns; // of any loop
+static const bdk_driver_kind *kind;
 
 // Visible, since it is libev, a shared library, that calls it.
 __attribute__((visibility("default"))) int epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms) {
@@ -105,7 +106,7 @@ static bdk_udp *open_udp(world *w, const char *bind, uint16_t number) {
 
 static void open_world(world *w, const char *bind_a, const char *bind_b) {
   memset(w, 0, sizeof *w);
-  loop_open(&w->l, &loop_ev);
+  loop_open(&w->l, kind);
   w->a = open_udp(w, bind_a, 1);
   w->b = open_udp(w, bind_b, 2);
   w->want = 1;
@@ -522,25 +523,57 @@ static void closing_sends_what_is_queued(void **state) {
   close_world(&w);
 }
 
+// A game that reads few packets a frame, so that a flood costs it no more than that.
+static void a_turn_reads_as_many_packets_as_its_limit(void **state) {
+  (void)state;
+  world w;
+  open_world(&w, "127.0.0.1:0", "127.0.0.1:0");
+  for (int i = 0; i < 40; i++) send_text(w.a, to(w.b, "127.0.0.1"), "x");
+  bdk_udp_flush(w.a);
+  w.want = 1000;
+  assert_int_equal(0, bdk_drive_poll_turn(w.l.d, BDK_POLL_CLOCK, 7));
+  assert_int_equal(7, w.got);
+  assert_int_equal(0, bdk_drive_poll_turn(w.l.d, BDK_POLL_CLOCK, 30));
+  assert_int_equal(37, w.got);
+  assert_int_equal(0, bdk_drive_poll_turn(w.l.d, BDK_POLL_CLOCK, 0));
+  assert_int_equal(40, w.got);
+  close_world(&w);
+}
+
+static int on_ev(void **state) {
+  (void)state;
+  kind = &loop_ev;
+  return 0;
+}
+
+static int on_poll(void **state) {
+  (void)state;
+  kind = &loop_poll;
+  return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, on_ev), cmocka_unit_test_setup(name, on_poll)
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(a_datagram_arrives_with_its_route),
-      cmocka_unit_test(batches_carry_what_was_sent_in_one_turn),
-      cmocka_unit_test(the_address_a_packet_came_to_is_told_and_answers_leave_from_it),
-      cmocka_unit_test(ipv6_likewise),
-      cmocka_unit_test(each_packet_has_its_own_ttl),
-      cmocka_unit_test(icmp_errors_do_not_end_it),
-      cmocka_unit_test(too_long_datagrams_are_dropped_and_counted),
-      cmocka_unit_test(it_may_be_closed_in_its_callback),
-      cmocka_unit_test(an_unreachable_destination_is_told_and_the_rest_goes_on),
-      cmocka_unit_test(a_full_socket_is_waited_for),
-      cmocka_unit_test(what_is_queued_behind_a_partial_batch_keeps_its_order),
-      cmocka_unit_test(a_kernel_without_buffers_is_tried_again),
-      cmocka_unit_test(errors_left_on_the_socket_are_counted_and_cost_nothing),
-      cmocka_unit_test(what_the_kernel_forbids_is_skipped),
-      cmocka_unit_test(a_full_queue_drops_and_counts),
-      cmocka_unit_test(a_port_in_use_is_an_error),
-      cmocka_unit_test(closing_sends_what_is_queued),
+      TEST(a_datagram_arrives_with_its_route),
+      TEST(batches_carry_what_was_sent_in_one_turn),
+      TEST(the_address_a_packet_came_to_is_told_and_answers_leave_from_it),
+      TEST(ipv6_likewise),
+      TEST(each_packet_has_its_own_ttl),
+      TEST(icmp_errors_do_not_end_it),
+      TEST(too_long_datagrams_are_dropped_and_counted),
+      TEST(it_may_be_closed_in_its_callback),
+      TEST(an_unreachable_destination_is_told_and_the_rest_goes_on),
+      TEST(a_full_socket_is_waited_for),
+      TEST(what_is_queued_behind_a_partial_batch_keeps_its_order),
+      TEST(a_kernel_without_buffers_is_tried_again),
+      TEST(errors_left_on_the_socket_are_counted_and_cost_nothing),
+      TEST(what_the_kernel_forbids_is_skipped),
+      TEST(a_full_queue_drops_and_counts),
+      TEST(a_port_in_use_is_an_error),
+      TEST(closing_sends_what_is_queued),
+      cmocka_unit_test_setup(a_turn_reads_as_many_packets_as_its_limit, on_poll),
   };
   return cmocka_run_group_tests_name("udp", tests, NULL, NULL);
 }
