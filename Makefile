@@ -108,7 +108,7 @@ test-%: all $(SPEC_BINS) $(FUZZ_BINS)
 soak: all
 	@$(SUITES) soak
 bench: all $(BENCH_BINS)
-	@lua5.4 .ci/bench.lua $(BUILD)
+	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
 fuzz: $(FUZZ_BINS)
 	@$(SUITES) fuzz 60
 layers: all $(r)/core.a $(r)/io.a $(r)/bindings.a

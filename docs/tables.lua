@@ -29,7 +29,8 @@ local function messages()
   for _, s in ipairs(message.all) do
     local fields = {}
     for i, f in ipairs(s.fields) do fields[i] = ("`%s` %s"):format(f[1], kind_text(f)) end
-    out[#out + 1] = ("| %d | `%s` | %s | %s |"):format(s.type, s.name, s.request and "yes" or "", table.concat(fields, ", "))
+    out[#out + 1] = ("| %d | `%s` | %s | %s |"):format(s.type, s.name, s.request and "yes" or "",
+      table.concat(fields, ", "))
   end
   return table.concat(out, "\n")
 end

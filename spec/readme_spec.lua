@@ -1,0 +1,122 @@
+-- SPDX-License-Identifier: MIT
+-- What README.md tells its reader to type, typed.
+
+local bodkin = os.getenv("BODKIN") or "build/release/bodkin"
+
+local function read_all(path)
+  local file <close> = assert(io.open(path))
+  return file:read("a")
+end
+
+describe("README.md", function()
+  local text = read_all "README.md"
+  local dir, running
+
+  local function block(language, pattern)
+    for body in text:gmatch("```" .. language .. "\n(.-)```") do
+      if body:find(pattern, 1, true) then return body end
+    end
+    error(("no ```%s block with %q"):format(language, pattern))
+  end
+
+  local function save(name, body)
+    local path = dir .. "/" .. name
+    local file <close> = assert(io.open(path, "w"))
+    file:write(body)
+    return path
+  end
+
+  -- `command` is as a reader types it, but for where the binary is.
+  local function start(command)
+    local real = command:gsub("^bodkin", bodkin)
+    local p = { out = assert(io.popen("echo $$; exec timeout 20 " .. real .. " 2>&1 </dev/null")) }
+    p.pid = p.out:read("l")
+    running[#running + 1] = p
+    return p
+  end
+
+  local function expect(p, pattern)
+    local seen = {}
+    for line in p.out:lines() do
+      seen[#seen + 1] = line
+      local found = line:match(pattern)
+      if found then return found end
+    end
+    error(("no line like %q, but:\n%s"):format(pattern, table.concat(seen, "\n")), 2)
+  end
+
+  before_each(function()
+    running = {}
+    dir = assert(io.popen("mktemp -d")):read("l")
+  end)
+
+  after_each(function()
+    for _, p in ipairs(running) do
+      os.execute("kill " .. p.pid .. " 2>/dev/null")
+      p.out:close()
+    end
+    os.execute("rm -r " .. dir)
+  end)
+
+  it("names the two commands there are", function()
+    local makefile = read_all "Makefile"
+    for _, target in ipairs { "demo", "test" } do
+      assert.truthy(text:find("    make " .. target, 1, true))
+      assert.truthy(makefile:find("\n" .. target .. ":", 1, true))
+    end
+  end)
+
+  it("has three commands that connect two", function()
+    local commands = {}
+    for line in block("sh", "bodkin serve"):gmatch("[^\n]+") do commands[#commands + 1] = line end
+    assert.equal(3, #commands)
+    -- On any free port: the one written there may be in use.
+    local serve, n = commands[1]:gsub(":4433", ":0")
+    assert.equal(1, n)
+    local at = expect(start(serve .. " --admin " .. dir .. "/admin"), "bodkin://127%.0%.0%.1(:%d+)")
+    local code = expect(start((commands[2]:gsub(":4433", at))), "join (%l+%-%l+%-%l+)")
+    expect(start((commands[3]:gsub("CODE", code):gsub(":4433", at))), "^connected")
+  end)
+
+  it("has a client of at most twenty lines that talks to itself", function()
+    local client = block("lua", "bodkin.open")
+    assert.is_true(select(2, client:gsub("\n", "")) <= 20)
+    local path = save("client.lua", client)
+    local url = expect(start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin"):format(dir)),
+      "bodkin://127%.0%.0%.1:%d+")
+    local command = ("env BODKIN_SERVER=%s %s run %s"):format(url, bodkin, path)
+    local code = expect(start(command), "join with: (%S+)")
+    assert.equal("well met", expect(start(command .. " " .. code), "^%x+%s+(.*)$"))
+  end)
+
+  it("has a server role of at most twenty lines that serves", function()
+    local role = block("lua", "bodkin.role")
+    assert.is_true(select(2, role:gsub("\n", "")) <= 20)
+    local path = save("dice.lua", role)
+    local url = expect(start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin --roles %s"):format(dir, path)),
+      "bodkin://127%.0%.0%.1:%d+")
+    local core = require "bodkin.core"
+    local messages = dofile(path).messages
+    local env = require("bodkin.env").new()
+    local router, eyes = core.router(env.counters), nil
+    router:on(messages.rolled, { "eyes" }, function(_, _, n)
+      eyes = n
+      env.stop()
+    end)
+    local sock = assert(env.udp(core.addr.parse("127.0.0.1", 0)))
+    sock:router(router)
+    sock:send(assert(core.addr.parse(url:match("//(.*)$"))), assert(messages.roll:encode(("x"):rep(12), 6)))
+    env.timer(5000, env.stop)
+    env.run()
+    env.close()
+    assert.is_true(eyes and eyes >= 1 and eyes <= 6)
+  end)
+
+  it("points only to files that are there", function()
+    for path in text:gmatch("%]%(([^)#]+)%)") do
+      if not path:find("://", 1, true) then
+        assert.is_true(os.rename(path, path) ~= nil, path)
+      end
+    end
+  end)
+end)
