@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Two muxes on a virtual wire, for specs of the machines: virtual time, one-way delay, loss, and NATs that
-// forward, filter by address and port, or have their outside port changed in mid-flight.
+// forward, filter by address and port, or have their outside port changed in mid-flight. Further links, each
+// with its own address on both sides, delay and outages, for specs that have a choice of paths.
 #ifndef BDK_SPEC_PAIR_H
 #define BDK_SPEC_PAIR_H
 
@@ -11,6 +12,7 @@
 
 #define PAIR_QUEUE 4096
 #define PAIR_EVENTS 256
+#define PAIR_LINKS 4
 
 typedef struct pair_packet {
   uint64_t at_us, order;
@@ -36,7 +38,8 @@ typedef struct pair_side {
   bdk_counters counters;
   uint32_t session;
   uint8_t id[BDK_ID_LEN];
-  bdk_addr public; // what its NAT shows
+  bdk_addr public; // what its NAT shows: its end of link 0
+  bdk_addr end[PAIR_LINKS]; // of links 1 and up; family 0: there is none
   bool filtered;   // its NAT lets in only addresses it sent to
   bool cut;        // nothing it sends arrives
   bdk_addr allowed[8];
@@ -50,6 +53,8 @@ typedef struct pair {
   pair_side side[2];
   uint64_t now_us, delay_us, order, rng;
   unsigned loss_percent;
+  uint64_t link_delay_us[PAIR_LINKS]; // of links 1 and up
+  bool link_cut[PAIR_LINKS];
   pair_packet *queue;
   int count;
 } pair;
@@ -93,17 +98,29 @@ static inline void pair_free(pair *w) {
   free(w->queue);
 }
 
-static inline void pair_deliver(pair *w, int from, const bdk_addr *source, const bdk_output *o) {
+static inline const bdk_addr *pair_end(const pair_side *s, int link) { return link ? &s->end[link] : &s->public; }
+
+// The link whose end at `s` has this address, -1 when none has.
+static inline int pair_link(const pair_side *s, const bdk_addr *a) {
+  for (int i = 0; i < PAIR_LINKS; i++)
+    if (bdk_addr_equal(pair_end(s, i), a)) return i;
+  return -1;
+}
+
+static inline void pair_deliver(pair *w, int from, const bdk_output *o) {
   pair_side *me = &w->side[from], *other = &w->side[!from];
   me->sent++;
   for (int i = 0; i < me->event_count; i++) me->closed_sends += me->events[i].kind == BDK_OUT_CLOSED;
   bool known = false;
   for (int i = 0; i < me->allowed_count; i++) known |= bdk_addr_equal(&me->allowed[i], &o->route.remote);
   if (!known && me->allowed_count < 8) me->allowed[me->allowed_count++] = o->route.remote;
-  if (me->cut || !bdk_addr_equal(&o->route.remote, &other->public)) return;
+  int link = pair_link(other, &o->route.remote);
+  if (me->cut || link < 0 || w->link_cut[link]) return;
   if (pair_random(w) % 100 < w->loss_percent || w->count == PAIR_QUEUE) return;
   pair_packet *p = &w->queue[w->count++];
-  *p = (pair_packet){.at_us = w->now_us + w->delay_us, .order = w->order++, .to = !from, .from = *source, .len = o->len};
+  uint64_t delay_us = link ? w->link_delay_us[link] : w->delay_us;
+  *p = (pair_packet){.at_us = w->now_us + delay_us, .order = w->order++, .to = !from, .len = o->len};
+  p->from = *pair_end(me, link);
   memcpy(p->data, o->data, o->len);
 }
 
@@ -112,7 +129,7 @@ static inline void pair_drain(pair *w, int which) {
   bdk_output o;
   while (bdk_mux_next(s->mux, &o)) {
     if (o.kind == BDK_OUT_SEND) {
-      pair_deliver(w, which, &s->public, &o);
+      pair_deliver(w, which, &o);
       continue;
     }
     if (s->event_count == PAIR_EVENTS) continue;
@@ -128,11 +145,10 @@ static inline void pair_drain(pair *w, int which) {
   }
 }
 
-// Adds the session on one side, with the other's public address as its only candidate.
-static inline int pair_match(pair *w, int which, uint64_t start_in_us) {
+static inline int pair_match_with(pair *w, int which, const bdk_candidate *candidates, uint32_t count,
+                                  uint64_t start_in_us) {
   pair_side *s = &w->side[which], *other = &w->side[!which];
-  bdk_candidate candidate = {.addr = other->public, .sock = 1, .via = BDK_VIA_SRFLX};
-  bdk_match match = {.start_in_us = start_in_us, .candidates = &candidate, .count = 1};
+  bdk_match match = {.start_in_us = start_in_us, .candidates = candidates, .count = count};
   memset(match.match, 7, sizeof match.match);
   memset(match.key, 9, sizeof match.key);
   memcpy(match.self, s->id, BDK_ID_LEN);
@@ -140,6 +156,18 @@ static inline int pair_match(pair *w, int which, uint64_t start_in_us) {
   int error = bdk_mux_add(s->mux, w->now_us, &match, &s->session);
   pair_drain(w, which);
   return error;
+}
+
+// Adds the session on one side, with the other's ends of all links as candidates.
+static inline int pair_match(pair *w, int which, uint64_t start_in_us) {
+  bdk_candidate candidates[PAIR_LINKS];
+  uint32_t count = 0;
+  for (int i = 0; i < PAIR_LINKS; i++) {
+    const bdk_addr *a = pair_end(&w->side[!which], i);
+    bdk_via via = bdk_addr_classify(a) == BDK_ADDR_PRIVATE ? BDK_VIA_HOST : BDK_VIA_SRFLX;
+    if (a->family) candidates[count++] = (bdk_candidate){.addr = *a, .sock = 1, .via = (uint8_t)via};
+  }
+  return pair_match_with(w, which, candidates, count, start_in_us);
 }
 
 static inline bool pair_admit(const pair_side *s, const bdk_addr *from) {
@@ -179,6 +207,23 @@ static inline void pair_run(pair *w, uint64_t until_us) {
     }
   }
   w->now_us = until_us;
+}
+
+// A datagram from nowhere: as if it had come to `which` from `from`.
+static inline void pair_inject(pair *w, int which, const bdk_addr *from, const uint8_t *bytes, size_t len) {
+  bdk_route route = {.local = w->side[which].public, .remote = *from, .sock = 1};
+  bdk_mux_input(w->side[which].mux, w->now_us, &route, bytes, len);
+  pair_drain(w, which);
+}
+
+static inline const bdk_session *pair_session(const pair *w, int which) {
+  return bdk_mux_session(w->side[which].mux, w->side[which].session);
+}
+
+// The link that data of `which` goes by, -1: none.
+static inline int pair_selected(const pair *w, int which) {
+  const bdk_session *s = pair_session(w, which);
+  return s && s->selected >= 0 ? pair_link(&w->side[!which], &s->paths[s->selected].route.remote) : -1;
 }
 
 static inline const pair_event *pair_find(const pair *w, int which, bdk_output_kind kind) {
