@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "session.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define MS 1000u
@@ -65,16 +66,32 @@ void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, ui
   }
 }
 
-// A path for an address the peer was heard from but that nobody listed. Takes the place of one that failed,
-// else of one that never answered; NULL when all are in use.
+// How easily a path gives its place to another, 0 first; -1: it does not.
+static int spare_rank(const bdk_session *s, int i) {
+  const bdk_path *p = &s->paths[i];
+  bool failed = p->state == BDK_PATH_FAILED;
+  if (i == s->selected || i == s->rebound) return -1;
+  if (failed && !p->answered) return 0;
+  if (failed && !p->listed) return 1;
+  if (!p->answered) return 2;
+  if (failed) return 3;
+  return p->state == BDK_PATH_USABLE && !p->listed ? 4 : -1; // a test seen again elsewhere makes these, too
+}
+
+// A path for an address the peer was heard from but that nobody listed. When the table is full it takes the
+// place of the most dispensable, of those the one confirmed least lately; NULL when all are in use.
 static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
   bdk_path *p = NULL;
   if (s->path_count < BDK_SESSION_PATHS) {
     p = &s->paths[s->path_count++];
   } else {
-    for (int want = BDK_PATH_FAILED; !p && want >= BDK_PATH_FROZEN; want--)
-      for (int i = 0; !p && i < s->path_count; i++)
-        if (s->paths[i].state == want && !s->paths[i].answered && i != s->selected) p = &s->paths[i];
+    int lowest = INT_MAX;
+    for (int i = 0; i < s->path_count; i++) {
+      int rank = spare_rank(s, i);
+      if (rank < 0 || rank > lowest || (rank == lowest && s->paths[i].heard_us >= p->heard_us)) continue;
+      lowest = rank;
+      p = &s->paths[i];
+    }
     if (!p) return NULL;
   }
   bdk_addr_class class = bdk_addr_classify(&route->remote);

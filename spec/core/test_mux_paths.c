@@ -61,12 +61,36 @@ static void both_sides_agree_whatever_is_lost(void **state) {
 }
 
 // Links come and go for minutes. Afterwards both sides are on one link, or both have given up.
+static void rebind(pair *w, int who, unsigned n) {
+  char text[40];
+  snprintf(text, sizeof text, "198.51.100.9:%u", 1000 + n);
+  w->side[who].public = pair_addr(text);
+}
+
+static void forty_rebinds_are_followed(void **state) {
+  (void)state;
+  for (int who = 0; who < 2; who++) {
+    pair w;
+    pair_init(&w, 21, DELAY);
+    both(&w);
+    pair_run(&w, START + SECOND);
+    for (unsigned n = 1; n <= 40; n++) {
+      rebind(&w, who, n);
+      assert_int_equal(pair_send(&w, who, "x", 1), 0);
+      pair_run(&w, w.now_us + SECOND);
+      if (!talks(&w)) fail_msg("rebind %u of side %d", n, who);
+    }
+    pair_free(&w);
+  }
+}
+
 // The first datagram from the new address is lost, and a test comes before the next frame.
 // The address of a path in reserve changes: the one in use is none of its business.
 // Side 1 listens to an address it was not told of, and has sent much there: an outage does not end that.
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_sides_agree_whatever_is_lost),
+      cmocka_unit_test(forty_rebinds_are_followed),
   };
   return cmocka_run_group_tests_name("mux_paths", tests, NULL, NULL);
 }
