@@ -21,6 +21,9 @@ CORE_SRC := $(CORE:%=runtime/core/%)
 IO_SRC := $(IO:%=runtime/io/%)
 BINDINGS_SRC := $(BINDINGS:%=bindings/%)
 HOST_SRC := $(HOST:%=runtime/host/%)
+strays := $(filter-out $(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC),$(basename \
+  $(wildcard runtime/*/*.c bindings/*.c)))
+$(if $(strays),$(error in no list of build.mk: $(strays:=.c)))
 
 WARN := -Wall -Wextra -Werror
 CFLAGS := -O2 -g
@@ -83,10 +86,7 @@ f = $(BUILD)/fuzz
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/bindings.a $(f)/io.a $(f)/core.a
 	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
-BENCH_BINS := $(patsubst %.c,$(BUILD)/release/%,$(BENCHES))
 r = $(BUILD)/release
-$(r)/bench/%: $(r)/bench/%.o $(r)/bindings.a $(r)/io.a $(r)/core.a
-	$(call quiet,LD) $(release_CC) -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 .SECONDARY:
 
 # --- what one asks for
@@ -107,7 +107,7 @@ test-%: all $(SPEC_BINS) $(FUZZ_BINS)
 	@$(SUITES) $*
 soak: all
 	@$(SUITES) soak
-bench: all $(BENCH_BINS)
+bench: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
 fuzz: $(FUZZ_BINS)
 	@$(SUITES) fuzz 60

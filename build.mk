@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := $(basename $(notdir $(wildcard runtime/core/*.c)))
-IO := $(basename $(notdir $(wildcard runtime/io/*.c)))
-BINDINGS := $(basename $(notdir $(wildcard bindings/*.c)))
-HOST := $(basename $(notdir $(wildcard runtime/host/*.c)))
+CORE := addr base counter message mux out path probe registry session wheel wire
+IO := drive_ev drive_poll driver iface os resolve stream tun udp
+BINDINGS := addr call core counters crypto log loop module mux registry router schema stream timer tun udp wire
+HOST := embed host main
 
 # Debian packages, and the file of each that shows it is there.
 PACKAGES := lua5.4 liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-busted lua-check lua-dkjson \
@@ -23,4 +23,3 @@ SCRIPTS := $(sort $(shell find scripts -name '*.lua'))
 
 C_SPECS := $(wildcard spec/core/test_*.c spec/io/test_*.c spec/bindings/test_*.c spec/host/test_*.c)
 FUZZERS := $(wildcard spec/fuzz/fuzz_*.c)
-BENCHES := $(wildcard bench/*.c)

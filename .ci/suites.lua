@@ -24,9 +24,9 @@ local function add(name, command, limit_s, plain)
 end
 
 local sanitizer = "ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 "
-local lua_env = ("BODKIN=%s/release/bodkin BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' "
-  .. "LUA_CPATH='%s/release/lua/?.so;;' "):format(build, build, build)
-local busted = lua_env .. "busted --lua=/usr/bin/lua5.4 -o TAP "
+local lua_env = ("BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='%s/release/lua/?.so;;' ")
+  :format(build, build)
+local busted = lua_env .. "BODKIN=" .. build .. "/release/bodkin busted --lua=/usr/bin/lua5.4 -o TAP "
 
 local function c_specs(dir)
   for _, source in ipairs(lines_of(("ls spec/%s/test_*.c 2>/dev/null"):format(dir))) do
@@ -36,8 +36,8 @@ local function c_specs(dir)
 end
 
 -- The same specs inside the binary made with the sanitizers.
-local sanitized = sanitizer .. ("BODKIN=%s/asan/bodkin BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' "
-  .. "%s/asan/bodkin run .ci/busted.lua --ignore-lua -o TAP "):format(build, build, build)
+local sanitized = sanitizer .. lua_env .. ("BODKIN=%s/asan/bodkin %s/asan/bodkin run .ci/busted.lua --ignore-lua "
+  .. "-o TAP "):format(build, build)
 
 local function lua_specs(path, limit_s, with_sanitizers)
   if #lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null"):format(path)) > 0 then
@@ -64,10 +64,11 @@ local add_named = {
   fuzz = function()
     for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c 2>/dev/null")) do
       local name = source:match("fuzz_([^/]*)%.c$")
-      local corpus = build .. "/corpus/" .. name
+      local corpus, log = build .. "/corpus/" .. name, build .. "/fuzz/" .. name .. ".log"
       add("fuzz " .. name, ("mkdir -p %s && %s/fuzz/spec/fuzz/fuzz_%s -max_total_time=%d -max_len=1300 -timeout=5 "
-        .. "-rss_limit_mb=1024 -verbosity=0 -print_final_stats=0 -artifact_prefix=%s/ %s%s"):format(corpus, build, name,
-        seconds or 5, build, corpus, exists("spec/fuzz/corpus/" .. name) and " spec/fuzz/corpus/" .. name or ""),
+        .. "-rss_limit_mb=1024 -artifact_prefix=%s/ %s%s >%s 2>&1 && tail -n 1 %s || { tail -n 60 %s; exit 1; }")
+        :format(corpus, build, name, seconds or 5, build, corpus,
+          exists("spec/fuzz/corpus/" .. name) and " spec/fuzz/corpus/" .. name or "", log, log, log),
         (seconds or 5) + 60, true)
     end
   end,
@@ -118,7 +119,10 @@ local function run(suite)
   local why
   if not status then why = "did not finish in " .. suite.limit_s .. " s"
   elseif suite.plain then
-    if status == "0" then good = 1 else why = "exit code " .. status end
+    if status == "0" then
+      good = 1
+      print("ok - " .. suite.name)
+    else why = "exit code " .. status end
   elseif good + bad + skip == 0 then why = "reported no test"
   elseif status ~= "0" and bad == 0 then why = "exit code " .. status .. " though no test failed"
   elseif plan ~= good + bad + skip then why = "stopped short of its plan" end

@@ -37,7 +37,7 @@ function M.serve(net, options)
   file:write(("k"):rep(32))
   file:close()
   file = assert(io.open(net.dir .. "/config.lua", "w"))
-  file:write(("return { key_file = %q }"):format(net.dir .. "/key"))
+  file:write(("return require('bodkin').config { key_file = %q }"):format(net.dir .. "/key"))
   file:close()
   local config = net.dir .. "/config.lua"
   start("server", "serving", "--roles", "matching", "--config", config)

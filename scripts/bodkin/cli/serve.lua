@@ -25,8 +25,9 @@ local M = {
 Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
 and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters.
 
-The file of --config is Lua and returns a table: the options by name with underscores, and key_file (32 bytes of
-secret that servers share), expose_addresses (true: list and lookup show addresses), limits. Options given here win.]],
+The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
+role_files, key_file (a secret of 32 bytes that a deployment's servers share), expose_addresses (true: list and lookup
+show addresses), local_addresses, limits. Options given here win.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
@@ -37,28 +38,13 @@ secret that servers share), expose_addresses (true: list and lookup show address
   },
 }
 
-local config_keys = { "listen", "roles", "role_files", "maintenance_mode", "admin", "key_file", "expose_addresses",
-  "local_addresses", "limits" }
-
 -- The file's table under the options; nil, message, code.
 local function configure(values)
   local config = {}
   if values.config then
-    local chunk, err = loadfile(values.config, "t")
-    if not chunk then return nil, "the configuration cannot be read: " .. err, "invalid" end
-    local ok, got = pcall(chunk)
-    if not ok then return nil, "the configuration failed: " .. tostring(got), "invalid" end
-    if type(got) ~= "table" then return nil, values.config .. " returns no table", "invalid" end
-    local known = {}
-    for _, key in ipairs(config_keys) do known[key] = true end
-    for key, value in pairs(got) do
-      if not known[key] then
-        return nil, ("%s: there is no option %s%s"):format(values.config, tostring(key),
-          options.suggestion(tostring(key), config_keys)), "invalid"
-      end
-      config[key] = value
-    end
-    if type(config.listen) == "string" then config.listen = { config.listen } end
+    local loaded, err, code = require("bodkin.config").load(values.config)
+    if not loaded then return nil, err, code end
+    config = loaded
   end
   for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin" } do
     if values[key] then config[key] = values[key] end
