@@ -160,14 +160,17 @@ describe("in the lab", function()
     support.serve(net)
     local first, confirmed = {}, {}
     for _ = 1, 5 do
-      for _, last in ipairs { support.meet(net) } do
+      local a, b = support.meet(net)
+      -- Each counts from its own `matched`: what one gains by a late one, the other loses.
+      assert.is_true(math.max(a.first_ms, b.first_ms) >= 40)
+      for _, last in ipairs { a, b } do
         first[#first + 1] = last.first_ms
         confirmed[#confirmed + 1] = last.first_confirmed_ms
       end
     end
     print(("# T1, d = 40 ms, medians of 10: first %.1f ms (%.1f to %.1f), confirmed %.1f ms (%.1f to %.1f)"):format(
       median(first), first[1], first[10], median(confirmed), confirmed[1], confirmed[10]))
-    assert.is_true(first[1] >= 40 and median(first) <= 45, "first " .. median(first))
+    assert.is_true(median(first) <= 45, "first " .. median(first))
     assert.is_true(confirmed[1] >= 80 and median(confirmed) <= 85, "confirmed " .. median(confirmed))
   end)
 
