@@ -254,12 +254,16 @@ static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
       if (alive(&s->paths[i]) && (best < 0 || better(&s->paths[i], &s->paths[best]))) best = i;
   }
   s->selected = (int8_t)best;
-  if (best < 0) return;
-  bdk_path *p = &s->paths[best];
-  if (p->state != BDK_PATH_VALID || s->told == best) return;
-  s->told = (int8_t)best;
+}
+
+// Says which path is selected, once it is confirmed: to the owner, and with SELECT to the peer.
+static void announce(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  if (s->selected < 0 || s->told == s->selected) return;
+  bdk_path *p = &s->paths[s->selected];
+  if (p->state != BDK_PATH_VALID) return;
+  s->told = s->selected;
   tell(s, q, BDK_OUT_PATH, p, now_us);
-  if (!controlling) return;
+  if (s->keys.role != 0) return;
   s->select_n++;
   s->select_wait_us = SELECT_FIRST_US;
   s->select_due_us = now_us + SELECT_FIRST_US;
@@ -332,6 +336,7 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   tick_paths(s, q, now_us);
   choose(s, q, now_us);
   open_session(s, q, now_us);
+  announce(s, q, now_us);
   if (s->state == BDK_SESSION_OPEN) tick_open(s, q, now_us);
 }
 

@@ -87,10 +87,26 @@ static void forty_rebinds_are_followed(void **state) {
 // The first datagram from the new address is lost, and a test comes before the next frame.
 // The address of a path in reserve changes: the one in use is none of its business.
 // Side 1 listens to an address it was not told of, and has sent much there: an outage does not end that.
+static void connected_comes_before_path(void **state) {
+  (void)state;
+  for (uint64_t seed = 1; seed <= 60; seed++) {
+    pair w;
+    pair_init(&w, seed, DELAY);
+    w.loss_percent = 40; // a confirm may be the first that is heard
+    both(&w);
+    pair_run(&w, START + 10 * SECOND);
+    for (int i = 0; i < 2; i++)
+      if (w.side[i].event_count && w.side[i].events[0].kind != BDK_OUT_CONNECTED)
+        fail_msg("seed %llu: side %d was told %d first", (unsigned long long)seed, i, w.side[i].events[0].kind);
+    pair_free(&w);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_sides_agree_whatever_is_lost),
       cmocka_unit_test(forty_rebinds_are_followed),
+      cmocka_unit_test(connected_comes_before_path),
   };
   return cmocka_run_group_tests_name("mux_paths", tests, NULL, NULL);
 }
