@@ -123,6 +123,6 @@ void bdk_path_sample(bdk_path *p, uint32_t rtt_us) {
 bool bdk_path_may_send(const bdk_path *p, size_t len) {
   if (p->state == BDK_PATH_VALID) return true;
   if (p->state != BDK_PATH_USABLE) return false;
-  if (p->listed) return p->data_unconfirmed < BDK_PATH_LISTED_MAX;
+  if (p->listed || p->valid_us) return p->data_unconfirmed < BDK_PATH_LISTED_MAX;
   return p->tx_bytes + len <= BDK_PATH_UNLISTED_TIMES * p->rx_bytes;
 }

@@ -12,8 +12,8 @@
 
 #define BDK_PATH_NONCES 8 // tests of a path that a confirm may still answer
 #define BDK_PATH_SAMPLES 3
-#define BDK_PATH_LISTED_MAX 16u  // frames to a listed address before it confirmed
-#define BDK_PATH_UNLISTED_TIMES 3u // bytes to an unlisted one, per byte received, before it confirmed
+#define BDK_PATH_LISTED_MAX 16u    // frames to a listed address until it confirms, or does so again
+#define BDK_PATH_UNLISTED_TIMES 3u // bytes to an unlisted one, per byte received, before it ever confirmed
 
 typedef enum bdk_path_state {
   BDK_PATH_FROZEN,

@@ -168,7 +168,7 @@ static void tick_probing(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
     return;
   }
   // An address nobody listed gets no more than it gave.
-  if (!p->listed && p->tx_bytes + TEST_MAX > BDK_PATH_UNLISTED_TIMES * p->rx_bytes) {
+  if (!p->listed && !p->valid_us && p->tx_bytes + TEST_MAX > BDK_PATH_UNLISTED_TIMES * p->rx_bytes) {
     p->due_us = now_us + 500 * MS;
     p->attempt++; // the round still ends
     return;

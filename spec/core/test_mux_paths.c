@@ -87,6 +87,32 @@ static void forty_rebinds_are_followed(void **state) {
 // The first datagram from the new address is lost, and a test comes before the next frame.
 // The address of a path in reserve changes: the one in use is none of its business.
 // Side 1 listens to an address it was not told of, and has sent much there: an outage does not end that.
+static void a_learned_path_comes_back_after_an_outage(void **state) {
+  (void)state;
+  pair w;
+  pair_init(&w, 25, DELAY);
+  bdk_candidate nowhere = {.addr = pair_addr("203.0.113.9:9"), .sock = 1, .via = BDK_VIA_SRFLX};
+  assert_int_equal(pair_match(&w, 0, 0), 0);
+  assert_int_equal(pair_match_with(&w, 1, &nowhere, 1, 0), 0);
+  pair_run(&w, START + SECOND);
+  uint8_t big[BDK_PAYLOAD_MAX] = {0};
+  for (int i = 0; i < 200; i++) {
+    assert_int_equal(pair_send(&w, 1, big, sizeof big), 0);
+    pair_run(&w, w.now_us + 10 * MS);
+  }
+  w.side[0].event_count = 0;
+  w.side[0].cut = w.side[1].cut = true;
+  pair_run(&w, w.now_us + 50 * SECOND);
+  assert_int_equal(pair_session(&w, 1)->state, BDK_SESSION_SEEKING);
+  w.side[0].cut = w.side[1].cut = false;
+  pair_run(&w, w.now_us + 3 * SECOND);
+  const bdk_session *s = pair_session(&w, 1);
+  assert_int_equal(s->state, BDK_SESSION_OPEN);
+  assert_int_equal(s->paths[s->selected].state, BDK_PATH_VALID);
+  assert_true(talks(&w));
+  pair_free(&w);
+}
+
 static void connected_comes_before_path(void **state) {
   (void)state;
   for (uint64_t seed = 1; seed <= 60; seed++) {
@@ -106,6 +132,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_sides_agree_whatever_is_lost),
       cmocka_unit_test(forty_rebinds_are_followed),
+      cmocka_unit_test(a_learned_path_comes_back_after_an_outage),
       cmocka_unit_test(connected_comes_before_path),
   };
   return cmocka_run_group_tests_name("mux_paths", tests, NULL, NULL);
