@@ -134,9 +134,12 @@ install-rock: rock
 	cd scripts && find bodkin -name '*.lua' -exec install -Dm644 {} $(LUADIR)/{} ';'
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
+lab_goals := $(filter demo bench,$(MAKECMDGOALS))
+test_goals := $(filter deps soak fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
-	@.ci/packages $(if $(filter deps demo soak bench fuzz lint test test-%,$(MAKECMDGOALS)),install,check) $(PACKAGES)
+	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
+	  $(if $(lab_goals)$(test_goals),$(LAB_PACKAGES)) $(if $(test_goals),$(TEST_PACKAGES))
 FORCE:
 
 help:

@@ -6,9 +6,10 @@ IO := drive_ev drive_poll driver iface os resolve stream tun udp
 BINDINGS := addr call core counters crypto log loop module mux registry router schema stream timer tun udp wire
 HOST := embed host main
 
-# Debian packages, and the file of each that shows it is there.
-PACKAGES := lua5.4 liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-busted lua-check lua-dkjson \
-  libcmocka-dev nftables iproute2 procps binutils clang libclang-rt-14-dev clang-format
+# Debian packages: to build, for the lab, for tests and checks.
+BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
+LAB_PACKAGES := nftables iproute2 procps
+TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format
 
 # Lua from its static library, whole, so that C modules a script loads find every symbol of it.
 LUA_INC := -I/usr/include/lua5.4
