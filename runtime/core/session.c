@@ -242,10 +242,11 @@ static void tell(bdk_session *s, bdk_outq *q, bdk_output_kind kind, const bdk_pa
 static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   bool controlling = s->keys.role == 0;
   int best = s->selected >= 0 && alive(&s->paths[s->selected]) ? s->selected : -1;
+  if (s->rebound >= 0 && s->paths[s->rebound].state == BDK_PATH_FAILED) s->rebound = -1;
   if (s->rebound >= 0 && s->paths[s->rebound].state == BDK_PATH_VALID) {
     // The peer moved there, and answers there. What it left would still pass for valid until its consent
     // ran out; should it be alive after all, the first thing heard on it brings it back.
-    if (best >= 0 && best != s->rebound) bdk_path_fail(&s->paths[best], BDK_REASON_replaced, now_us);
+    if (best >= 0) bdk_path_fail(&s->paths[best], BDK_REASON_replaced, now_us);
     best = s->rebound;
     s->rebound = -1;
     bdk_count(q->counters, BDK_COUNT_path_rebound, 1);
@@ -253,6 +254,7 @@ static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     for (int i = 0; i < s->path_count; i++)
       if (alive(&s->paths[i]) && (best < 0 || better(&s->paths[i], &s->paths[best]))) best = i;
   }
+  if (best != s->selected) s->told = -1;
   s->selected = (int8_t)best;
 }
 
@@ -422,6 +424,16 @@ static void on_consent_answer(bdk_path *p, uint64_t now_us, const uint8_t *data)
   bdk_path_sample(p, (uint32_t)(now_us - sent));
 }
 
+// Where the peer is now, only its newest frame says; one that was overtaken says where it was. An address that
+// is no path yet: it has moved there, perhaps. Data by another path than the one agreed upon: it has moved to
+// an address it had before, or that a test told of first. Anything by the selected path: it is there still.
+static void note_move(bdk_session *s, const bdk_path *p, bool learned, uint8_t kind) {
+  int8_t at = (int8_t)(p - s->paths);
+  bool agreed = s->keys.role == 0 ? s->told == s->selected && s->select_due_us == BDK_NEVER : s->select_n > 0;
+  if (at == s->selected) s->rebound = -1;
+  else if (learned || (kind == BDK_FRAME_DATA && agreed)) s->rebound = at;
+}
+
 void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, uint8_t kind,
                        uint64_t counter, const uint8_t *data, size_t len, size_t wire_len) {
   static const uint8_t sizes[] = {[BDK_FRAME_SELECT] = 8,
@@ -432,11 +444,8 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
   bool newest = counter + 1 == s->window.top; // mux marked it
   bool bad = kind > BDK_FRAME_CLOSE || (kind == BDK_FRAME_DATA ? len > BDK_PAYLOAD_MAX : len != sizes[kind]);
   bdk_path *p = bad ? NULL : find_path(s, route);
-  if (!bad && !p) {
-    p = learn_path(s, route);
-    // Only the newest frame says where the peer is now; one that was overtaken says where it was.
-    if (p && newest && s->state == BDK_SESSION_OPEN) s->rebound = (int8_t)(p - s->paths);
-  }
+  bool learned = !bad && !p;
+  if (learned) p = learn_path(s, route);
   if (!p) {
     bdk_count(q->counters, BDK_COUNT_drop_state, 1);
     return;
@@ -444,6 +453,7 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
   bdk_count(q->counters, BDK_COUNT_frame_received, 1);
   p->route.local = route->local;
   heard(s, p, now_us, wire_len);
+  if (newest && s->state == BDK_SESSION_OPEN) note_move(s, p, learned, kind);
   if (kind == BDK_FRAME_CLOSE) {
     bdk_session_close(s, q, now_us, BDK_REASON_left);
     return;

@@ -61,6 +61,39 @@ static void both_sides_agree_whatever_is_lost(void **state) {
 }
 
 // Links come and go for minutes. Afterwards both sides are on one link, or both have given up.
+static void both_sides_agree_after_outages(void **state) {
+  (void)state;
+  int lived = 0;
+  for (uint64_t seed = 1; seed <= 200; seed++) {
+    pair w;
+    pair_init(&w, seed, (5 + seed % 80) * MS);
+    links(&w, 3);
+    w.loss_percent = seed % 20;
+    both(&w);
+    for (int turn = 0; turn < 12; turn++) {
+      pair_run(&w, w.now_us + pair_random(&w) % (40 * SECOND));
+      for (int i = 0; i < 3; i++) w.link_cut[i] = pair_random(&w) % 2;
+      if (pair_random(&w) % 2) pair_send(&w, 0, "x", 1);
+      if (pair_random(&w) % 2) pair_send(&w, 1, "x", 1);
+    }
+    memset(w.link_cut, 0, sizeof w.link_cut);
+    w.loss_percent = 0;
+    for (int i = 0; i < 100; i++) {
+      pair_send(&w, 0, "x", 1);
+      pair_send(&w, 1, "x", 1);
+      pair_run(&w, w.now_us + SECOND);
+      w.side[0].event_count = w.side[1].event_count = 0;
+    }
+    int a = pair_selected(&w, 0), b = pair_selected(&w, 1);
+    bool ended = !pair_session(&w, 0) && !pair_session(&w, 1);
+    if (!ended && (a < 0 || a != b || !talks(&w)))
+      fail_msg("seed %llu: links %d and %d", (unsigned long long)seed, a, b);
+    lived += !ended;
+    pair_free(&w);
+  }
+  assert_in_range(lived, 50, 200); // else the outages were too long to say anything
+}
+
 static void rebind(pair *w, int who, unsigned n) {
   char text[40];
   snprintf(text, sizeof text, "198.51.100.9:%u", 1000 + n);
@@ -85,7 +118,67 @@ static void forty_rebinds_are_followed(void **state) {
 }
 
 // The first datagram from the new address is lost, and a test comes before the next frame.
+static void a_rebind_seen_by_a_test_first_is_followed(void **state) {
+  (void)state;
+  for (int who = 0; who < 2; who++) {
+    pair w;
+    pair_init(&w, 22, DELAY);
+    both(&w);
+    pair_run(&w, START + SECOND);
+    rebind(&w, who, 1);
+    w.side[who].cut = true;
+    assert_int_equal(pair_send(&w, who, "lost", 4), 0);
+    w.side[who].cut = false;
+    pair_run(&w, w.now_us + SECOND); // its patience ends: it tests
+    assert_int_equal(pair_session(&w, !who)->path_count, 2);
+    assert_int_equal(pair_send(&w, who, "x", 1), 0);
+    pair_run(&w, w.now_us + SECOND);
+    if (!talks(&w)) fail_msg("side %d", who);
+    pair_free(&w);
+  }
+}
+
+static void a_rebind_back_is_followed(void **state) {
+  (void)state;
+  for (int who = 0; who < 2; who++) {
+    pair w;
+    pair_init(&w, 23, DELAY);
+    both(&w);
+    bdk_addr first = w.side[who].public;
+    pair_run(&w, START + SECOND);
+    for (int n = 0; n < 6; n++) {
+      if (n % 2) w.side[who].public = first;
+      else rebind(&w, who, 1);
+      assert_int_equal(pair_send(&w, who, "x", 1), 0);
+      pair_run(&w, w.now_us + SECOND);
+      if (!talks(&w)) fail_msg("side %d, turn %d", who, n);
+    }
+    pair_free(&w);
+  }
+}
+
 // The address of a path in reserve changes: the one in use is none of its business.
+static void a_rebind_of_another_path_leaves_the_selected_one(void **state) {
+  (void)state;
+  for (int who = 0; who < 2; who++) {
+    pair w;
+    pair_init(&w, 24, DELAY);
+    links(&w, 2);
+    both(&w);
+    pair_run(&w, START + SECOND);
+    assert_int_equal(pair_selected(&w, 0), 1);
+    rebind(&w, who, 1);
+    for (int i = 0; i < 600; i++) { // a minute of talk, and consent checks from the new address
+      assert_int_equal(pair_send(&w, who, "x", 1), 0);
+      pair_run(&w, w.now_us + 100 * MS);
+      w.side[0].event_count = w.side[1].event_count = 0;
+      assert_int_equal(pair_selected(&w, !who), 1);
+    }
+    assert_int_equal(w.side[!who].counters.value[BDK_COUNT_path_rebound], 0);
+    pair_free(&w);
+  }
+}
+
 // Side 1 listens to an address it was not told of, and has sent much there: an outage does not end that.
 static void a_learned_path_comes_back_after_an_outage(void **state) {
   (void)state;
@@ -131,7 +224,11 @@ static void connected_comes_before_path(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_sides_agree_whatever_is_lost),
+      cmocka_unit_test(both_sides_agree_after_outages),
       cmocka_unit_test(forty_rebinds_are_followed),
+      cmocka_unit_test(a_rebind_seen_by_a_test_first_is_followed),
+      cmocka_unit_test(a_rebind_back_is_followed),
+      cmocka_unit_test(a_rebind_of_another_path_leaves_the_selected_one),
       cmocka_unit_test(a_learned_path_comes_back_after_an_outage),
       cmocka_unit_test(connected_comes_before_path),
   };
