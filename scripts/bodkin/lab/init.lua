@@ -45,6 +45,7 @@ local function teardown(names, dir)
   put("  [ -n \"$pids\" ] || break")
   put("  kill -9 $pids 2>/dev/null")
   put("done")
+  put("wait") -- the keeper's copier, that is
   put("for n in " .. list .. "; do echo netns del $n; done | ip -force -batch - 2>/dev/null")
   put("for pass in 1 2 3 4 5; do rm -rf " .. dir .. " 2>/dev/null && break; sleep 0.05; done")
   return table.concat(out, "\n") .. "\n"
