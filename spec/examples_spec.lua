@@ -2,6 +2,7 @@
 -- The examples as their users run them: the binary, real processes, sockets on loopback.
 
 local core = require "bodkin.core"
+local processes_of = require "spec.processes"
 
 local bodkin = os.getenv("BODKIN") or "build/release/bodkin"
 
@@ -11,51 +12,18 @@ local function read_all(path)
 end
 
 describe("example", function()
-  local started, url, dir
+  local url, processes
+  local expect = processes_of.expect
 
-  -- A process whose output is read line by line; with `input` a pipe to its stdin, too.
-  local function start(command, input)
-    local p = {}
-    local fifo = dir .. "/in" .. #started
-    if input then assert(os.execute("mkfifo " .. fifo)) end
-    p.out = assert(io.popen(("echo $$; exec timeout 20 %s %s 2>&1 <%s"):format(bodkin, command,
-      input and fifo or "/dev/null")))
-    p.pid = p.out:read("l")
-    if input then
-      p.input = assert(io.open(fifo, "w"))
-      p.input:setvbuf("line")
-    end
-    started[#started + 1] = p
-    return p
-  end
-
-  local function expect(p, pattern)
-    local seen = {}
-    for line in p.out:lines() do
-      seen[#seen + 1] = line
-      local found = line:match(pattern)
-      if found then return found end
-    end
-    error(("no line like %q, but:\n%s"):format(pattern, table.concat(seen, "\n")), 2)
-  end
+  local function start(command, input) return processes:start(bodkin .. " " .. command, input) end
 
   before_each(function()
-    started = {}
-    dir = assert(io.popen("mktemp -d")):read("l")
+    processes = processes_of.new()
     url = expect(start(("serve --listen 127.0.0.1:0 --admin %s/admin --roles address,matching,maintenance,"
-      .. "examples/role.lua"):format(dir)), "bodkin://127%.0%.0%.1:%d+")
+      .. "examples/role.lua"):format(processes.dir)), "bodkin://127%.0%.0%.1:%d+")
   end)
 
-  after_each(function()
-    for _, p in ipairs(started) do
-      if p.input then p.input:close() end
-      if io.type(p.out) == "file" then
-        os.execute("kill " .. p.pid .. " 2>/dev/null")
-        p.out:close()
-      end
-    end
-    os.execute("rm -r " .. dir)
-  end)
+  after_each(function() processes:close() end)
 
   it("echo answers, and says how fast", function()
     local code = expect(start("run examples/echo.lua " .. url), "^%l+%-%l+%-%l+$")

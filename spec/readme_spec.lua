@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- What README.md tells its reader to type, typed.
 
+local processes_of = require "spec.processes"
+
 local bodkin = os.getenv("BODKIN") or "build/release/bodkin"
 
 local function read_all(path)
@@ -10,7 +12,10 @@ end
 
 describe("README.md", function()
   local text = read_all "README.md"
-  local dir, running
+  local dir, processes
+
+  -- `command` is as a reader types it, but for where the binary is.
+  local function start(command) return processes:start((command:gsub("^bodkin", bodkin))) end
 
   local function block(language, pattern)
     for body in text:gmatch("```" .. language .. "\n(.-)```") do
@@ -26,37 +31,12 @@ describe("README.md", function()
     return path
   end
 
-  -- `command` is as a reader types it, but for where the binary is.
-  local function start(command)
-    local real = command:gsub("^bodkin", bodkin)
-    local p = { out = assert(io.popen("echo $$; exec timeout 20 " .. real .. " 2>&1 </dev/null")) }
-    p.pid = p.out:read("l")
-    running[#running + 1] = p
-    return p
-  end
-
-  local function expect(p, pattern)
-    local seen = {}
-    for line in p.out:lines() do
-      seen[#seen + 1] = line
-      local found = line:match(pattern)
-      if found then return found end
-    end
-    error(("no line like %q, but:\n%s"):format(pattern, table.concat(seen, "\n")), 2)
-  end
-
   before_each(function()
-    running = {}
-    dir = assert(io.popen("mktemp -d")):read("l")
+    processes = processes_of.new()
+    dir = processes.dir
   end)
 
-  after_each(function()
-    for _, p in ipairs(running) do
-      os.execute("kill " .. p.pid .. " 2>/dev/null")
-      p.out:close()
-    end
-    os.execute("rm -r " .. dir)
-  end)
+  after_each(function() processes:close() end)
 
   it("names the two commands there are", function()
     local makefile = read_all "Makefile"
@@ -73,27 +53,27 @@ describe("README.md", function()
     -- On any free port: the one written there may be in use.
     local serve, n = commands[1]:gsub(":4433", ":0")
     assert.equal(1, n)
-    local at = expect(start(serve .. " --admin " .. dir .. "/admin"), "bodkin://127%.0%.0%.1(:%d+)")
-    local code = expect(start((commands[2]:gsub(":4433", at))), "join (%l+%-%l+%-%l+)")
-    expect(start((commands[3]:gsub("CODE", code):gsub(":4433", at))), "^connected")
+    local at = processes_of.expect(start(serve .. " --admin " .. dir .. "/admin"), "bodkin://127%.0%.0%.1(:%d+)")
+    local code = processes_of.expect(start((commands[2]:gsub(":4433", at))), "join (%l+%-%l+%-%l+)")
+    processes_of.expect(start((commands[3]:gsub("CODE", code):gsub(":4433", at))), "^connected")
   end)
 
   it("has a client of at most twenty lines that talks to itself", function()
     local client = block("lua", "bodkin.open")
     assert.is_true(select(2, client:gsub("\n", "")) <= 20)
     local path = save("client.lua", client)
-    local url = expect(start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin"):format(dir)),
+    local url = processes_of.expect(start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin"):format(dir)),
       "bodkin://127%.0%.0%.1:%d+")
     local command = ("env BODKIN_SERVER=%s %s run %s"):format(url, bodkin, path)
-    local code = expect(start(command), "join with: (%S+)")
-    assert.equal("well met", expect(start(command .. " " .. code), "^%x+%s+(.*)$"))
+    local code = processes_of.expect(start(command), "join with: (%S+)")
+    assert.equal("well met", processes_of.expect(start(command .. " " .. code), "^%x+%s+(.*)$"))
   end)
 
   it("has a server role of at most twenty lines that serves", function()
     local role = block("lua", "bodkin.role")
     assert.is_true(select(2, role:gsub("\n", "")) <= 20)
-    local path = save("dice.lua", role)
-    local url = expect(start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin --roles %s"):format(dir, path)),
+    local serve = ("bodkin serve --listen 127.0.0.1:0 --admin %s/admin --roles %s"):format(dir, path)
+    local url = processes_of.expect(start(serve), "bodkin://127%.0%.0%.1:%d+")
       "bodkin://127%.0%.0%.1:%d+")
     local core = require "bodkin.core"
     local messages = dofile(path).messages
