@@ -1,0 +1,238 @@
+-- SPDX-License-Identifier: MIT
+-- Bad input at real clients built with ASan and UBSan, on loopback: from strangers, from a peer that holds the match
+-- key, and from the server's own address.
+
+local core = require "bodkin.core"
+local input = require "spec.hostile.input"
+local message = require "bodkin.message"
+local support = require "spec.hostile.support"
+
+local addr = core.addr
+local soak = os.getenv "SOAK"
+local WHOLE = soak and 1200 or 40
+local NOISE = soak and 50000000 or 1000000
+local SHAPES = soak and 500000 or 5000
+
+-- What a client reads from servers.
+local replies, probes = {}, {}
+for _, name in ipairs { "address_report", "registered", "page", "found", "room_opened", "selected", "matched",
+  "maintained", "done", "refused" } do
+  replies[message[name].type] = message[name]
+end
+for _, schema in pairs(input.peer) do probes[schema.type] = schema end
+
+-- What a client must count a stranger's datagram as. All are dropped: replies answer no request of ours to there,
+-- and probes are not authentic.
+local function cause_of(bytes)
+  local first, second = bytes:byte(1, 2)
+  local probe = second and first & 0xf0 == 0x90 and probes[second]
+  local cause = input.cause(bytes, probe and probes or replies)
+  if cause ~= "handled" then return cause end
+  return probe and "drop_probe" or "drop_reply"
+end
+
+local dropping = { "drop_short", "drop_stun", "drop_msgpack", "drop_unknown", "drop_version", "drop_field",
+  "drop_probe", "drop_confirm", "drop_frame", "drop_replay", "drop_state", "drop_reply", "udp_rx_truncated" }
+
+local function dropped(grown)
+  local sum = 0
+  for _, name in ipairs(dropping) do sum = sum + grown[name] end
+  return sum
+end
+
+-- All that a stranger can throw, through send(bytes).
+local function storm(from, stream, send)
+  for _, m in ipairs(input.messages { from = from }) do input.mutations(m.bytes, WHOLE, send) end
+  for _, bomb in ipairs(input.bombs()) do send(bomb) end
+  input.noise(stream, NOISE, false, send)
+  input.noise(stream, NOISE, true, send)
+  input.shapes(stream, SHAPES, send)
+end
+
+describe("bad input at a client process", function()
+  local world, server
+  before_each(function()
+    world = support.world()
+    server = world:serve(support.release, "address,matching,maintenance")
+  end)
+  after_each(function() world:close() end)
+
+  -- A client that tells its counters: .at, .code.
+  local function agent(binary, code, url)
+    local admin = ("%s/agent-%d"):format(world.dir, #world.processes + 1)
+    local p = world:start { binary, "run", "spec/hostile/agent.lua", url or server.url, admin, code }
+    p.at, p.admin = assert(addr.parse(p:expect '"public":%["([^"]+)"')), admin
+    p.room = p:stdout():match '"code":"([^"]+)"'
+    return p
+  end
+
+  local function tell(p, line)
+    local answer
+    local stream = assert(world.env.loop:connect(p.admin))
+    stream:on_line(function(text) answer = answer or text or "closed" end)
+    stream:write(line .. "\n")
+    world:wait("an answer to " .. line, 3000, function() return answer end)
+    stream:close()
+    return answer
+  end
+
+  -- The agent ends with all its memory given back and nothing said.
+  local function clean_end(p)
+    assert.is_nil(p:code(), p:stderr())
+    tell(p, "quit")
+    assert.equal(0, p:wait(), p:stderr())
+    assert.equal("", p:stderr())
+  end
+
+  it("from strangers: bodkin host lives, answers none of it, and is joined", function()
+    local flags = { "--server", server.url, "--json", "--send", "hello", "--expect", "1", "--timeout", "60" }
+    local host = world:start { support.asan, "host", "--bind", "127.0.0.1:0", table.unpack(flags) }
+    local code = host:expect '"code":"([^"]+)"'
+    local f = world:feeder(assert(addr.parse(host:expect '"public":%["([^"]+)"')))
+    local start = core.now()
+    storm(f.from, input.stream "host", function(bytes) f:send(bytes) end)
+    f:finish()
+    local _, lost = support.backlog(f.to)
+    support.say("bodkin host: %d datagrams, %d bytes in %.1f s, %d lost; %d replies", f.sent, f.bytes,
+      (core.now() - start) / 1e6, lost, f.got)
+    assert.equal(0, f.got)
+    assert.is_nil(host:code(), host:stderr())
+    local join = world:start { support.release, "join", code, table.unpack(flags) }
+    assert.equal(0, host:wait(12000), host:stdout() .. host:stderr())
+    assert.equal(0, join:wait(12000), join:stdout() .. join:stderr())
+    assert.matches('"data":"hello"', host:stdout())
+    assert.equal("", host:stderr())
+  end)
+
+  it("from strangers: every datagram is counted by its cause", function()
+    local client = agent(support.asan)
+    local f, causes, before = world:feeder(client.at), {}, support.status(client)
+    storm(f.from, input.stream "agent", function(bytes)
+      local cause = cause_of(bytes)
+      causes[cause] = (causes[cause] or 0) + 1
+      f:send(bytes)
+    end)
+    f:finish()
+    local grown = support.growth(before, (support.status(client)))
+    support.say("client: %d datagrams; %s", f.sent, support.listed(grown, "^drop"))
+    for _, name in ipairs(dropping) do assert.equal(causes[name] or 0, grown[name], name) end
+    assert.equal(f.sent, dropped(grown))
+    local own = grown.udp_rx - f.sent -- its server's confirmations, meanwhile
+    assert.is_true(own >= 0 and own <= 8, own .. " datagrams of others")
+    assert.equal(0, grown.handler_error)
+    assert.equal(0, f.got)
+    clean_end(client)
+  end)
+
+  it("from strangers: it does not grow", function()
+    local client = agent(support.release)
+    local f, stream = world:feeder(client.at), input.stream "growth"
+    local function half()
+      storm(f.from, stream, function(bytes) f:send(bytes) end)
+      f:finish()
+      return client:rss_kb()
+    end
+    local idle, first, sent, second = client:rss_kb(), half(), f.sent, half()
+    support.say("client: RSS %d KB idle, %d KB after %d datagrams, %d KB after %d", idle, first, sent, second, f.sent)
+    assert.is_true(second - first <= 256, ("it grew by %d KB"):format(second - first))
+  end)
+
+  describe("from a peer that holds the match key:", function()
+    local client, peer, f, mux, session, inbox, outbox
+
+    -- Selects the client's room, as a client would, and makes a session of our own by hand.
+    local function meet()
+      client = agent(support.asan)
+      f, inbox, outbox = world:feeder(server.at), {}, {}
+      peer = input.who(7)
+      local function ask(bytes, schema)
+        return table.unpack(f:ask(bytes, function(reply)
+          local values = table.pack(schema:decode(reply))
+          return values[1] and values
+        end))
+      end
+      local tx, empty = ("7"):rep(12), core.wire.encode {}
+      local _, _, proof = ask(message.address_request:encode(tx), message.address_report)
+      local _, match, key, id = ask(message.select:encode(tx, proof, peer.key, peer.secret, nil, client.room, {}, {},
+        "app", "", empty), message.matched)
+      f.to = client.at
+      f.on_reply = function(bytes) inbox[#inbox + 1] = bytes end
+      mux = core.mux { seed = ("s"):rep(32), counters = core.counters() }
+      session = assert(mux:add(core.now(), {
+        match = match, key = key, self = peer.id, peer = id, candidates = { { client.at, "host", 1 } },
+      }))
+    end
+
+    -- What came goes into the mux, and out what it has to say, but for what is `wanted`: the first is returned.
+    local function pump(wanted)
+      local taken
+      for _, bytes in ipairs(inbox) do
+        local first = bytes:byte()
+        if first == 0xc1 or first & 0xf0 == 0x90 then mux:input(core.now(), 1, client.at, nil, bytes) end
+      end
+      inbox = {}
+      mux:tick(core.now())
+      while true do
+        local kind, _, x, bytes = mux:next() -- x: where to, or an event's
+        if not kind then break end
+        if kind == "send" and x == client.at then outbox[#outbox + 1] = bytes end
+        if kind == "message" then peer.heard = x end
+        if kind == "connected" then peer.connected = true end
+        if kind == "path" then peer.confirmed = true end
+      end
+      for _, bytes in ipairs(outbox) do
+        if wanted and wanted(bytes) then taken = taken or bytes else f.sock:send(client.at, bytes) end
+      end
+      outbox = {}
+      return taken
+    end
+
+    local function await(what, fn)
+      return world:wait(what, 5000, function() return pump() or fn() end)
+    end
+
+    -- Sends every change of an authentic datagram: all are dropped, and `counter` does not move. Then it itself.
+    local function try(name, bytes, counter)
+      f:finish() -- what was sent before is not counted here
+      local before, sent = support.status(client), 0
+      input.mutations(bytes, 1200, function(changed)
+        f:send(changed)
+        sent = sent + 1
+      end)
+      f:finish()
+      local grown = support.growth(before, (support.status(client)))
+      support.say("%s of %d bytes: %d changes; %s", name, #bytes, sent, support.listed(grown, "^drop"))
+      assert.equal(sent, dropped(grown), name)
+      assert.equal(0, grown[counter], counter)
+      assert.equal(0, grown.handler_error)
+      f:send(bytes)
+      f:finish()
+      assert.is_true(support.growth(before, (support.status(client)))[counter] > 0, "the unchanged one was not taken")
+    end
+
+    local function is_probe(kind)
+      return function(bytes) return bytes:byte() == 0x90 | #input.peer[kind].fields + 2 and
+        bytes:byte(2) == input.peer[kind].type end
+    end
+
+    it("no change of a test, confirm or frame is taken for authentic", function()
+      meet()
+      local test = assert(pump(is_probe "test"))
+      try("test", test, "test_received")
+      local confirm = world:wait("a confirm of ours", 5000, function() return pump(is_probe "confirm") end)
+      try("confirm", confirm, "confirm_received")
+      await("connected and confirmed", function() return peer.connected and peer.confirmed end)
+      assert(mux:send(core.now(), session, "true words"))
+      local frame = assert(pump(function(bytes) return bytes:byte() == 0xc1 and bytes:byte(6) == 0 end))
+      try("data frame", frame, "frame_received")
+      local _, info = support.status(client)
+      assert.equal("true words", info.heard)
+      assert.matches("true", tell(client, "send well heard"))
+      await("an answer", function() return peer.heard == "well heard" end)
+      mux:leave(core.now(), session)
+      local close = assert(pump(function(bytes) return bytes:byte() == 0xc1 and bytes:byte(6) == 5 end))
+      try("close frame", close, "session_closed")
+      clean_end(client)
+    end)
+  end)
+end)

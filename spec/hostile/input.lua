@@ -1,0 +1,228 @@
+-- SPDX-License-Identifier: MIT
+-- Bad input: every message, its truncations and its single-byte changes, the bombs, seeded noise; and what a
+-- server or client that handles certain messages must count each datagram as.
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+
+local wire, crypto = core.wire, core.crypto
+
+local M = {}
+
+M.peer = wire.peer_schemas
+
+-- By type, all there is.
+M.schemas = {}
+for _, s in ipairs(message.all) do M.schemas[s.type] = s end
+for _, s in pairs(M.peer) do M.schemas[s.type] = s end
+
+-- A stream of bytes from a seed: stream(n) -> n bytes, stream.below(n) -> 0 .. n - 1.
+function M.stream(seed)
+  local key, turn, buffer, at = crypto.mac(("s"):rep(16), tostring(seed), 32), 0, "", 1
+  local function take(n)
+    local parts = {}
+    while n > 0 do
+      if at > #buffer then
+        turn = turn + 1
+        buffer, at = crypto.mac(key, tostring(turn), 64), 1
+      end
+      local part = buffer:sub(at, at + n - 1)
+      parts[#parts + 1] = part
+      at, n = at + #part, n - #part
+    end
+    return table.concat(parts)
+  end
+  return setmetatable({
+    below = function(n) return string.unpack(">I4", take(4)) % n end,
+  }, { __call = function(_, n) return take(n) end })
+end
+
+-- A client's identity, made from a small number.
+function M.who(n)
+  local key = crypto.mac(("k"):rep(16), "key " .. n, 32)
+  return { key = key, id = crypto.id(key), secret = crypto.mac(("s"):rep(16), "secret " .. n, 16) }
+end
+
+-- Every message of both tables once, well formed: { name =, type =, bytes =, schema =, ends = true for those
+-- that end a registration or membership }, in order of type. from: the sender's
+-- address; proof: for it, or nil; code, target, me: of those who exist, for requests that are to succeed.
+function M.messages(options)
+  local tx, from, proof = ("t"):rep(12), options.from, options.proof
+  local me, other = options.me or M.who(1), M.who(2)
+  local props, empty = wire.encode { map = "dust", level = 7 }, wire.encode {}
+  local near = assert(core.addr.parse "127.0.0.1:4001")
+  local match, key, boot = ("m"):rep(16), ("K"):rep(32), ("b"):rep(8)
+  local some_proof = proof or ("\0\0\0\1" .. ("p"):rep(16))
+  local code, target = options.code or "babab-babab-babab", options.target or other.id
+  local entries = wire.encode { { other.id, "ann", { a = 1 } } }
+  local fields = {
+    address_request = { tx },
+    address_report = { tx, core.addr.mask(from, tx), some_proof },
+    register = { tx, proof, me.key, me.secret, { from .. some_proof }, { near }, "app", "ann", props },
+    registered = { tx, core.addr.mask(from, tx), 60, boot },
+    unregister = { tx, me.id, me.secret },
+    list = { tx, proof, "app", wire.encode { map = "dust" }, me.id, true },
+    page = { tx, entries, other.id },
+    lookup = { tx, proof, target },
+    found = { tx, other.id, { from }, { near } },
+    room_open = { tx, proof, me.id, me.secret, "babab-babab-babab", match },
+    room_opened = { tx, "babab-babab-babab", match },
+    select = { tx, proof, me.key, me.secret, target, code, { from .. some_proof }, { near }, "app", "ann", props },
+    selected = { tx, match, 2 },
+    matched = { tx, match, key, other.id, "ann", props, { from }, { near }, 2, 0, 0, empty },
+    matched_ack = { tx },
+    maintain = { tx, me.id },
+    maintained = { tx, boot },
+    refused = { tx, 1001, "no" },
+    done = { tx },
+    leave = { tx, me.id, me.secret, match },
+    test = { match, 0, 0, 0xaabbccdd, ("n"):rep(8), ("x"):rep(16) },
+    confirm = { match, 0, 0, 0xaabbccdd, ("n"):rep(8), from, ("x"):rep(16) },
+  }
+  local list = {}
+  for type = 1, 127 do
+    local schema = M.schemas[type]
+    if schema then
+      local given = assert(fields[schema.name], "no example of " .. schema.name)
+      local count = 0
+      for _, f in ipairs(schema.fields) do count = count + (f[2] == "pad" and 0 or 1) end
+      list[#list + 1] = {
+        name = schema.name, type = type, schema = schema, ends = schema.name == "unregister" or schema.name == "leave",
+        bytes = assert(schema:encode(table.unpack(given, 1, count))),
+      }
+    end
+  end
+  return list
+end
+
+-- Where the transaction id stands in every message between client and server.
+M.TX_FROM, M.TX_TO = 6, 17
+
+local spread = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xc0, 0xc1, 0xc4, 0xc7, 0xcf, 0xd9, 0xdd, 0xdf, 0xe0, 0xff }
+
+-- Calls fn(bytes, position changed | nil) for each truncation and for each change of one byte: to all 255 other
+-- values in messages of at most `whole` bytes, else to a spread of them.
+function M.mutations(bytes, whole, fn)
+  for n = 0, #bytes - 1 do fn(bytes:sub(1, n)) end
+  for i = 1, #bytes do
+    local before, was, after = bytes:sub(1, i - 1), bytes:byte(i), bytes:sub(i + 1)
+    local done = { [was] = true }
+    local function to(value)
+      if done[value] then return end
+      done[value] = true
+      fn(before .. string.char(value) .. after, i)
+    end
+    if #bytes <= whole then
+      for value = 0, 255 do to(value) end
+    else
+      for _, value in ipairs(spread) do to(value) end
+      to(was ~ 1)
+      to(was ~ 0x80)
+      to(was + 1 & 255)
+      to(was - 1 & 255)
+    end
+  end
+end
+
+-- Datagrams made to hurt who reads msgpack, or this protocol; docs: the walker's bounds in docs/PROTOCOL.md.
+function M.bombs()
+  local tx = "\xc4\x0c" .. ("t"):rep(12)
+  local pairs33 = {}
+  for i = 0, 32 do pairs33[#pairs33 + 1] = string.char(i) .. "\0" end
+  return {
+    "\xdd\x0f\xff\xff\xff",                           -- msgpack-c reserves 6.4 GB
+    ("\xdf"):rep(11) .. "\x0a",                       -- msgpack-c aborts
+    "\xdd\xff\xff\xff\xff", "\xdf\xff\xff\xff\xff", "\xdb\xff\xff\xff\xff", "\xc6\xff\xff\xff\xff",
+    "\xdc\xff\xff" .. ("\xc0"):rep(1197), "\xde\x02\x52" .. ("\x00"):rep(1197),
+    ("\x91"):rep(1200), ("\x81\x00"):rep(600), ("\xdc\xff\xff"):rep(400), ("\xdd\0\0\0\1"):rep(240),
+    "\x92\x01\x01" .. "\x00",                         -- bytes after the end
+    "\x95\x03\x01" .. tx .. "\x82\x01\x00\x01\x00\xc0", -- two equal keys
+    "\x94\x06\x01" .. tx .. "\xde\x00\x21" .. table.concat(pairs33), -- 33 pairs
+    "\x94\x06\x01" .. tx .. "\xc7\x01\x01\x00",       -- ext
+    "\x94\x06\x01" .. tx .. ("\x91"):rep(8) .. "\xc0", -- too deep by one
+    "\x94\x06\x01" .. tx .. "\x81\x90\x00",           -- a key that is no string or integer
+    "\x94\x06\xcf" .. ("\xff"):rep(8) .. tx, "\x94\xcf" .. ("\xff"):rep(8) .. "\x01" .. tx,
+    "\xdd\x00\x00\x00\x04\x01\x01" .. tx .. "\xc4\x00", -- a well-formed address_request, clumsily
+    "\x90", "\x91\x01", "\x91\x01\x01", "\x80", "\xc0\xc0\xc0", "", "\0", "\x9f", "\xc1", "\xc1" .. ("\0"):rep(28),
+    "\xc1" .. ("\xff"):rep(1199), ("\0"):rep(20), ("\0"):rep(1200), ("\xff"):rep(1200),
+    "\0\1\0\0\x21\x12\xa4\x42" .. ("t"):rep(12),      -- a STUN Binding request
+  }
+end
+
+-- `total` bytes in datagrams of random bytes and lengths 0 .. 1200; with `shaped`, half of them begin like a message.
+function M.noise(stream, total, shaped, fn)
+  while total > 0 do
+    local bytes = stream(stream.below(1201))
+    if shaped and stream.below(2) == 0 and #bytes > 4 then
+      bytes = string.char(0x90 | stream.below(16), 1 + stream.below(40), 1) .. bytes:sub(4)
+    end
+    fn(bytes)
+    total = total - #bytes
+  end
+end
+
+-- One value of random msgpack, within the walker's bounds and beyond.
+local function value(stream, depth)
+  local kind = stream.below(depth > 6 and 8 or 10)
+  local n = stream.below(6)
+  if kind == 0 then return "\xc0" end
+  if kind == 1 then return string.char(0xc2 + stream.below(2)) end
+  if kind == 2 then return string.char(stream.below(128)) end
+  if kind == 3 then return "\xcf" .. stream(8) end
+  if kind == 4 then return "\xcb" .. stream(8) end
+  if kind == 5 then return string.char(0xa0 | n) .. stream(n) end
+  if kind == 6 then return "\xc4\x0c" .. stream(12) end
+  if kind == 7 then return "\xc4" .. string.char(n * 6) .. stream(n * 6) end
+  local parts = {}
+  for i = 1, n do parts[i] = (kind == 9 and string.char(i) or "") .. value(stream, depth + 1) end
+  return string.char((kind == 9 and 0x80 or 0x90) | n) .. table.concat(parts)
+end
+
+-- Random but well-formed arrays with a type, mostly this version, and as many random values as that message has
+-- fields, most often the transaction id first.
+function M.shapes(stream, count, fn)
+  for _ = 1, count do
+    local type = 1 + stream.below(36)
+    local schema = M.schemas[type]
+    local n = schema and stream.below(8) > 0 and #schema.fields or stream.below(14)
+    local parts = { string.char(0x90 | n + 2 & 15, type, stream.below(16) == 0 and stream.below(128) or 1) }
+    for i = 1, n do parts[i + 1] = i == 1 and "\xc4\x0c" .. stream(12) or value(stream, 0) end
+    fn(table.concat(parts):sub(1, 1200))
+  end
+end
+
+local widths = { [0xcc] = 1, [0xcd] = 2, [0xce] = 4, [0xcf] = 8, [0xd0] = 1, [0xd1] = 2, [0xd2] = 4, [0xd3] = 8 }
+
+-- Where the integer that begins at `at` ends. Lua's integers do not hold every uint64: its last byte does.
+local function integer_end(bytes, at)
+  return at + (widths[bytes:byte(at)] or 0)
+end
+
+local function is_uint(v) return math.type(v) == "integer" and v >= 0 or math.type(v) == "float" and v >= 2 ^ 63 end
+
+-- What the datagram must be counted as where messages of the types in `handled` have a handler: the name of a
+-- drop counter, or "handled". Second, whether a reply may come (a refusal of the version is one).
+function M.cause(bytes, handled)
+  local first = bytes:byte()
+  if #bytes > 1200 then return "udp_rx_truncated" end
+  if first and first < 4 then return "drop_stun" end
+  if first == 0xc1 then return "drop_frame" end
+  if #bytes < 3 then return "drop_short" end
+  local skip = first & 0xf0 == 0x90 and 1 or first == 0xdc and 3 or first == 0xdd and 5
+  local values = skip and wire.decode(bytes)
+  if not values or #values < 2 then return "drop_msgpack" end
+  local type, version = values[1], values[2]
+  if math.type(type) ~= "integer" or type < 1 or type > 127 then return "drop_msgpack" end
+  -- A float that large is a uint64, unless it was a float on the wire.
+  local version_at = integer_end(bytes, 1 + skip) + 1
+  if not is_uint(version) or bytes:byte(version_at) == 0xcb or bytes:byte(version_at) == 0xca then
+    return "drop_msgpack"
+  end
+  local schema = handled[type]
+  if not schema then return "drop_unknown" end
+  if bytes:byte(integer_end(bytes, version_at)) ~= core.protocol_version then return "drop_version", schema.request end
+  if schema:decode(bytes) == nil then return "drop_field" end
+  return "handled", schema.request
+end
+
+return M

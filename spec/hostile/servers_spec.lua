@@ -1,0 +1,308 @@
+-- SPDX-License-Identifier: MIT
+-- Bad input at real server processes built with ASan and UBSan, one for each role alone and one with all, on
+-- loopback: they live, every datagram is counted by its cause, and they serve as before. Memory is watched in the
+-- release build. SOAK=1 does the same at greater length.
+
+local core = require "bodkin.core"
+local input = require "spec.hostile.input"
+local message = require "bodkin.message"
+local support = require "spec.hostile.support"
+
+local soak = os.getenv "SOAK"
+-- Messages up to this length get all 255 changes of each byte: by what else there is to do.
+local WHOLE, WHOLE_LONE, WHOLE_RSS = soak and 1200 or 64, soak and 1200 or 40, soak and 64 or 0
+local NOISE = soak and 50000000 or 1000000
+-- Lua's collector lets garbage come to about as much as what lives (some 700 KB here) before it collects.
+local GROWTH_KB = 256
+local SHAPES = soak and 500000 or 5000
+
+-- The messages each role alone handles.
+local handled_by = {
+  address = { "address_request" },
+  matching = { "register", "unregister", "list", "lookup", "room_open", "select", "matched_ack", "leave", "maintain" },
+  maintenance = { "maintain" },
+}
+local lone, all = { "address", "matching", "maintenance" }, "address,matching,maintenance"
+handled_by[all] = table.move(handled_by.matching, 1, 9, 2, { "address_request" })
+
+local function by_type(names)
+  local out = {}
+  for _, name in ipairs(names) do out[message[name].type] = message[name] end
+  return out
+end
+
+-- Feeds one server and keeps the books: how many datagrams of each cause, and that no reply is more than its request.
+local Books = {}
+Books.__index = Books
+
+local function books(world, server, roles)
+  local self = setmetatable({
+    world = world, server = server, handled = by_type(handled_by[roles]), causes = {}, asked = {}, too_old = 0,
+    stream = input.stream("books " .. roles), before = support.status(server),
+  }, Books)
+  self.feeder = world:feeder(server.at, function(bytes) self:reply(bytes) end)
+  self.from = self.feeder.from
+  return self
+end
+
+-- A sender that has not proved its address gets at most one reply to a request, and no more bytes than it sent.
+function Books:reply(bytes)
+  local tx = bytes:sub(input.TX_FROM, input.TX_TO)
+  local left = self.asked[tx]
+  self.asked[tx] = 0
+  if bytes:byte(2) == message.refused.type and bytes:find "speak version" then self.too_old = self.too_old + 1 end
+  if self.proven or self.wrong or (left and left >= #bytes) then return end
+  self.wrong = ("a reply of %d bytes, type %d, to %s"):format(#bytes, bytes:byte(2),
+    not left and "no request" or left == 0 and "a request answered before" or ("a request of %d"):format(left))
+end
+
+function Books:send(bytes)
+  local cause, request = input.cause(bytes, self.handled)
+  self.causes[cause] = (self.causes[cause] or 0) + 1
+  if request then self.asked[bytes:sub(input.TX_FROM, input.TX_TO)] = #bytes end
+  self.feeder:send(bytes)
+end
+
+-- Every mutation of a message, each with a transaction id of its own so that its reply is known.
+function Books:mutate(m, whole)
+  local function renamed(bytes)
+    return bytes:sub(1, input.TX_FROM - 1) .. self.stream(12) .. bytes:sub(input.TX_TO + 1)
+  end
+  local has_tx = not input.peer[m.name]
+  input.mutations(has_tx and renamed(m.bytes) or m.bytes, whole, function(bytes, at)
+    local touched = #bytes < input.TX_TO or at and at >= input.TX_FROM and at <= input.TX_TO
+    self:send(has_tx and not touched and renamed(bytes) or bytes)
+  end)
+end
+
+-- Datagrams longer than any of ours; our own sockets send none.
+function Books:too_long()
+  for _, size in ipairs { 1201, 9000, 60000 } do
+    local script = "head -c %d /dev/zero | dd bs=%d iflag=fullblock status=none >/dev/udp/127.0.0.1/%d"
+    local text, ok = support.run { "bash", "-c", script:format(size, size, core.addr.port(self.server.at)) }
+    assert(ok, text)
+    self.causes.udp_rx_truncated = (self.causes.udp_rx_truncated or 0) + 1
+    self.feeder.sent = self.feeder.sent + 1
+  end
+end
+
+-- All of it, from a sender that proved nothing.
+function Books:storm(whole, noise_bytes)
+  for _, m in ipairs(input.messages { from = self.from }) do self:mutate(m, whole) end
+  for _, bomb in ipairs(input.bombs()) do self:send(bomb) end
+  self:too_long()
+  local noise = self.feeder.bytes
+  input.noise(self.stream, noise_bytes, false, function(bytes) self:send(bytes) end)
+  noise = self.feeder.bytes - noise
+  input.noise(self.stream, noise_bytes, true, function(bytes) self:send(bytes) end)
+  input.shapes(self.stream, SHAPES, function(bytes) self:send(bytes) end)
+  return noise
+end
+
+-- Holds the server's counters against the books: returns by how much each grew.
+function Books:settle()
+  self.feeder:finish()
+  local _, lost = support.backlog(self.server.at)
+  local grown = support.growth(self.before, (support.status(self.server)))
+  assert.equal(0, lost, "the kernel dropped datagrams: paced too fast")
+  assert.equal(self.feeder.sent, grown.udp_rx)
+  assert.equal(0, grown.handler_error)
+  local sum = self.causes.handled or 0
+  for name, value in pairs(grown) do
+    if name:find "^drop_" and name ~= "drop_reply" or name == "udp_rx_truncated" then
+      assert.equal(self.causes[name] or 0, value, name)
+      sum = sum + value
+    end
+  end
+  assert.equal(self.feeder.sent, sum, "datagrams that no counter accounts for")
+  assert.is_nil(self.wrong)
+  if self.proven then return grown end
+  assert.equal(grown.udp_tx, self.feeder.got, "replies that did not come here")
+  -- What was handled was answered, or refused an answer, or is of a kind that has none.
+  assert.equal(self.causes.handled or 0, self.feeder.got - self.too_old + grown.refuse_reply + grown.drop_reply
+    + grown.maintained - grown.maintained_confirmed)
+  return grown
+end
+
+function Books:report(title, grown, start_us)
+  local f = self.feeder
+  support.say("%s: %d datagrams, %d bytes in %.1f s; %d replies, %d bytes", title, f.sent, f.bytes,
+    (core.now() - start_us) / 1e6, f.got, f.got_bytes)
+  support.say("%s: %d handled; %s", title, self.causes.handled or 0, support.listed(grown, "^[^au]"))
+end
+
+local function alive_and_clean(server)
+  assert.is_nil(server:code(), "it ended: " .. server:stderr())
+  assert.equal("", server:stderr())
+end
+
+-- Stops a server; at its end the leak checker has its say, too.
+local function clean_end(server)
+  assert.equal(0, server:stop())
+  assert.equal("stopped\n", server:stderr())
+end
+
+-- The service is as before: an address is told, and two clients find each other and talk.
+local function serves(world, address, matching, maintenance)
+  local text, ok = support.run { support.release, "ping", "--json", address.url }
+  assert(ok, text)
+  local servers = { "--server", matching.url, "--address-server", address.url, "--maintenance-server", maintenance.url,
+    "--json", "--send", "hello", "--expect", "1", "--timeout", "10" }
+  local host = world:start { support.release, "host", table.unpack(servers) }
+  -- From another address: the wrong codes of a storm count against the one they came from.
+  local join = world:start { support.release, "join", host:expect '"code":"([^"]+)"', "--bind", "127.0.0.2:0",
+    table.unpack(servers) }
+  assert.equal(0, host:wait(12000), host:stdout() .. host:stderr())
+  assert.equal(0, join:wait(12000), join:stdout() .. join:stderr())
+  assert.matches('"event":"message".-"data":"hello"', host:stdout())
+  assert.matches('"event":"message".-"data":"hello"', join:stdout())
+end
+
+local function storm(world, server, roles, title, whole)
+  local start, b = core.now(), books(world, server, roles)
+  local noise = b:storm(whole, NOISE)
+  assert.is_true(noise >= NOISE)
+  local grown = b:settle()
+  b:report(title, grown, start)
+  for _, name in ipairs { "udp_rx_truncated", "drop_short", "drop_stun", "drop_frame", "drop_msgpack", "drop_unknown",
+    "drop_version", "drop_field" } do
+    assert.is_true(grown[name] > 0, name .. " did not move")
+  end
+  assert.is_true(b.feeder.got_bytes < b.feeder.bytes)
+  alive_and_clean(server)
+  b.feeder:close()
+end
+
+-- Each request once, from one who proved nothing: { name, its bytes, bytes of each reply … }.
+local function amplification(world, server)
+  local f, list = world:feeder(server.at), {}
+  local wrong_proof = "\0\0\0\1" .. ("p"):rep(16)
+  for _, proof in ipairs { false, wrong_proof } do
+    for _, m in ipairs(input.messages { from = f.from, proof = proof or nil }) do
+      if m.schema.request then
+        local entry = { m.name .. (proof and ", wrong proof" or ""), #m.bytes }
+        f.on_reply = function(bytes) entry[#entry + 1] = #bytes end
+        f:send(m.bytes)
+        f:finish()
+        list[#list + 1] = entry
+      end
+    end
+  end
+  f:close()
+  return list
+end
+
+-- Registers a client from a socket of its own and opens a room: its code. What is pushed to it is acknowledged.
+local function host_of(world, server, who)
+  local f = world:feeder(server.at)
+  local function ask(name, ...)
+    local bytes = assert(message[name]:encode(...))
+    return table.unpack(f:ask(bytes, function(reply)
+      local schema = input.schemas[reply:byte(2)]
+      return table.pack(schema:decode(reply))
+    end))
+  end
+  local _, _, proof = ask("address_request", ("1"):rep(12))
+  local empty = core.wire.encode {}
+  ask("register", ("2"):rep(12), proof, who.key, who.secret, {}, {}, "app", "host", empty)
+  local _, code = ask("room_open", ("3"):rep(12), proof, who.id, who.secret, nil, nil)
+  f.on_reply = function(bytes)
+    if bytes:byte(2) ~= message.matched.type then return end
+    f.sock:send(server.at, message.matched_ack:encode(bytes:sub(input.TX_FROM, input.TX_TO)))
+    f.sent = f.sent + 1
+  end
+  return f, code, proof
+end
+
+-- The same mutations from one whose address is proven, who may register, search, open rooms and select.
+local function believed(world, server)
+  local start = core.now()
+  local host, code = host_of(world, server, input.who(3))
+  local b = books(world, server, all)
+  b.proven = true
+  local already = host.sent
+  local proof = b.feeder:ask(message.address_request:encode(("p"):rep(12)), function(reply)
+    return select(3, message.address_report:decode(reply))
+  end)
+  b.causes.handled = 1
+  local list = input.messages { from = b.from, proof = proof, code = code, target = input.who(3).id }
+  -- Last those that would end the registration.
+  table.sort(list, function(x, y) return (x.ends and 1 or 0) * 128 + x.type < (y.ends and 1 or 0) * 128 + y.type end)
+  for _, m in ipairs(list) do
+    if m.schema.request then
+      b:send(m.bytes)
+      b:mutate(m, 0)
+    end
+  end
+  host:finish()
+  b.feeder.sent, b.causes.handled = b.feeder.sent + host.sent - already, b.causes.handled + host.sent - already
+  local grown = b:settle()
+  b:report("all roles, proven", grown, start)
+  local _, info = support.status(server)
+  support.say("all roles, proven: registered %d, rooms %d, matched unacknowledged %d", info.registered, info.rooms,
+    info.matched_pending)
+  for _, name in ipairs { "registered", "listed", "room_opened", "selected", "matched_sent", "matched_acked",
+    "registration_refused", "room_guess_wrong", "address_cookie_bad" } do
+    assert.is_true(grown[name] > 0, name .. " did not move")
+  end
+  alive_and_clean(server)
+  host:close()
+  b.feeder:close()
+end
+
+describe("bad input at server processes", function()
+  local world
+  before_each(function() world = support.world() end)
+  after_each(function() world:close() end)
+
+  it("of one role each: they live, count every datagram by its cause, leak nothing, and serve", function()
+    local config, servers = world.dir .. "/config.lua", {}
+    support.write_file(world.dir .. "/key", ("k"):rep(32))
+    support.write_file(config, ("return { key_file = '%s/key' }"):format(world.dir))
+    for _, role in ipairs(lone) do
+      servers[role] = world:serve(support.asan, role, config)
+    end
+    for _, role in ipairs(lone) do storm(world, servers[role], role, role .. " alone", WHOLE_LONE) end
+    serves(world, servers.address, servers.matching, servers.maintenance)
+    for _, server in pairs(servers) do clean_end(server) end
+  end)
+
+  it("of all roles: the same", function()
+    local server = world:serve(support.asan, all)
+    storm(world, server, all, "all roles", WHOLE)
+    believed(world, server)
+    serves(world, server, server, server)
+    clean_end(server)
+  end)
+
+  it("answer who proved nothing with at most one reply a request, and never a longer one", function()
+    for _, roles in ipairs { "address", "matching", "maintenance", all } do
+      local server, told = world:serve(support.release, roles), {}
+      for _, entry in ipairs(amplification(world, server)) do
+        local name, asked, reply = table.unpack(entry)
+        assert.is_true(#entry <= 3, name .. " has several replies")
+        assert.is_true((reply or 0) <= asked, ("%s: %d bytes answered with %d"):format(name, asked, reply or 0))
+        told[#told + 1] = ("%s %d>%d"):format(name, asked, reply or 0)
+      end
+      support.say("%s, bytes asked > answered: %s", roles, table.concat(told, "; "))
+    end
+  end)
+
+  it("does not make them grow", function()
+    for _, roles in ipairs { "address", "matching", "maintenance", all } do
+      local server = world:serve(support.release, roles)
+      local b = books(world, server, roles)
+      local idle = server:rss_kb()
+      b:storm(WHOLE_RSS, NOISE)
+      b.feeder:finish()
+      local half, sent = server:rss_kb(), b.feeder.sent
+      b:storm(WHOLE_RSS, NOISE)
+      b:settle()
+      local whole = server:rss_kb()
+      support.say("%s: RSS %d KB idle, %d KB after %d datagrams, %d KB after %d", roles, idle, half, sent, whole,
+        b.feeder.sent)
+      assert.is_true(whole - half <= GROWTH_KB, ("%s grew by %d KB"):format(roles, whole - half))
+      b.feeder:close()
+    end
+  end)
+end)
