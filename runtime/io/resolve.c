@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/time.h>
 
 #define QUERIES_MAX 64 // under way at once
@@ -199,6 +200,14 @@ void bdk_resolver_free(bdk_resolver *r) {
   free(r);
 }
 
+// RFC 6761 section 6.3: always loopback, and never asked for. A bare system has no /etc/hosts.
+static bool is_localhost(const char *host, size_t len) {
+  static const char name[] = "localhost";
+  const size_t n = sizeof name - 1;
+  if (len > 0 && host[len - 1] == '.') len--;
+  return len >= n && strncasecmp(host + len - n, name, n) == 0 && (len == n || host[len - n - 1] == '.');
+}
+
 int bdk_resolve(bdk_resolver *r, const char *host, uint16_t port, bdk_resolved done, void *ctx) {
   if (r->count >= QUERIES_MAX) return BDK_E_LIMIT;
   query *q = calloc(1, sizeof *q);
@@ -219,6 +228,12 @@ int bdk_resolve(bdk_resolver *r, const char *host, uint16_t port, bdk_resolved d
   if (bdk_addr_parse(&q->addrs[0], host, len, port) == 0) {
     q->addrs[0].port = port;
     q->count = 1;
+    finish(q);
+  } else if (is_localhost(host, len)) {
+    bdk_addr_parse(&q->addrs[0], "127.0.0.1", 9, port);
+    bdk_addr_parse(&q->addrs[1], "::1", 3, port);
+    q->addrs[0].port = q->addrs[1].port = port;
+    q->count = 2;
     finish(q);
   } else if (len == 0 || len > HOST_MAX) {
     snprintf(q->error, sizeof q->error, "no such host: '%.40s' (a name has 1 to %d characters)", host, HOST_MAX);

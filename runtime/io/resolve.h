@@ -14,7 +14,7 @@ typedef void (*bdk_resolved)(void *ctx, const bdk_addr *addrs, int count, const 
 // NULL on failure. free is NULL-tolerant; queries under way are not called back.
 bdk_resolver *bdk_resolver_new(bdk_driver *driver);
 void bdk_resolver_free(bdk_resolver *r);
-// Numeric addresses are answered without a query, yet never before this returns. /etc/hosts counts.
+// Numeric addresses and localhost are answered without a query, yet never before this returns. /etc/hosts counts.
 // 0 or BDK_E_LIMIT.
 int bdk_resolve(bdk_resolver *r, const char *host, uint16_t port, bdk_resolved done, void *ctx);
 

@@ -120,14 +120,19 @@ static void numeric_addresses_are_answered_later_without_a_query(void **state) {
   close_world(&w);
 }
 
-static void localhost_comes_from_the_hosts_file(void **state) {
+static void localhost_is_loopback_unasked(void **state) {
   (void)state;
   world w;
+  const char *hosts[] = {"localhost", "LocalHost.", "a.localhost"};
   open_world(&w);
-  ask(&w, "localhost");
-  assert_int_equal(0, w.answers);
-  loop_run(&w.l);
-  assert_true(has(&w, "127.0.0.1:4433") || has(&w, "[::1]:4433"));
+  for (int i = 0; i < 3; i++) {
+    w.answers = 0;
+    ask(&w, hosts[i]);
+    assert_int_equal(0, w.answers);
+    loop_run(&w.l);
+    assert_int_equal(2, w.count);
+    assert_true(has(&w, "127.0.0.1:4433") && has(&w, "[::1]:4433"));
+  }
   assert_int_equal(0, w.queries);
   close_world(&w);
 }
@@ -219,7 +224,7 @@ static void freeing_it_ends_queries_without_an_answer(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(numeric_addresses_are_answered_later_without_a_query),
-      cmocka_unit_test(localhost_comes_from_the_hosts_file),
+      cmocka_unit_test(localhost_is_loopback_unasked),
       cmocka_unit_test(a_name_has_its_addresses_of_both_families),
       cmocka_unit_test(what_does_not_exist_is_said),
       cmocka_unit_test(many_at_once_up_to_a_limit),
