@@ -66,7 +66,7 @@ int bdk_path_on(bdk_path *p, bdk_path_event event, uint64_t now_us) {
     break;
   case BDK_PATH_FAILED:
     p->due_us = BDK_NEVER;
-    memset(p->tests, 0, sizeof p->tests);
+    memset(p->asked, 0, sizeof p->asked);
     break;
   }
   return p->state;
@@ -79,19 +79,27 @@ void bdk_path_fail(bdk_path *p, bdk_reason reason, uint64_t now_us) {
 
 int bdk_path_class(const bdk_path *p) {
   switch (p->via) {
-  case BDK_VIA_HOST: return 0;
-  case BDK_VIA_IPV6: return 1;
-  case BDK_VIA_MAPPED: return 2;
-  default: return 3;
+  case BDK_VIA_HOST:
+    return 0;
+  case BDK_VIA_IPV6:
+    return 1;
+  case BDK_VIA_MAPPED:
+    return 2;
+  default:
+    return 3;
   }
 }
 
-void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us, uint16_t jitter) {
+void bdk_path_asked(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us) {
   unsigned oldest = 0;
   for (unsigned i = 1; i < BDK_PATH_NONCES; i++)
-    if (p->tests[i].sent_us < p->tests[oldest].sent_us) oldest = i;
-  memcpy(p->tests[oldest].nonce, nonce, BDK_NONCE_LEN);
-  p->tests[oldest].sent_us = now_us ? now_us : 1; // 0 means free
+    if (p->asked[i].sent_us < p->asked[oldest].sent_us) oldest = i;
+  memcpy(p->asked[oldest].nonce, nonce, BDK_NONCE_LEN);
+  p->asked[oldest].sent_us = now_us ? now_us : 1; // 0 means free
+}
+
+void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us, uint16_t jitter) {
+  bdk_path_asked(p, nonce, now_us);
   p->attempt++;
   if (p->attempt < EARLY) {
     // Against the schedule, not against now: a late tick must not shift the tests that follow, nor bunch them.
@@ -102,12 +110,12 @@ void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t n
   }
 }
 
-bool bdk_path_confirmed(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], const bdk_addr *remote, uint64_t now_us) {
+bool bdk_path_answered(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], const bdk_addr *remote, uint64_t now_us) {
   if (!bdk_addr_equal(&p->route.remote, remote)) return false;
   for (unsigned i = 0; i < BDK_PATH_NONCES; i++) {
-    if (!p->tests[i].sent_us || memcmp(p->tests[i].nonce, nonce, BDK_NONCE_LEN) != 0) continue;
-    uint64_t sent = p->tests[i].sent_us;
-    p->tests[i].sent_us = 0;
+    uint64_t sent = p->asked[i].sent_us;
+    if (!sent || now_us > sent + BDK_PATH_ANSWER_US || memcmp(p->asked[i].nonce, nonce, BDK_NONCE_LEN) != 0) continue;
+    p->asked[i].sent_us = 0;
     bdk_path_sample(p, now_us > sent ? (uint32_t)(now_us - sent) : 0);
     return true;
   }

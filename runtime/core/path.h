@@ -10,7 +10,8 @@
 
 #include "probe.h"
 
-#define BDK_PATH_NONCES 8 // tests of a path that a confirm may still answer
+#define BDK_PATH_NONCES 8            // tests and consent checks of a path that may still be answered
+#define BDK_PATH_ANSWER_US 30000000u // what is answered later than consent lasts proves nothing
 #define BDK_PATH_SAMPLES 3
 #define BDK_PATH_LISTED_MAX 16u    // frames to a listed address until it confirms, or does so again
 #define BDK_PATH_UNLISTED_TIMES 3u // bytes to an unlisted one, per byte received, before it ever confirmed
@@ -37,7 +38,14 @@ extern const uint8_t bdk_path_table[BDK_PATH_STATES][BDK_PATH_EVENTS];
 const char *bdk_path_state_name(int state);
 
 // How a candidate came about, in order of preference.
-typedef enum bdk_via { BDK_VIA_HOST, BDK_VIA_IPV6, BDK_VIA_MAPPED, BDK_VIA_SRFLX, BDK_VIA_PRFLX, BDK_VIA_COUNT } bdk_via;
+typedef enum bdk_via {
+  BDK_VIA_HOST,
+  BDK_VIA_IPV6,
+  BDK_VIA_MAPPED,
+  BDK_VIA_SRFLX,
+  BDK_VIA_PRFLX,
+  BDK_VIA_COUNT
+} bdk_via;
 const char *bdk_via_name(int via);
 
 typedef struct bdk_path {
@@ -45,19 +53,19 @@ typedef struct bdk_path {
   bool listed;   // came with `matched`; else learned from an authentic datagram
   bool answered; // its address sent something authentic at least once
   bdk_route route;
-  uint16_t attempt;     // tests sent in this round
-  uint16_t attempt_max; // tests a round may take while `answered` is false
+  uint16_t attempt;          // tests sent in this round
+  uint16_t attempt_max;      // tests a round may take while `answered` is false
   uint16_t data_unconfirmed; // frames sent while not VALID
   uint64_t rx_bytes, tx_bytes;
-  uint64_t due_us;      // next test, or next consent check when VALID; BDK_NEVER
-  uint64_t heard_us;    // last authentic confirm or consent answer
-  uint64_t valid_us;    // when first confirmed, 0 before
+  uint64_t due_us;                         // next test, or next consent check when VALID; BDK_NEVER
+  uint64_t heard_us;                       // last authentic confirm or consent answer
+  uint64_t valid_us;                       // when first confirmed, 0 before
   uint32_t rtt_us[BDK_PATH_SAMPLES], rtts; // latest samples, and how many there were
-  uint32_t srtt_us;     // smoothed, RFC 6298 weights
+  uint32_t srtt_us;                        // smoothed, RFC 6298 weights
   struct {
     uint8_t nonce[BDK_NONCE_LEN];
     uint64_t sent_us; // 0: free
-  } tests[BDK_PATH_NONCES];
+  } asked[BDK_PATH_NONCES];
 } bdk_path;
 
 void bdk_path_init(bdk_path *p, const bdk_route *route, bdk_via via, bool listed);
@@ -67,10 +75,12 @@ int bdk_path_on(bdk_path *p, bdk_path_event event, uint64_t now_us);
 void bdk_path_fail(bdk_path *p, bdk_reason reason, uint64_t now_us);
 // Class of preference, smaller is better: lan, ipv6, mapped, direct.
 int bdk_path_class(const bdk_path *p);
+// Notes a question sent now, that only who receives there can answer.
+void bdk_path_asked(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us);
 // Notes a test sent now and sets when the next is due; `jitter` is 0..65535, for the ±10 %.
 void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us, uint16_t jitter);
-// True when `nonce` is of a test of ours sent to `remote`; takes it and the RTT sample.
-bool bdk_path_confirmed(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], const bdk_addr *remote, uint64_t now_us);
+// True when `nonce` is of a question of ours sent to `remote`; takes it and the RTT sample.
+bool bdk_path_answered(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], const bdk_addr *remote, uint64_t now_us);
 void bdk_path_sample(bdk_path *p, uint32_t rtt_us);
 // Whether `len` bytes more may be sent to an address that has not confirmed.
 bool bdk_path_may_send(const bdk_path *p, size_t len);

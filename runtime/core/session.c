@@ -14,7 +14,7 @@
 #define ROUND_TESTS 25u               // what the schedule takes in 10 s
 #define ROUND_TESTS_LATER 10u         // and in a later round, to an address that never answered
 #define ROUND_TESTS_KNOWN 120u        // 60 s, to one that did
-#define TEST_MAX 60u              // bytes of a test, each number at its longest
+#define TEST_MAX 60u                  // bytes of a test, each number at its longest
 #define SILENT_IP_TESTS 100u          // in the first round, to any IP that never answered
 #define SELECT_FIRST_US (100u * MS)
 #define SELECT_WAIT_MAX_US (2000u * MS)
@@ -36,9 +36,7 @@ const char *bdk_session_state_name(int state) {
   return state >= 0 && state < BDK_SESSION_STATES ? names[state] : "?";
 }
 
-int bdk_session_on(bdk_session *s, bdk_session_event event) {
-  return s->state = bdk_session_table[s->state][event];
-}
+int bdk_session_on(bdk_session *s, bdk_session_event event) { return s->state = bdk_session_table[s->state][event]; }
 
 static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
   for (int i = 0; i < s->path_count; i++)
@@ -103,7 +101,8 @@ static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
 }
 
 static void send_on(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *data, size_t len) {
-  bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_SEND, .session = s->index, .route = p->route, .data = data, .len = len});
+  bdk_outq_put(q,
+               &(bdk_output){.kind = BDK_OUT_SEND, .session = s->index, .route = p->route, .data = data, .len = len});
   p->tx_bytes += len;
 }
 
@@ -187,9 +186,9 @@ static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
     bdk_path_fail(p, BDK_REASON_no_consent, now_us);
     return;
   }
-  uint8_t stamp[8], jitter[2];
-  for (unsigned i = 0; i < sizeof stamp; i++) stamp[i] = (uint8_t)(now_us >> (8 * i));
-  send_frame(s, q, p, BDK_FRAME_CONSENT, stamp, sizeof stamp);
+  uint8_t nonce[BDK_NONCE_LEN], jitter[2];
+  bdk_outq_random(q, nonce, sizeof nonce);
+  if (send_frame(s, q, p, BDK_FRAME_CONSENT, nonce, sizeof nonce)) bdk_path_asked(p, nonce, now_us);
   bdk_outq_random(q, jitter, sizeof jitter);
   uint64_t spread = CONSENT_EVERY_US / 5 * 2 * (unsigned)(jitter[0] << 8 | jitter[1]) / 65536;
   p->due_us = now_us + CONSENT_EVERY_US - CONSENT_EVERY_US / 5 + spread;
@@ -285,9 +284,12 @@ static void tick_paths(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
     if (p->due_us > now_us) continue;
-    if (p->state == BDK_PATH_PROBING || p->state == BDK_PATH_USABLE) tick_probing(s, q, p, now_us);
-    else if (p->state == BDK_PATH_VALID) tick_consent(s, q, p, now_us);
-    else p->due_us = BDK_NEVER;
+    if (p->state == BDK_PATH_PROBING || p->state == BDK_PATH_USABLE)
+      tick_probing(s, q, p, now_us);
+    else if (p->state == BDK_PATH_VALID)
+      tick_consent(s, q, p, now_us);
+    else
+      p->due_us = BDK_NEVER;
   }
 }
 
@@ -368,7 +370,7 @@ void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
   }
   bdk_path *p = find_path(s, route);
   if (probe->confirm) {
-    if (!p || !bdk_path_confirmed(p, probe->nonce, &route->remote, now_us)) {
+    if (!p || !bdk_path_answered(p, probe->nonce, &route->remote, now_us)) {
       bdk_count(q->counters, BDK_COUNT_drop_confirm, 1);
       return;
     }
@@ -416,22 +418,16 @@ static void on_select(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *d
   send_frame(s, q, p, BDK_FRAME_SELECT_ACK, body, sizeof body);
 }
 
-static void on_consent_answer(bdk_path *p, uint64_t now_us, const uint8_t *data) {
-  uint64_t sent = 0;
-  for (unsigned i = 8; i-- > 0;) sent = sent << 8 | data[i];
-  if (sent > now_us || now_us - sent > CONSENT_LOST_US) return;
-  p->heard_us = now_us;
-  bdk_path_sample(p, (uint32_t)(now_us - sent));
-}
-
 // Where the peer is now, only its newest frame says; one that was overtaken says where it was. An address that
 // is no path yet: it has moved there, perhaps. Data by another path than the one agreed upon: it has moved to
 // an address it had before, or that a test told of first. Anything by the selected path: it is there still.
 static void note_move(bdk_session *s, const bdk_path *p, bool learned, uint8_t kind) {
   int8_t at = (int8_t)(p - s->paths);
   bool agreed = s->keys.role == 0 ? s->told == s->selected && s->select_due_us == BDK_NEVER : s->select_n > 0;
-  if (at == s->selected) s->rebound = -1;
-  else if (learned || (kind == BDK_FRAME_DATA && agreed)) s->rebound = at;
+  if (at == s->selected)
+    s->rebound = -1;
+  else if (learned || (kind == BDK_FRAME_DATA && agreed))
+    s->rebound = at;
 }
 
 void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, uint8_t kind,
@@ -463,7 +459,8 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
   switch (kind) {
   case BDK_FRAME_DATA:
     // Nothing is told before `connected`, and that waits for a test or confirm: both were lost, or overtaken.
-    if (!s->opened) bdk_count(q->counters, BDK_COUNT_drop_state, 1);
+    if (!s->opened)
+      bdk_count(q->counters, BDK_COUNT_drop_state, 1);
     else
       bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_MESSAGE, .session = s->index, .data = data, .len = len});
     break;
@@ -480,7 +477,7 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
     break;
   }
   case BDK_FRAME_CONSENT_ANSWER:
-    on_consent_answer(p, now_us, data);
+    if (bdk_path_answered(p, data, &route->remote, now_us)) p->heard_us = now_us;
     break;
   }
   bdk_session_tick(s, q, now_us);

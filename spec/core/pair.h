@@ -38,10 +38,10 @@ typedef struct pair_side {
   bdk_counters counters;
   uint32_t session;
   uint8_t id[BDK_ID_LEN];
-  bdk_addr public; // what its NAT shows: its end of link 0
+  bdk_addr public;          // what its NAT shows: its end of link 0
   bdk_addr end[PAIR_LINKS]; // of links 1 and up; family 0: there is none
-  bool filtered;   // its NAT lets in only addresses it sent to
-  bool cut;        // nothing it sends arrives
+  bool filtered;            // its NAT lets in only addresses it sent to
+  bool cut;                 // nothing it sends arrives
   bdk_addr allowed[8];
   int allowed_count;
   pair_event events[PAIR_EVENTS];

@@ -147,8 +147,10 @@ static void a_rebind_back_is_followed(void **state) {
     bdk_addr first = w.side[who].public;
     pair_run(&w, START + SECOND);
     for (int n = 0; n < 6; n++) {
-      if (n % 2) w.side[who].public = first;
-      else rebind(&w, who, 1);
+      if (n % 2)
+        w.side[who].public = first;
+      else
+        rebind(&w, who, 1);
       assert_int_equal(pair_send(&w, who, "x", 1), 0);
       pair_run(&w, w.now_us + SECOND);
       if (!talks(&w)) fail_msg("side %d, turn %d", who, n);
