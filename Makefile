@@ -21,7 +21,7 @@ CORE_SRC := $(CORE:%=runtime/core/%)
 IO_SRC := $(IO:%=runtime/io/%)
 BINDINGS_SRC := $(BINDINGS:%=bindings/%)
 HOST_SRC := $(HOST:%=runtime/host/%)
-strays := $(filter-out $(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC),$(basename \
+strays := $(filter-out $(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC) $(LIB_ONLY),$(basename \
   $(wildcard runtime/*/*.c bindings/*.c)))
 $(if $(strays),$(error in no list of build.mk: $(strays:=.c)))
 
@@ -64,11 +64,37 @@ $(foreach v,release asan fuzz clang,$(eval $(call variant,$v)))
 
 $(DKJSON): | packages ;
 # Rewritten only when the list of scripts changes.
-$(BUILD)/gen/embed.inc: FORCE
+$(BUILD)/gen/embed.inc: EMBED = $(SCRIPTS)
+$(BUILD)/gen/lib/embed.inc: EMBED = $(LIB_SCRIPTS)
+$(BUILD)/gen/embed.inc $(BUILD)/gen/lib/embed.inc: FORCE
 	@mkdir -p $(@D)
-	@{ n=0; for f in $(SCRIPTS); do echo "SCRIPT($$n, \"$${f#scripts/}\", \"$$f\")"; n=$$((n+1)); done; \
+	@{ n=0; for f in $(EMBED); do echo "SCRIPT($$n, \"$${f#scripts/}\", \"$$f\")"; n=$$((n+1)); done; \
 	  echo "SCRIPT($$n, \"dkjson.lua\", \"$(DKJSON)\")"; } > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+# --- the library: Lua inside and hidden, everything else an ordinary dependency (so that libsodium's and c-ares'
+# security updates reach it). Debian's liblua5.4.a is PIE, not PIC: what stands in the way are its direct references to
+# stdin, stdout and stderr, which get names of our own.
+LIB_SRC := $(filter-out $(NOT_LIB),$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC)) $(LIB_ONLY)
+LIB_OBJ := $(call objects,release,$(LIB_SRC)) $(BUILD)/gen/lib/embed.o
+LIB_LINK := -lm $(BINDINGS_LIBS) $(filter-out -lev,$(IO_LIBS)) $(CORE_LIBS)
+LIB_NAME := libbodkin.so.0
+$(BUILD)/gen/lib/embed.o: runtime/host/embed.c $(BUILD)/gen/lib/embed.inc $(SCRIPTS) $(DKJSON)
+	$(call quiet,CC) $(CC) $(filter-out -I$(BUILD)/gen,$(BASE)) -I$(BUILD)/gen/lib $(CFLAGS) $(release_FLAGS) -c $< -o $@
+$(BUILD)/gen/lib/lua.a: | packages
+	@mkdir -p $(@D)
+	@objcopy $(foreach f,stdin stdout stderr,--redefine-sym $f=bdk_$f) $$($(CC) -print-file-name=liblua5.4.a) $@
+$(BUILD)/gen/lib/names: runtime/host/bodkin.h
+	@mkdir -p $(@D)
+	@grep -o '\<bdk_[a-z_]*(' $< | tr -d '(' | sort -u >$@
+	@{ echo '{ global:'; sed 's/$$/;/' $@; echo 'local: *; };'; } >$@.map
+$(BUILD)/release/libbodkin.so: $(LIB_OBJ) $(BUILD)/gen/lib/lua.a $(BUILD)/gen/lib/names
+	$(call quiet,LD) $(CC) $(release_FLAGS) -shared -Wl,-soname,$(LIB_NAME) -Wl,--version-script=$(BUILD)/gen/lib/names.map \
+	  -Wl,-z,defs -o $@ $(LIB_OBJ) $(BUILD)/gen/lib/lua.a $(LIB_LINK)
+$(BUILD)/release/libbodkin.a: $(LIB_OBJ) $(BUILD)/gen/lib/lua.a $(BUILD)/gen/lib/names
+	$(call quiet,LD) $(CC) -r -nostdlib -o $(@:.a=.o) $(LIB_OBJ) $(BUILD)/gen/lib/lua.a
+	@objcopy --keep-global-symbols=$(BUILD)/gen/lib/names $(@:.a=.o)
+	@rm -f $@ && ar rcs $@ $(@:.a=.o)
 
 # --- C specs: one binary a file, under ASan and UBSan, linked with the layers below it only
 SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
@@ -81,6 +107,10 @@ $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
 $(a)/spec/bindings/test_%: $(a)/spec/bindings/test_%.o $(a)/bindings.a $(a)/io.a $(a)/core.a
 	$(call quiet,LD) $(spec_link) -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
+$(a)/spec/host/test_%: $(a)/spec/host/test_%.o $(filter-out %/main.o,$(call objects,asan,$(HOST_SRC))) $(a)/bindings.a \
+  $(a)/io.a $(a)/core.a
+	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/bindings.a $(f)/io.a $(f)/core.a
@@ -92,9 +122,10 @@ r = $(BUILD)/release
 # --- what one asks for
 BODKIN := $(r)/bodkin
 ROCK := $(r)/lua/bodkin/core.so
+LIBRARY := $(r)/libbodkin.so $(r)/libbodkin.a
 SUITES := lua5.4 .ci/suites.lua $(BUILD)
 
-all: $(BODKIN) $(ROCK)
+all: $(BODKIN) $(ROCK) $(LIBRARY)
 asan: $(BUILD)/asan/bodkin
 demo: all
 	@$(BODKIN) run scripts/bodkin/lab/demo.lua
@@ -122,11 +153,20 @@ format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
 clean:
 	rm -rf $(BUILD)
+VERSION := $(shell sed -n 's/^\#define BDK_VERSION "\(.*\)"/\1/p' runtime/core/base.h)
+AT := $(DESTDIR)$(PREFIX)
 install: all
-	install -Dm755 $(BODKIN) $(DESTDIR)$(PREFIX)/bin/bodkin
-	install -Dm644 docs/man/bodkin.1 $(DESTDIR)$(PREFIX)/share/man/man1/bodkin.1
+	install -Dm755 $(BODKIN) $(AT)/bin/bodkin
+	install -Dm644 docs/man/bodkin.1 $(AT)/share/man/man1/bodkin.1
+	install -Dm644 runtime/host/bodkin.h $(AT)/include/bodkin.h
+	install -Dm644 $(r)/libbodkin.a $(AT)/lib/libbodkin.a
+	install -Dm755 $(r)/libbodkin.so $(AT)/lib/$(LIB_NAME)
+	ln -sf $(LIB_NAME) $(AT)/lib/libbodkin.so
+	@mkdir -p $(AT)/lib/pkgconfig
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' bodkin.pc.in >$(AT)/lib/pkgconfig/bodkin.pc
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/bodkin $(DESTDIR)$(PREFIX)/share/man/man1/bodkin.1
+	rm -f $(AT)/bin/bodkin $(AT)/share/man/man1/bodkin.1 $(AT)/include/bodkin.h $(AT)/lib/pkgconfig/bodkin.pc
+	rm -f $(AT)/lib/libbodkin.a $(AT)/lib/libbodkin.so $(AT)/lib/$(LIB_NAME)
 # For luarocks: the module and the scripts, Lua itself left to the interpreter.
 rock: $(ROCK)
 install-rock: rock

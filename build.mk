@@ -4,7 +4,10 @@
 CORE := addr base counter message mux out path probe registry session wheel wire
 IO := drive_ev drive_poll driver iface os resolve stream tun udp
 BINDINGS := addr call core counters crypto log loop module mux registry router schema stream timer tun udp wire
-HOST := embed host main
+HOST := embed event host main node
+# The library has what the binary does not, and brings neither libev nor a program's own parts.
+LIB_ONLY := runtime/host/stdio
+NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/io/drive_ev bindings/module
 
 # Debian packages: to build, for the lab, for tests and checks.
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
@@ -21,6 +24,7 @@ BINDINGS_LIBS := -lmsgpackc
 # Embedded in the binary as text. dkjson (MIT) comes from its Debian package.
 DKJSON := /usr/share/lua/5.4/dkjson.lua
 SCRIPTS := $(sort $(shell find scripts -name '*.lua'))
+LIB_SCRIPTS := $(filter-out $(addsuffix /%,$(addprefix scripts/bodkin/,cli lab policies servers sim)),$(SCRIPTS))
 
 C_SPECS := $(wildcard spec/core/test_*.c spec/io/test_*.c spec/bindings/test_*.c spec/host/test_*.c)
 FUZZERS := $(wildcard spec/fuzz/fuzz_*.c)

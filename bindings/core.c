@@ -7,10 +7,6 @@
 #include "io/iface.h"
 #include "io/os.h"
 
-#ifndef BDK_VERSION
-#define BDK_VERSION "0.1.0"
-#endif
-
 // [-0, +1, -] now() -> µs on the machine's monotonic clock
 static int now(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)bdk_os_now_us());

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define BDK_VERSION "0.1.0"
 #define BDK_PROTOCOL_VERSION 1u
 #define BDK_DATAGRAM_MAX 1200u // bytes of UDP payload, on every path
 #define BDK_PAYLOAD_MAX 1120u  // bytes an application may send at once, on every path

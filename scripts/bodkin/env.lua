@@ -41,7 +41,8 @@ function Mux:close() self.raw:close() end
 
 Mux.__close = Mux.close
 
--- options: log_level ("info"); log = a logger of one's own; loop = one to share, which close then leaves open.
+-- options: log_level ("info"); log = a logger of one's own; loop = one to share, which close then leaves open;
+-- random = fn(n) in place of the system's.
 function M.new(options)
   options = options or {}
   local loop = options.loop or core.loop {}
@@ -52,7 +53,7 @@ function M.new(options)
     log = options.log or core.logger { level = options.log_level },
     counters = core.counters(),
     time = os.time,
-    random = core.crypto.random,
+    random = options.random or core.crypto.random,
     interfaces = core.interfaces,
   }
 

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+// libbodkin: programs behind NATs talk to each other directly, from inside a main loop of yours.
+//
+//   bdk_config_init(&config, sizeof config); config.server = "bodkin://example.org";
+//   bdk_open(&node, &config); bdk_host(node, NULL);              or bdk_join(node, code)
+//   each frame: bdk_update(node, BDK_CLOCK, 0); while ((e = bdk_next(node))) … ; bdk_send(node, …)
+//   bdk_close(node)
+//
+// Nothing happens outside bdk_update but what bdk_close says to others: what is called in between is queued.
+// One thread a node; of another one only bdk_wake. No globals, no threads, no prints, no exit. Functions that return
+// int give 0 or a negative number: a BDK_E_, or an errno of the system, negated; bdk_strerror has a sentence for both.
+#ifndef BODKIN_H
+#define BODKIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+#define BDK_CLOCK UINT64_MAX // for now_us: the machine's own monotonic clock
+#define BDK_MESSAGE_MAX 1120 // bytes of one message, on every path
+#define BDK_ID_SIZE 33       // of a char array that holds a match or peer: 32 hexadecimal digits and a zero
+
+#ifndef BDK_BASE_H // also by name, in events; the command line and Lua know the same
+enum { BDK_E_TIMEOUT = -1000, BDK_E_REFUSED = -1001, BDK_E_NO_MATCH = -1002, BDK_E_NO_PATH = -1003 };
+enum { BDK_E_BLOCKED_UDP = -1004, BDK_E_BAD_KEY = -1005, BDK_E_TOO_OLD = -1006, BDK_E_APP_MISMATCH = -1007 };
+enum { BDK_E_LIMIT = -1008, BDK_E_CLOSED = -1009, BDK_E_INVALID = -1010 };
+#endif
+enum { BDK_LOG_DEBUG, BDK_LOG_INFO, BDK_LOG_WARN, BDK_LOG_ERROR };
+
+typedef struct bdk_node bdk_node;
+// Everything but `server` may be left as bdk_config_init set it. Texts are copied.
+typedef struct bdk_config {
+  size_t size;
+  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT]; the other two default to server
+  const char *app, *name;                                   // at most 64 and 32 bytes
+  const char *props;                                        // a JSON object, at most 128 bytes as msgpack
+  const char *bind;                                         // "ADDR:PORT", in numbers
+  const char *local;                                        // tell local addresses: "same-public", "always", "never"
+  uint32_t timeout_ms;                                      // of each request to a server
+  int log_level;                                            // of those passed on to `log`
+  void (*log)(void *ctx, int level, const char *text);      // may call nothing of this node
+  void *log_ctx;
+  // Of Lua and what waits: as realloc, and free where new_size is 0 (then NULL). Sockets and sessions are malloc's.
+  void *(*alloc)(void *ctx, void *p, size_t old_size, size_t new_size);
+  void *alloc_ctx;
+  const uint8_t *seed; // 32 bytes from which every random byte is made: for tests. NULL: the system's
+} bdk_config;
+
+typedef enum bdk_event_kind {
+  BDK_REGISTERED = 1, // id, publics, locals
+  BDK_HOSTING,        // match, code: others join with it
+  BDK_QUEUED,         // ticket
+  BDK_MATCHED,        // match, peers, team, host, data
+  BDK_CONNECTED,      // match, peer, path, via, remote, first_ms: messages may flow
+  BDK_PATH,           // match, peer, path, via, remote, confirmed_ms, rtt_ms, why: confirmed, and on every change
+  BDK_MESSAGE,        // match, peer, channel, data
+  BDK_CLOSED,         // match, peer, reason
+  BDK_ERROR           // error, code, message, hint; also match where it is of one
+} bdk_event_kind;
+
+typedef struct bdk_candidate_path { // an address of the peer's that was tried
+  const char *remote, *via, *state, *reason;
+  uint32_t tests;
+  double rtt_ms; // 0: not measured
+} bdk_candidate_path;
+
+// What does not belong to an event is 0 or NULL. Times count from the arrival of `matched`.
+typedef struct bdk_event {
+  size_t size; // newer versions add fields at the end
+  bdk_event_kind kind;
+  const char *name; // "registered" …
+  const char *match, *peer, *id, *code, *ticket, *host;
+  const char *const *peers, *const *publics, *const *locals;
+  uint32_t peer_count, public_count, local_count, why_count;
+  const bdk_candidate_path *why;
+  const char *path, *via, *remote, *reason; // path: "lan", "direct" or "relay"
+  double first_ms, confirmed_ms, rtt_ms;
+  int team, channel, error;
+  const char *message, *hint;
+  const uint8_t *data; // of matched: a text as it is, anything else as msgpack
+  size_t len;
+} bdk_event;
+
+typedef struct bdk_node_stats {
+  uint32_t matches, sessions, registered, events; // events: those that wait for bdk_next
+  uint64_t memory, memory_max;                    // bytes held from the allocator
+  uint64_t packets_in, packets_out, bytes_in, bytes_out;
+  uint64_t dropped; // packets in that were none of ours, late or broken
+  uint64_t lost;    // messages in that nobody fetched, of more than 1024 that waited
+} bdk_node_stats;
+
+const char *bdk_version(void);
+void bdk_config_init(bdk_config *config, size_t size);
+int bdk_open(bdk_node **out, const bdk_config *config); // the log says what is not valid
+void bdk_close(bdk_node *node);                         // leaves all matches; never waits; NULL is fine
+
+// Reads at most `max_packets` datagrams (0: those of a few system calls), does what is due, sends. `now_us` is of any
+// clock that does not go back, always the same one. BDK_E_INVALID from inside bdk_update.
+int bdk_update(bdk_node *node, uint64_t now_us, int max_packets);
+// The next event or NULL; it is valid until the next call of bdk_next or bdk_close.
+const bdk_event *bdk_next(bdk_node *node);
+uint64_t bdk_deadline(const bdk_node *node); // when bdk_update is due, by its clock; UINT64_MAX: see bdk_fd
+int bdk_fd(const bdk_node *node);            // readable (poll, epoll) when bdk_update has something to do
+void bdk_wake(bdk_node *node);               // makes bdk_fd readable, from any thread or a signal handler
+
+// Errors that come later come as BDK_ERROR.
+int bdk_host(bdk_node *node, const char *code);                      // a room; code NULL: the server makes one up
+int bdk_join(bdk_node *node, const char *where);                     // a room's code, or a client's id
+int bdk_match(bdk_node *node, const char *queue, const char *props); // props: a JSON object or NULL
+// One datagram, to `peer` or (NULL) to all connected, not reliable; channel is 0. Not connected: BDK_E_INVALID;
+// BDK_E_LIMIT when a megabyte waits for bdk_update.
+int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);
+int bdk_leave(bdk_node *node, const char *match);
+
+int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
+const char *bdk_strerror(int error);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif
