@@ -72,9 +72,9 @@ describe("README.md", function()
   it("has a server role of at most twenty lines that serves", function()
     local role = block("lua", "bodkin.role")
     assert.is_true(select(2, role:gsub("\n", "")) <= 20)
+    local path = save("dice.lua", role)
     local serve = ("bodkin serve --listen 127.0.0.1:0 --admin %s/admin --roles %s"):format(dir, path)
     local url = processes_of.expect(start(serve), "bodkin://127%.0%.0%.1:%d+")
-      "bodkin://127%.0%.0%.1:%d+")
     local core = require "bodkin.core"
     local messages = dofile(path).messages
     local env = require("bodkin.env").new()
