@@ -191,7 +191,9 @@ describe("bad input at a client process", function()
       return world:wait(what, 5000, function() return pump() or fn() end)
     end
 
-    -- Sends every change of an authentic datagram: all are dropped, and `counter` does not move. Then it itself.
+    local function count(name) return (support.status(client))[name] end
+
+    -- Sends every change of an authentic datagram: all are dropped, none as authentic, and `counter` does not move.
     local function try(name, bytes, counter)
       f:finish() -- what was sent before is not counted here
       local before, sent = support.status(client), 0
@@ -203,11 +205,18 @@ describe("bad input at a client process", function()
       local grown = support.growth(before, (support.status(client)))
       support.say("%s of %d bytes: %d changes; %s", name, #bytes, sent, support.listed(grown, "^drop"))
       assert.equal(sent, dropped(grown), name)
+      assert.equal(0, grown.drop_confirm + grown.drop_state, name)
       assert.equal(0, grown[counter], counter)
       assert.equal(0, grown.handler_error)
+    end
+
+    -- The same, and that it itself is taken then.
+    local function try_all(name, bytes, counter)
+      try(name, bytes, counter)
+      local before = count(counter)
       f:send(bytes)
       f:finish()
-      assert.is_true(support.growth(before, (support.status(client)))[counter] > 0, "the unchanged one was not taken")
+      assert.is_true(count(counter) > before, "the unchanged " .. name .. " was not taken")
     end
 
     local function is_probe(kind)
@@ -218,21 +227,100 @@ describe("bad input at a client process", function()
     it("no change of a test, confirm or frame is taken for authentic", function()
       meet()
       local test = assert(pump(is_probe "test"))
-      try("test", test, "test_received")
+      try_all("test", test, "test_received")
       local confirm = world:wait("a confirm of ours", 5000, function() return pump(is_probe "confirm") end)
-      try("confirm", confirm, "confirm_received")
+      try("confirm", confirm, "confirm_received") -- it may be too old by then; later ones are taken
       await("connected and confirmed", function() return peer.connected and peer.confirmed end)
+      await("a confirm of ours taken", function() return count "confirm_received" > 0 end)
       assert(mux:send(core.now(), session, "true words"))
       local frame = assert(pump(function(bytes) return bytes:byte() == 0xc1 and bytes:byte(6) == 0 end))
-      try("data frame", frame, "frame_received")
+      try_all("data frame", frame, "frame_received")
       local _, info = support.status(client)
       assert.equal("true words", info.heard)
       assert.matches("true", tell(client, "send well heard"))
       await("an answer", function() return peer.heard == "well heard" end)
       mux:leave(core.now(), session)
       local close = assert(pump(function(bytes) return bytes:byte() == 0xc1 and bytes:byte(6) == 5 end))
-      try("close frame", close, "session_closed")
+      try_all("close frame", close, "session_closed")
       clean_end(client)
     end)
+  end)
+
+  -- Between a client and its server; says everything the server says, but changed as well.
+  local function liar()
+    local queue, lied, causes, sent = {}, {}, {}, 0
+    local down, up
+    down = world:feeder(nil, function(bytes, from)
+      down.to = down.to or from
+      up.sock:send(server.at, bytes)
+    end)
+    up = world:feeder(server.at, function(bytes, from)
+      if from == server.at then queue[#queue + 1] = bytes end
+    end)
+    local function lie(bytes)
+      local cause = cause_of(bytes)
+      if cause == "drop_reply" then return false end
+      causes[cause], sent = (causes[cause] or 0) + 1, sent + 1
+      down:send(bytes)
+      return true
+    end
+    -- First what cannot be read, then the truth, then what can, which comes too late.
+    local function relay(bytes)
+      local readable = {}
+      if not lied[bytes:byte(2)] then
+        lied[bytes:byte(2)] = true
+        input.mutations(bytes, WHOLE, function(changed)
+          if not lie(changed) then readable[#readable + 1] = changed end
+        end)
+      end
+      down:send(bytes)
+      for _, changed in ipairs(readable) do down:send(changed) end
+      if #readable > 0 then down:finish() end
+    end
+    world.idle = function()
+      while queue[1] do relay(table.remove(queue, 1)) end
+    end
+    return down, causes, function() return sent end
+  end
+
+  it("from its server's address: it registers, hosts, is matched and keeps its peer all the same", function()
+    local down, causes, sent = liar()
+    local client = agent(support.asan, nil, "bodkin://" .. addr.format(down.from))
+    local peer = agent(support.release, client.room)
+    world:wait("both are connected", 8000, function()
+      return select(2, support.status(client)).connected > 0 and select(2, support.status(peer)).connected > 0
+    end)
+    local counters = support.status(client)
+    support.say("client of a liar: %d lies; %s", sent(), support.listed(counters, "^drop"))
+    for _, name in ipairs(dropping) do
+      -- Changed replies that can be read answer no request any more; the peer's tests may come before `matched`.
+      local also = name == "drop_reply" or name == "drop_probe"
+      assert.is_true(counters[name] == (causes[name] or 0) or also and counters[name] > (causes[name] or 0), name)
+    end
+    -- Matches with nobody, as many as there are ways to say so.
+    local stream, false_matches = input.stream "liar", 0
+    for _, m in ipairs(input.messages { from = down.from }) do
+      if m.name == "matched" then
+        input.mutations(m.bytes, 0, function(changed, at)
+          if at and at < input.TX_FROM then return end
+          if #changed < #m.bytes or not message.matched:decode(changed) then return end
+          down:send(changed:sub(1, input.TX_FROM - 1) .. stream(12) .. changed:sub(input.TX_TO + 1))
+          false_matches = false_matches + 1
+        end)
+      end
+    end
+    down:finish()
+    local _, info = support.status(client)
+    support.say("client of a liar: %d false matches; %d matches, %d sessions", false_matches, info.matches,
+      info.sessions)
+    assert.is_true(false_matches > 500)
+    assert.is_true(info.sessions <= 256)
+    assert.matches("true", tell(peer, "send still there"))
+    world:wait("what the peer sent", 3000, function()
+      return select(2, support.status(client)).heard:find "still there"
+    end)
+    assert.equal(0, (support.status(client)).handler_error)
+    clean_end(client)
+    clean_end(peer)
   end)
 end)

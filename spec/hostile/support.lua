@@ -59,9 +59,15 @@ function World:turn(ms)
   self.env.run()
 end
 
+-- Turns until fn() is true, which is returned; world.idle, where set, is called in between.
 function World:wait(what, ms, fn)
-  local start = core.now()
+  local start, idle = core.now(), self.idle
   while true do
+    if idle then
+      self.idle = nil -- it may wait, too
+      idle()
+      self.idle = idle
+    end
     local value = fn()
     if value then return value end
     if core.now() - start > ms * 1000 then error(("%s: not in %d ms"):format(what, ms), 2) end
@@ -170,13 +176,13 @@ Feeder.__index = Feeder
 -- holds them beside these.
 local BACKLOG_MAX = 128 << 10
 
--- Sends to `to` from a socket of its own. on_reply(bytes) is called for all that comes back.
+-- Sends to `to` from a socket of its own. on_reply(bytes, from) is called for all that comes back.
 function World:feeder(to, on_reply)
   local f = setmetatable({ world = self, to = to, sent = 0, bytes = 0, got = 0, got_bytes = 0, queued = 0 }, Feeder)
   f.sock = assert(self.env.udp(addr.parse("127.0.0.1", 0)))
-  f.sock:on_packet(function(_, bytes)
+  f.sock:on_packet(function(from, bytes)
     f.got, f.got_bytes = f.got + 1, f.got_bytes + #bytes
-    if f.on_reply then f.on_reply(bytes) end
+    if f.on_reply then f.on_reply(bytes, from) end
   end)
   f.on_reply = on_reply
   f.from = f.sock:addr()
