@@ -12,7 +12,8 @@ NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/io/dri
 # Debian packages: to build, for the lab, for tests and checks.
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
-TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format
+TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
+  python3-msgpack python3-cryptography
 
 # Lua from its static library, whole, so that C modules a script loads find every symbol of it.
 LUA_INC := -I/usr/include/lua5.4
