@@ -21,8 +21,8 @@ typedef struct bdk_mux bdk_mux; // opaque
 bdk_mux *bdk_mux_new(const bdk_mux_config *config);
 void bdk_mux_free(bdk_mux *m);
 
-// Begins a session, ARMED. `*session` is its number, not 0. BDK_E_LIMIT, BDK_E_INVALID (no candidate, both
-// ids the same, or a session of that match and peer is there already).
+// Begins a session, ARMED. `*session` is its number, not 0. BDK_E_LIMIT, BDK_E_INVALID (no candidate that
+// is a host's address, both ids the same, or a session of that match and peer is there already).
 int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *session);
 // One datagram of at most BDK_PAYLOAD_MAX bytes to the peer. BDK_E_INVALID before `connected` or too long,
 // BDK_E_CLOSED after the end, BDK_E_LIMIT while the path's address has not confirmed and had its share.

@@ -45,6 +45,12 @@ static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
   return NULL;
 }
 
+// Tests go to hosts alone, whatever a server lists: one to a group would reach everyone in it.
+static bool is_host(const bdk_addr *a) {
+  bdk_addr_class class = bdk_addr_classify(a);
+  return a->port && class != BDK_ADDR_NONE && class != BDK_ADDR_MULTICAST;
+}
+
 void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t now_us) {
   memset(s, 0, sizeof *s);
   bdk_keys_init(&s->keys, match->match, match->key, match->self, match->peer);
@@ -57,7 +63,7 @@ void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, ui
   s->select_due_us = BDK_NEVER;
   for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
     bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
-    if (find_path(s, &route)) continue;
+    if (!is_host(&route.remote) || find_path(s, &route)) continue;
     bdk_path *p = &s->paths[s->path_count++];
     bdk_path_init(p, &route, match->candidates[i].via, true);
     p->attempt_max = ROUND_TESTS;
