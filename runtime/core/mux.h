@@ -32,7 +32,8 @@ void bdk_mux_close(bdk_mux *m, uint64_t now_us, uint32_t session);
 // A datagram that came in by `route`. True when it was of the kinds handled here (whatever became of it);
 // false when it is for someone else.
 bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len);
-// The kernel would not send to `remote` (no route): candidates there fail, sockets live on.
+// The kernel would not send to `remote` (no route, or no more from the address it was heard at): candidates
+// there fail, paths that worked leave their source address to the kernel, sockets live on.
 void bdk_mux_unreachable(bdk_mux *m, uint64_t now_us, const bdk_addr *remote);
 void bdk_mux_tick(bdk_mux *m, uint64_t now_us);
 // The next output, in order; false when there is none.

@@ -501,8 +501,13 @@ int bdk_session_send(bdk_session *s, bdk_outq *q, uint64_t now_us, const uint8_t
 void bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *remote) {
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
-    // A path that worked is left to its consent: routes go and come back when a network changes.
-    if (!p->answered && bdk_addr_equal(&p->route.remote, remote)) bdk_path_fail(p, BDK_REASON_unreachable, now_us);
+    if (!bdk_addr_equal(&p->route.remote, remote)) continue;
+    // A path that worked is left to its consent: routes go and come back when a network changes. The address
+    // of ours that it worked from may be gone, though, and the kernel refuse to send from there for good.
+    if (p->answered)
+      p->route.local = (bdk_addr){0};
+    else
+      bdk_path_fail(p, BDK_REASON_unreachable, now_us);
   }
   bdk_session_tick(s, q, now_us);
 }

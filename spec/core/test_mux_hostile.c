@@ -393,6 +393,24 @@ static void closed_means_silent(void **state) {
 
 // --- our own side moves
 
+static void a_source_address_that_is_gone_is_not_insisted_upon(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  assert_int_equal(bdk_mux_send(l->mux, l->now_us, l->session, home.ip, 1), 0);
+  lone_drain(l);
+  assert_int_equal(lone_last(l, BDK_FRAME_DATA, &home)->route.local.family, 4);
+  bdk_mux_unreachable(l->mux, l->now_us, &home); // the interface it came by has another address now
+  assert_int_equal(bdk_mux_send(l->mux, l->now_us, l->session, home.ip, 1), 0);
+  lone_drain(l);
+  assert_int_equal(lone_last(l, BDK_FRAME_DATA, &home)->route.local.family, 0);
+  assert_int_equal(lone_path(l, &home)->state, BDK_PATH_VALID);
+  lone_frame(l, &home, BDK_FRAME_DATA, home.ip, 1);
+  assert_int_equal(bdk_mux_send(l->mux, l->now_us, l->session, home.ip, 1), 0);
+  lone_drain(l);
+  assert_int_equal(lone_last(l, BDK_FRAME_DATA, &home)->route.local.family, 4);
+  lone_free(l);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(consent_cannot_be_given_unasked),
@@ -412,6 +430,7 @@ int main(void) {
       cmocka_unit_test(the_deciding_side_takes_no_select_and_only_its_acknowledgement),
       cmocka_unit_test(what_is_of_an_earlier_epoch_is_dropped),
       cmocka_unit_test(closed_means_silent),
+      cmocka_unit_test(a_source_address_that_is_gone_is_not_insisted_upon),
   };
   return cmocka_run_group_tests_name("mux_hostile", tests, setup, NULL);
 }
