@@ -111,6 +111,11 @@ $(a)/spec/host/test_%: $(a)/spec/host/test_%.o $(filter-out %/main.o,$(call obje
   $(a)/io.a $(a)/core.a
 	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
+# For valgrind, which cannot look into ASan's.
+$(BUILD)/release/spec/host/test_pairs: $(patsubst %,$(BUILD)/release/%.o,spec/host/test_pairs $(filter-out %/main,$(HOST_SRC)) \
+  $(BINDINGS_SRC) $(IO_SRC) $(CORE_SRC))
+	$(call quiet,LD) $(CC) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/bindings.a $(f)/io.a $(f)/core.a
