@@ -52,8 +52,9 @@ typedef struct pair_side {
 typedef struct pair {
   pair_side side[2];
   uint64_t now_us, delay_us, order, rng;
-  unsigned loss_percent;
-  uint64_t link_delay_us[PAIR_LINKS]; // of links 1 and up
+  unsigned loss_percent, twice_percent; // lost; delivered twice
+  uint64_t jitter_us;                   // later by up to this, so that packets overtake each other
+  uint64_t link_delay_us[PAIR_LINKS];   // of links 1 and up
   bool link_cut[PAIR_LINKS];
   pair_packet *queue;
   int count;
@@ -116,12 +117,16 @@ static inline void pair_deliver(pair *w, int from, const bdk_output *o) {
   if (!known && me->allowed_count < 8) me->allowed[me->allowed_count++] = o->route.remote;
   int link = pair_link(other, &o->route.remote);
   if (me->cut || link < 0 || w->link_cut[link]) return;
-  if (pair_random(w) % 100 < w->loss_percent || w->count == PAIR_QUEUE) return;
-  pair_packet *p = &w->queue[w->count++];
-  uint64_t delay_us = link ? w->link_delay_us[link] : w->delay_us;
-  *p = (pair_packet){.at_us = w->now_us + delay_us, .order = w->order++, .to = !from, .len = o->len};
-  p->from = *pair_end(me, link);
-  memcpy(p->data, o->data, o->len);
+  if (pair_random(w) % 100 < w->loss_percent) return;
+  bool twice = w->twice_percent && pair_random(w) % 100 < w->twice_percent;
+  for (int copy = 0; copy <= twice && w->count < PAIR_QUEUE; copy++) {
+    pair_packet *p = &w->queue[w->count++];
+    uint64_t delay_us = link ? w->link_delay_us[link] : w->delay_us;
+    if (w->jitter_us) delay_us += pair_random(w) % w->jitter_us;
+    *p = (pair_packet){.at_us = w->now_us + delay_us, .order = w->order++, .to = !from, .len = o->len};
+    p->from = *pair_end(me, link);
+    memcpy(p->data, o->data, o->len);
+  }
 }
 
 static inline void pair_drain(pair *w, int which) {

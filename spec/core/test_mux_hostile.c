@@ -411,6 +411,177 @@ static void a_source_address_that_is_gone_is_not_insisted_upon(void **state) {
   lone_free(l);
 }
 
+// --- selection, seen from the deciding side
+
+static void a_path_returned_to_is_selected_anew(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  select_frame(l, &home, BDK_FRAME_SELECT_ACK, 0, 1);
+  assert_int_equal(l->told[BDK_OUT_PATH], 1);
+  for (int i = 0; i < 7; i++) { // consent ends, while `other` is heard but never confirms
+    lone_test(l, &other);
+    lone_run(l, 5 * SECOND);
+  }
+  assert_true(selected(l, &other));
+  lone_test(l, &home);
+  lone_confirm(l, &home, &home, 1);
+  assert_true(selected(l, &home));
+  assert_int_equal(l->told[BDK_OUT_PATH], 2);
+  assert_int_equal(lone_last(l, BDK_FRAME_SELECT, &home)->body[7], 2);
+  lone_free(l);
+}
+
+static void a_move_that_came_to_nothing_is_forgotten(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1); // and its tests stay unanswered
+  lone_live(l, 20 * SECOND);
+  assert_int_equal(lone_path(l, &other)->state, BDK_PATH_FAILED);
+  lone_test(l, &other);
+  lone_confirm(l, &other, &other, 1);
+  assert_int_equal(lone_path(l, &other)->state, BDK_PATH_VALID);
+  assert_true(selected(l, &home));
+  assert_int_equal(lone_path(l, &home)->state, BDK_PATH_VALID);
+  lone_free(l);
+}
+
+static void a_frame_that_was_overtaken_moves_nothing(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  select_frame(l, &home, BDK_FRAME_SELECT_ACK, 0, 1);
+  l->counter = 100;
+  lone_frame(l, &home, BDK_FRAME_DATA, home.ip, 1);
+  l->counter = 50;
+  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1);
+  lone_confirm(l, &other, &other, 1);
+  assert_int_equal(lone_path(l, &other)->state, BDK_PATH_VALID);
+  assert_true(selected(l, &home));
+  l->counter = 60;
+  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1); // of a path by now
+  assert_true(selected(l, &home));
+  l->counter = 101;
+  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1);
+  assert_true(selected(l, &other));
+  lone_free(l);
+}
+
+// --- floods
+
+static bdk_addr stranger(int i) {
+  bdk_addr a = {.ip = {192, 0, (uint8_t)(i >> 8), (uint8_t)i}, .port = (uint16_t)(1 + i), .family = 4};
+  return a;
+}
+
+// A test that was overheard comes again from everywhere. Nobody gets more than he sent three times over, all
+// together no more than the bucket's tests; the path in use stays; a real move is followed after.
+static void a_test_replayed_from_everywhere_is_endured(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  uint64_t resizes = 0;
+  size_t in = 0, out = 0;
+  for (int i = 0; i < 5000; i++) {
+    bdk_addr from = stranger(i);
+    if (i == 100) resizes = l->resizes;
+    l->sent_count = 0;
+    in += lone_test(l, &from);
+    lone_run(l, 100);
+    for (int k = 0; k < l->sent_count; k++) out += l->sent[k].len;
+    assert_in_range(lone_session(l)->path_count, 1, BDK_SESSION_PATHS);
+    assert_true(selected(l, &home));
+  }
+  assert_true(out <= 3 * in);
+  assert_in_range(l->counters.value[BDK_COUNT_test_sent], 60, 60 + 50 + 2); // half a second
+  assert_int_equal(l->resizes, resizes);                                    // nothing is allocated a packet
+  lone_run(l, SECOND);
+  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1);
+  lone_run(l, 20 * MS);
+  lone_confirm(l, &other, &other, 1);
+  assert_true(selected(l, &other));
+  lone_free(l);
+}
+
+// Forged tests and frames cost no output and no memory, and change nothing.
+static void a_flood_of_forgeries_is_counted(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  uint8_t frame[BDK_DATAGRAM_MAX], test[BDK_PROBE_MAX];
+  bdk_probe p = {.rx_index = 1};
+  size_t test_len = bdk_probe_write(&l->keys, &p, test, sizeof test);
+  size_t frame_len = bdk_frame_write(&l->keys, l->session, BDK_FRAME_DATA, 1u << 20, test, 50, frame, sizeof frame);
+  test[test_len - 1] ^= 1;
+  frame[frame_len - 1] ^= 1;
+  bdk_session before = *lone_session(l);
+  uint64_t resizes = l->resizes;
+  int sent = l->sent_count;
+  for (int i = 0; i < 20000; i++) {
+    bdk_addr from = stranger(i);
+    lone_input(l, &from, 1, i & 1 ? test : frame, i & 1 ? test_len : frame_len);
+  }
+  assert_int_equal(l->counters.value[BDK_COUNT_drop_probe], 10000);
+  assert_int_equal(l->counters.value[BDK_COUNT_drop_frame], 10000);
+  assert_int_equal(l->sent_count, sent);
+  assert_int_equal(l->resizes, resizes);
+  const bdk_session *after = lone_session(l);
+  assert_int_equal(after->path_count, before.path_count);
+  assert_memory_equal(&after->window, &before.window, sizeof before.window);
+  lone_free(l);
+}
+
+// Frames of data both ways, by the ten thousand: once the queue has grown nothing more is allocated.
+static void no_packet_allocates(void **state) {
+  (void)state;
+  lone *l = lone_begin(1, &home, true);
+  uint8_t big[BDK_PAYLOAD_MAX] = {0};
+  uint64_t resizes = 0;
+  for (int i = 0; i < 10000; i++) {
+    if (i == 10) resizes = l->resizes;
+    l->sent_count = 0;
+    lone_frame(l, &home, BDK_FRAME_DATA, big, (size_t)i % sizeof big);
+    assert_int_equal(bdk_mux_send(l->mux, l->now_us, l->session, big, sizeof big), 0);
+    lone_run(l, MS);
+  }
+  assert_int_equal(l->told[BDK_OUT_MESSAGE], 10000);
+  assert_int_equal(l->resizes, resizes);
+  lone_free(l);
+}
+
+// --- many sessions
+
+static void peers_of_one_match_are_told_apart(void **state) {
+  (void)state;
+  enum { PEERS = 12 };
+  bdk_mux *m = bdk_mux_new(&(bdk_mux_config){.alloc = {lone_resize, &(uint64_t){0}}});
+  bdk_keys keys[PEERS];
+  uint32_t session[PEERS];
+  bdk_candidate c = {.addr = home, .sock = 1};
+  bdk_match match = {.self = {100}, .candidates = &c, .count = 1}; // one key for all, even
+  for (int i = 0; i < PEERS; i++) {
+    match.peer[0] = (uint8_t)(94 + i + (i > 5)); // smaller ids and larger ones
+    assert_int_equal(bdk_mux_add(m, 1, &match, &session[i]), 0);
+    bdk_keys_init(&keys[i], match.match, match.key, match.peer, match.self);
+  }
+  bdk_output o;
+  while (bdk_mux_next(m, &o)) {
+  }
+  for (int i = 0; i < PEERS; i++) {
+    uint8_t out[BDK_PROBE_MAX];
+    bdk_probe p = {.rx_index = (uint32_t)i + 1};
+    bdk_route route = {.remote = stranger(i), .sock = 1};
+    assert_true(bdk_mux_input(m, 2, &route, out, bdk_probe_write(&keys[i], &p, out, sizeof out)));
+    uint32_t connected = 0;
+    while (bdk_mux_next(m, &o)) {
+      if (o.kind == BDK_OUT_CONNECTED) connected = o.session;
+      assert_int_equal(o.session, session[i]);
+    }
+    assert_int_equal(connected, session[i]);
+    size_t n = bdk_frame_write(&keys[i], session[(i + 1) % PEERS], BDK_FRAME_DATA, 1, out, 4, out, sizeof out);
+    bdk_mux_input(m, 2, &route, out, n); // with the index of another
+    assert_false(bdk_mux_next(m, &o));
+  }
+  bdk_mux_free(m);
+}
+
+// A number is not given twice, its frames reach nobody after, and no key meets a counter again.
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(consent_cannot_be_given_unasked),
@@ -431,6 +602,13 @@ int main(void) {
       cmocka_unit_test(what_is_of_an_earlier_epoch_is_dropped),
       cmocka_unit_test(closed_means_silent),
       cmocka_unit_test(a_source_address_that_is_gone_is_not_insisted_upon),
+      cmocka_unit_test(a_path_returned_to_is_selected_anew),
+      cmocka_unit_test(a_move_that_came_to_nothing_is_forgotten),
+      cmocka_unit_test(a_frame_that_was_overtaken_moves_nothing),
+      cmocka_unit_test(a_test_replayed_from_everywhere_is_endured),
+      cmocka_unit_test(a_flood_of_forgeries_is_counted),
+      cmocka_unit_test(no_packet_allocates),
+      cmocka_unit_test(peers_of_one_match_are_told_apart),
   };
   return cmocka_run_group_tests_name("mux_hostile", tests, setup, NULL);
 }

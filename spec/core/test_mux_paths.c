@@ -223,6 +223,38 @@ static void connected_comes_before_path(void **state) {
   }
 }
 
+static void each_message_once_though_doubled_and_overtaken(void **state) {
+  (void)state;
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    pair w;
+    pair_init(&w, seed, DELAY);
+    links(&w, 1 + (int)(seed % 3));
+    w.twice_percent = 30, w.jitter_us = 200 * MS;
+    both(&w);
+    pair_run(&w, START + 5 * SECOND);
+    int seen[2][200] = {{0}};
+    w.side[0].event_count = w.side[1].event_count = 0;
+    for (int i = 0; i < 200; i++) {
+      uint8_t n = (uint8_t)i;
+      assert_int_equal(pair_send(&w, 0, &n, 1), 0);
+      assert_int_equal(pair_send(&w, 1, &n, 1), 0);
+      pair_run(&w, w.now_us + 2 * MS);
+    }
+    pair_run(&w, w.now_us + SECOND);
+    for (int side = 0; side < 2; side++) {
+      for (int i = 0; i < w.side[side].event_count; i++) {
+        const pair_event *e = &w.side[side].events[i];
+        if (e->kind == BDK_OUT_MESSAGE) seen[side][e->first]++;
+      }
+      for (int i = 0; i < 200; i++)
+        if (seen[side][i] != 1)
+          fail_msg("seed %llu: message %d came %d times", (unsigned long long)seed, i, seen[side][i]);
+    }
+    assert_int_equal(w.side[0].counters.value[BDK_COUNT_path_rebound], 0);
+    pair_free(&w);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_sides_agree_whatever_is_lost),
@@ -233,6 +265,7 @@ int main(void) {
       cmocka_unit_test(a_rebind_of_another_path_leaves_the_selected_one),
       cmocka_unit_test(a_learned_path_comes_back_after_an_outage),
       cmocka_unit_test(connected_comes_before_path),
+      cmocka_unit_test(each_message_once_though_doubled_and_overtaken),
   };
   return cmocka_run_group_tests_name("mux_paths", tests, NULL, NULL);
 }
