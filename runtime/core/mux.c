@@ -111,6 +111,9 @@ int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *s
   do bdk_outq_random(&m->out, &index, sizeof index);
   while (index < SESSIONS_MAX); // 0 must not come about, and the high half is what a stray frame must guess
   bdk_session_init(s, match, (index & ~(SESSIONS_MAX - 1)) | place, now_us);
+  // A match begun again has its keys again, and a counter under one key must never come twice.
+  bdk_outq_random(&m->out, &s->tx_counter, sizeof s->tx_counter);
+  s->tx_counter >>= 9; // 55 of 56 bits: there is no end to reach
   int error = s->path_count ? bdk_wheel_set(&m->wheel, &s->timer, s->start_us) : BDK_E_INVALID;
   if (error) {
     bdk_keys_clear(&s->keys);

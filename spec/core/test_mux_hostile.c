@@ -582,6 +582,33 @@ static void peers_of_one_match_are_told_apart(void **state) {
 }
 
 // A number is not given twice, its frames reach nobody after, and no key meets a counter again.
+static void a_session_begun_again_is_another(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  uint64_t counters[100];
+  uint32_t numbers[100];
+  for (int i = 0; i < 100; i++) {
+    numbers[i] = l->session;
+    counters[i] = lone_session(l)->tx_counter;
+    for (int k = 0; k < i; k++) {
+      assert_int_not_equal(numbers[k], numbers[i]);
+      assert_true(counters[k] > counters[i] + 1000 || counters[i] > counters[k] + 1000);
+    }
+    uint8_t old[BDK_DATAGRAM_MAX];
+    size_t n = bdk_frame_write(&l->keys, l->session, BDK_FRAME_DATA, l->counter++, old, 4, old, sizeof old);
+    bdk_mux_close(l->mux, l->now_us, l->session);
+    lone_drain(l);
+    l->told[BDK_OUT_CLOSED] = l->sends_after_close = l->sent_count = 0;
+    bdk_candidate c = {.addr = home, .sock = 1, .via = BDK_VIA_SRFLX};
+    assert_int_equal(lone_add(l, &c, 1), 0);
+    lone_input(l, &home, 1, old, n);
+    assert_int_equal(l->counters.value[BDK_COUNT_drop_frame], i + 1);
+    lone_test(l, &home);
+    lone_confirm(l, &home, &home, 1);
+  }
+  lone_free(l);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(consent_cannot_be_given_unasked),
@@ -609,6 +636,7 @@ int main(void) {
       cmocka_unit_test(a_flood_of_forgeries_is_counted),
       cmocka_unit_test(no_packet_allocates),
       cmocka_unit_test(peers_of_one_match_are_told_apart),
+      cmocka_unit_test(a_session_begun_again_is_another),
   };
   return cmocka_run_group_tests_name("mux_hostile", tests, setup, NULL);
 }
