@@ -160,13 +160,15 @@ function M.status(p)
   return counters, status.info
 end
 
--- Bytes (with the kernel's overhead) that wait in the socket bound to `at`, and how many it dropped.
+-- Bytes (with the kernel's overhead) that wait in the socket bound to `at`, and how many it dropped. While other
+-- sockets come and go the kernel's table may be read with a row missing: so it is read again.
 function M.backlog(at)
-  local port = ("%04X"):format(addr.port(at))
-  local text = assert(read_file "/proc/net/udp")
-  local queue, drops = text:match(": 0100007F:" .. port .. " %x+:%x+ %x+ %x+:(%x+) [^\n]- (%d+)%s*\n")
-  if not queue then error("no socket is bound to " .. addr.format(at), 2) end
-  return tonumber(queue, 16), tonumber(drops)
+  local row = (": 0100007F:%04X"):format(addr.port(at)) .. " %x+:%x+ %x+ %x+:(%x+) [^\n]- (%d+)%s*\n"
+  for _ = 1, 20 do
+    local queue, drops = assert(read_file "/proc/net/udp"):match(row)
+    if queue then return tonumber(queue, 16), tonumber(drops) end
+  end
+  error("no socket is bound to " .. addr.format(at), 2)
 end
 
 local Feeder = {}
@@ -189,18 +191,26 @@ function World:feeder(to, on_reply)
   return f
 end
 
+-- What the receiver has yet to read; when it is gone, why.
+function Feeder:backlog()
+  for _, p in ipairs(self.world.processes) do
+    if p.at == self.to and p:code() then error(("it ended with %d:\n%s"):format(p:code(), p:stderr()), 2) end
+  end
+  return (M.backlog(self.to))
+end
+
 function Feeder:send(bytes)
   assert(self.sock:send(self.to, bytes))
   self.sent, self.bytes, self.queued = self.sent + 1, self.bytes + #bytes, self.queued + 1
   if self.queued < 64 then return end
   self.queued = 0
-  repeat self.world:turn() until M.backlog(self.to) < BACKLOG_MAX
+  repeat self.world:turn() until self:backlog() < BACKLOG_MAX
 end
 
 -- Until all was read, and what came back was read, too.
 function Feeder:finish()
   self.queued = 0
-  self.world:wait("the receiver's queue to be empty", 20000, function() return M.backlog(self.to) == 0 end)
+  self.world:wait("the receiver's queue to be empty", 20000, function() return self:backlog() == 0 end)
   self.world:turn(2)
   self.world:wait("our queue to be empty", 5000, function() return M.backlog(self.from) == 0 end)
   self.world:turn()
