@@ -3,7 +3,8 @@
 
 CORE := addr base counter message mux out path probe registry session wheel wire
 IO := drive_ev drive_poll driver iface os resolve stream tun udp
-BINDINGS := addr call core counters crypto log loop module mux registry router schema stream timer tun udp wire
+BINDINGS := addr call core counters crypto log loop module mux registry router sandbox sandbox_base \
+  sandbox_string schema stream timer tun udp wire
 HOST := embed event host main node
 # The library has what the binary does not, and brings neither libev nor a program's own parts.
 LIB_ONLY := runtime/host/stdio
@@ -24,7 +25,7 @@ BINDINGS_LIBS := -lmsgpackc
 
 # Embedded in the binary as text. dkjson (MIT) comes from its Debian package.
 DKJSON := /usr/share/lua/5.4/dkjson.lua
-SCRIPTS := $(sort $(shell find scripts -name '*.lua'))
+SCRIPTS := $(sort $(shell find scripts/bodkin -name '*.lua'))
 LIB_SCRIPTS := $(filter-out $(addsuffix /%,$(addprefix scripts/bodkin/,cli lab policies servers sim)),$(SCRIPTS))
 
 C_SPECS := $(wildcard spec/core/test_*.c spec/io/test_*.c spec/bindings/test_*.c spec/host/test_*.c)

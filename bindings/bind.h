@@ -75,15 +75,16 @@ bool bdk_handle_push(lua_State *L, bdk_handle *h);
 // --- addr.c
 bdk_addr bdk_check_addr(lua_State *L, int idx); // packed
 void bdk_push_addr(lua_State *L, const bdk_addr *a);
-
 // --- counters.c
 bdk_counters *bdk_check_counters(lua_State *L, int idx); // NULL for nil and none
-
 // --- schema.c
 const bdk_schema *bdk_check_schema(lua_State *L, int idx);
 // Encodes the arguments from `first` on. 0: a field does not fit, `*bad` names it. Throws on too many.
 size_t bdk_schema_encode(lua_State *L, const bdk_schema *s, int first, uint8_t out[BDK_DATAGRAM_MAX], const char **bad);
 void bdk_push_field(lua_State *L, const bdk_field_def *def, const bdk_field *f);
+// --- wire.c. Encoding gives 0, and says why, where the value at `idx` (absolute) cannot be written.
+size_t bdk_encode_wire(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX], const char **code, const char **why);
+void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len); // bytes that bdk_wire_check accepted
 
 // --- log.c
 // Escapes control characters and bytes that are not UTF-8 as \xNN; at most 4 bytes out for each in.
@@ -108,6 +109,7 @@ void bdk_open_loop(lua_State *L, const bdk_driver_kind *kind);
 void bdk_open_mux(lua_State *L);
 void bdk_open_registry(lua_State *L);
 void bdk_open_router(lua_State *L);
+void bdk_open_sandbox(lua_State *L);
 void bdk_open_schema(lua_State *L); // after wire
 void bdk_open_stream(lua_State *L); // the four of these after loop
 void bdk_open_timer(lua_State *L);

@@ -175,16 +175,27 @@ static bool encode_value(lua_State *L, encoder *e, int idx, int depth) {
   return !e->p.overflow || refuse(e, "limit", "longer than 1200 bytes");
 }
 
+size_t bdk_encode_wire(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX], const char **code, const char **why) {
+  encoder e = {.p = bdk_packer_init(out, BDK_DATAGRAM_MAX)};
+  int top = lua_gettop(L);
+  bool ok = encode_value(L, &e, idx, 1);
+  if (ok && e.p.overflow) ok = refuse(&e, "limit", "longer than 1200 bytes");
+  if (ok && !bdk_wire_check(out, e.p.len)) ok = refuse(&e, "limit", "not within the bounds that every reader sets");
+  lua_settop(L, top);
+  *code = e.code;
+  *why = e.why;
+  return ok ? e.p.len : 0;
+}
+
 // [-0, +1|3, e] encode(value) -> bytes | nil, message, code
 static int encode(lua_State *L) {
   luaL_checkany(L, 1);
   lua_settop(L, 1);
   uint8_t out[BDK_DATAGRAM_MAX];
-  encoder e = {.p = bdk_packer_init(out, sizeof out)};
-  if (!encode_value(L, &e, 1, 1)) return fail(L, e.code, e.why);
-  if (e.p.overflow) return fail(L, "limit", "longer than 1200 bytes");
-  if (!bdk_wire_check(out, e.p.len)) return fail(L, "limit", "not within the bounds that every reader sets");
-  lua_pushlstring(L, (const char *)out, e.p.len);
+  const char *code, *why;
+  size_t len = bdk_encode_wire(L, 1, out, &code, &why);
+  if (!len) return fail(L, code, why);
+  lua_pushlstring(L, (const char *)out, len);
   return 1;
 }
 
@@ -233,13 +244,17 @@ static void push_value(lua_State *L, bdk_reader *r) {
   }
 }
 
+void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len) {
+  bdk_reader r = {bytes, bytes + len};
+  push_value(L, &r);
+}
+
 // [-0, +1|3, e] decode(bytes) -> value | nil, message, code. nil is core.wire.null, everywhere.
 static int decode(lua_State *L) {
   size_t len;
   const uint8_t *bytes = (const uint8_t *)luaL_checklstring(L, 1, &len);
   if (!bdk_wire_check(bytes, len)) return fail(L, "invalid", "not one well-formed msgpack value within the bounds");
-  bdk_reader r = {bytes, bytes + len};
-  push_value(L, &r);
+  bdk_push_wire(L, bytes, len);
   return 1;
 }
 

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// A second Lua state for scripts that are not trusted: what it may use of memory and work is counted, and once
+// either is spent nothing in it can catch that. Work is counted in VM instructions; what C does for a script
+// (allocating, matching patterns, sorting) is charged to the same account, so no script gets much time for free.
+#ifndef BDK_SANDBOX_H
+#define BDK_SANDBOX_H
+
+#include "bind.h"
+
+enum {
+  BDK_SANDBOX_PERIOD = 1000,     // instructions between two looks at the account
+  BDK_SANDBOX_STRING_MAX = 2048, // bytes of one string: comparing two is one instruction, however long they are
+  BDK_SANDBOX_SAID_MAX = 1024,   // bytes kept of what it printed
+};
+
+typedef struct bdk_sandbox {
+  lua_State *L;       // NULL: closed
+  lua_State *current; // the thread that runs, while one does
+  size_t used, cap;
+  uint64_t work, budget;
+  const char *dead; // why it may not go on; NULL while it may
+  char where[96];   // and where it was then
+  char said[BDK_SANDBOX_SAID_MAX];
+  size_t said_len;
+  bool running;
+} bdk_sandbox;
+
+static inline bdk_sandbox *bdk_sandbox_of(lua_State *L) { return *(bdk_sandbox **)lua_getextraspace(L); }
+
+// Charges work done in C. Does not return once the account is spent. [-0, +0, v]
+void bdk_sandbox_charge(lua_State *L, uint64_t work);
+// Raises the error that ends a sandbox; called again wherever something may have caught it. [-0, +0, v]
+int bdk_sandbox_die(lua_State *L);
+
+// Fill the global table of a sandbox. [-0, +0, e]
+void bdk_sandbox_open_base(lua_State *L);   // base, coroutine, table, math, utf8
+void bdk_sandbox_open_string(lua_State *L); // and string, with a matcher that is charged
+
+// Makes modules[name] found by the sandbox's require: the function or text on the top. [-1, +0, e]
+void bdk_sandbox_module(lua_State *L, const char *name, const char *chunkname);
+// Charged call of `original` with the arguments as they are: the first one's length. [-0, +1, e]
+void bdk_sandbox_push_charged(lua_State *L, lua_CFunction original);
+
+#endif
