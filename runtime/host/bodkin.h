@@ -11,26 +11,21 @@
 // int give 0 or a negative number: a BDK_E_, or an errno of the system, negated; bdk_strerror has a sentence for both.
 #ifndef BODKIN_H
 #define BODKIN_H
-
 #include <stddef.h>
 #include <stdint.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 #pragma GCC visibility push(default)
-
 #define BDK_CLOCK UINT64_MAX // for now_us: the machine's own monotonic clock
 #define BDK_MESSAGE_MAX 1120 // bytes of one message, on every path
 #define BDK_ID_SIZE 33       // of a char array that holds a match or peer: 32 hexadecimal digits and a zero
-
-#ifndef BDK_BASE_H // also by name, in events; the command line and Lua know the same
+#ifndef BDK_BASE_H           // also by name, in events; the command line and Lua know the same
 enum { BDK_E_TIMEOUT = -1000, BDK_E_REFUSED = -1001, BDK_E_NO_MATCH = -1002, BDK_E_NO_PATH = -1003 };
 enum { BDK_E_BLOCKED_UDP = -1004, BDK_E_BAD_KEY = -1005, BDK_E_TOO_OLD = -1006, BDK_E_APP_MISMATCH = -1007 };
 enum { BDK_E_LIMIT = -1008, BDK_E_CLOSED = -1009, BDK_E_INVALID = -1010 };
 #endif
 enum { BDK_LOG_DEBUG, BDK_LOG_INFO, BDK_LOG_WARN, BDK_LOG_ERROR };
-
 typedef struct bdk_node bdk_node;
 // Everything but `server` may be left as bdk_config_init set it. Texts are copied.
 typedef struct bdk_config {
@@ -118,7 +113,6 @@ int bdk_leave(bdk_node *node, const char *match);
 
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
 const char *bdk_strerror(int error);
-
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
