@@ -97,6 +97,7 @@ static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
       p = &s->paths[i];
     }
     if (!p) return NULL;
+    if (p->listed) s->lost_tests += p->attempt;
   }
   bdk_addr_class class = bdk_addr_classify(&route->remote);
   bool local = class == BDK_ADDR_PRIVATE || class == BDK_ADDR_LOOPBACK || class == BDK_ADDR_LINK_LOCAL;
@@ -130,7 +131,7 @@ static bool send_frame(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind 
 // What an IP was sent without ever answering, over all its ports: the bound that keeps a lying server from
 // aiming us at a stranger.
 static bool silent_ip_spent(const bdk_session *s, const bdk_path *p) {
-  unsigned tests = 0;
+  unsigned tests = s->lost_tests; // wherever those went
   for (int i = 0; i < s->path_count; i++) {
     const bdk_path *other = &s->paths[i];
     if (!bdk_addr_same_ip(&other->route.remote, &p->route.remote)) continue;
@@ -204,6 +205,7 @@ static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
 
 static void start_round(bdk_session *s, bool later, uint64_t now_us) {
   s->round_later = later;
+  s->lost_tests = 0;
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
     p->attempt_max = !later ? ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : ROUND_TESTS_LATER;
@@ -311,7 +313,7 @@ static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     s->told = s->rebound = -1;
     s->select_due_us = BDK_NEVER;
     s->unanswered_us = 0;
-    s->give_up_us = now_us + SEEK_AGAIN_US;
+    s->give_up_us = s->unconfirmed_us + SEEK_AGAIN_US; // being heard again, but not confirmed, buys no time
     start_round(s, true, now_us);
     tick_paths(s, q, now_us);
     return;
@@ -333,6 +335,28 @@ static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   }
 }
 
+// When to give up an OPEN session none of whose paths is confirmed. Two peers whose NATs answer each packet from
+// yet another port hear each other's tests for ever, and would go on.
+static uint64_t unconfirmed_until(const bdk_session *s) {
+  uint64_t until = s->unconfirmed_us + NO_PATH_US;
+  return until > s->give_up_us ? until : s->give_up_us;
+}
+
+static bool tick_unconfirmed(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  bool ever = false;
+  for (int i = 0; i < s->path_count; i++) {
+    if (s->paths[i].state == BDK_PATH_VALID) {
+      s->unconfirmed_us = 0;
+      return false;
+    }
+    ever |= s->paths[i].valid_us != 0;
+  }
+  if (!s->unconfirmed_us) s->unconfirmed_us = now_us;
+  if (now_us < unconfirmed_until(s)) return false;
+  bdk_session_close(s, q, now_us, ever ? BDK_REASON_consent_lost : BDK_REASON_no_path);
+  return true;
+}
+
 void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_CLOSED) return;
   if (s->state == BDK_SESSION_ARMED && now_us >= s->start_us) {
@@ -347,7 +371,7 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   choose(s, q, now_us);
   open_session(s, q, now_us);
   announce(s, q, now_us);
-  if (s->state == BDK_SESSION_OPEN) tick_open(s, q, now_us);
+  if (s->state == BDK_SESSION_OPEN && !tick_unconfirmed(s, q, now_us)) tick_open(s, q, now_us);
 }
 
 static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -359,6 +383,7 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
   if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
   due = sooner(due, s->select_due_us);
+  if (s->unconfirmed_us) due = sooner(due, unconfirmed_until(s));
   return s->unanswered_us ? sooner(due, s->unanswered_us + patience_us(s)) : due;
 }
 
@@ -414,6 +439,8 @@ static void on_select(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *d
     if (n == s->select_n && epoch == s->epoch) s->select_due_us = BDK_NEVER;
     return;
   }
+  // Not to where nobody answered us: a copy from elsewhere may overtake the frame. It comes again.
+  if (p->state != BDK_PATH_VALID) return;
   if (n > s->select_n && epoch >= s->peer_epoch) {
     s->select_n = n;
     s->selected = (int8_t)(p - s->paths);
