@@ -110,7 +110,7 @@ end
 -- Port choice: the first port to look at; those after it are looked at in turn.
 local CHOICE = {
   preserve = function(_, src) return addr.port(src) end,
-  overload = function(_, src) return addr.port(src) end,
+  overload = function(nat, src) return addr.port(src) + nat.rebinds end,
   random = function(nat) return FIRST_PORT + nat.random:integer() % PORTS end,
   sequential = function(nat)
     nat.next_port = nat.next_port and nat.next_port + 1 or FIRST_PORT + nat.random:integer() % PORTS
@@ -213,6 +213,7 @@ end
 
 function Nat:rebind()
   local before = self.by_outside
+  self.rebinds = self.rebinds + 1009
   self.by_inside, self.by_outside = {}, {}
   for outside in pairs(before) do
     self.by_outside[outside] = { outside = outside, key = "", expires_us = math.maxinteger }
@@ -263,6 +264,7 @@ function M.new(options)
   self.unreplied_us = unreplied_ms and math.min(timeout_us, to_us(unreplied_ms)) or timeout_us
   self.hairpin, self.race = option("hairpin", false), option("race", false)
   self.mapping_key = DEPENDENCE[mapping]
+  self.rebinds = 0 -- how far a rebind moved the port that overloading starts from
   self:reboot()
   if not self.choice or not self.mapping_key or not self.filter_key then
     error("no NAT maps, filters or chooses ports like that", 2)

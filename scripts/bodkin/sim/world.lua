@@ -13,11 +13,11 @@
 -- What a script leaves open, and errors in callbacks and tasks, end in an error of run or close.
 
 local core = require "bodkin.core"
-local message = require "bodkin.message"
 local nets = require "bodkin.sim.net"
 local nats = require "bodkin.sim.nat"
 local process = require "bodkin.sim.process"
 local random = require "bodkin.sim.random"
+local traces = require "bodkin.sim.trace"
 
 local addr = core.addr
 
@@ -27,25 +27,6 @@ local World = {}
 World.__index = World
 
 local START_US = 1000000 -- not 0, which often means never
-
-local type_names = { [0xc1] = "frame" }
-local schema_names = {}
-for _, schema in ipairs(message.all) do schema_names[schema.type] = schema.name end
-for _, schema in pairs(core.wire.peer_schemas) do schema_names[schema.type] = schema.name end
-
-local function type_name(bytes)
-  local first, second = bytes:byte(1, 2)
-  if first and first & 0xf0 == 0x90 then return schema_names[second] or "array" end
-  return type_names[first] or "bytes"
-end
-
-local function recorder(world)
-  return function(event, src, dst, bytes)
-    local line = ("%d %s %s > %s %d %s %s"):format(world.loop:now(), event, addr.format(src), addr.format(dst), #bytes,
-      type_name(bytes), core.crypto.hex(bytes:sub(1, 8)))
-    world.lines[#world.lines + 1] = line
-  end
-end
 
 -- One text, or an array of them, as an array of packed addresses.
 local function packed(ips)
@@ -82,7 +63,7 @@ function M.new(options)
     reorder = options.reorder,
     reorder_ms = options.reorder_ms,
     hops = options.hops,
-    record = options.trace ~= false and recorder(self) or nil,
+    record = options.trace ~= false and traces.recorder(self.loop, self.lines) or nil,
   }
   self.on_error = options.on_error or function(text) table.insert(self.errors, text) end
   self.runtimes_on_error = core.on_error(self.on_error)
@@ -146,9 +127,8 @@ function World:now()
   return self.loop:now()
 end
 
--- Every datagram, an array of lines: time in µs, event, source > destination, length, type, first bytes in
--- hex. Events: send, recv, drop:WHY (lost, nowhere, noport, unroutable, ttl, isolated, asleep; of a NAT hairpin,
--- full, unmapped, filtered, accepted).
+-- Every datagram, an array of lines (see sim/trace.lua). Events: send, recv, drop:WHY (lost, nowhere, noport,
+-- unroutable, ttl, isolated, asleep; of a NAT hairpin, full, unmapped, filtered, accepted).
 function World:trace()
   return self.lines
 end
