@@ -53,22 +53,22 @@ typedef struct bdk_session {
   bdk_keys keys;
   uint8_t peer[BDK_ID_LEN];
   uint8_t state, reason, path_count;
-  int8_t selected;   // the path data goes by, -1: none
-  int8_t told;       // the path last told to the owner as confirmed, -1: none
-  int8_t rebound;    // a path the peer seems to have moved to, awaiting its confirm, -1: none
-  bool opened;       // was ever OPEN
-  bool peer_known;   // peer_index is
-  bool round_later;  // candidates are sought again, after a loss
+  int8_t selected;     // the path data goes by, -1: none
+  int8_t told;         // the path last told to the owner as confirmed, -1: none
+  int8_t rebound;      // a path the peer seems to have moved to, awaiting its confirm, -1: none
+  bool opened;         // was ever OPEN
+  bool peer_known;     // peer_index is
+  bool round_later;    // candidates are sought again, after a loss
   uint16_t lost_tests; // of this round, to listed candidates whose places others took
-  uint32_t index;    // what the peer's frames to us carry
+  uint32_t index;      // what the peer's frames to us carry
   uint32_t peer_index, peer_epoch, epoch;
   uint64_t tx_counter; // of the next frame
   bdk_window window;
   uint64_t armed_us, start_us, give_up_us;
-  uint64_t unconfirmed_us; // since when, once OPEN, no path is VALID, 0: one is
-  uint64_t unanswered_us; // when something was sent since the peer was last heard, 0: nothing was
-  uint64_t bucket_us;     // token bucket of tests: until when its tokens are spent
-  uint32_t select_n;      // latest selection sent (controlling) or followed (controlled)
+  uint64_t unconfirmed_us;                // since when, once OPEN, no path is VALID, 0: one is
+  uint64_t unanswered_us;                 // when something was sent since the peer was last heard, 0: nothing was
+  uint64_t bucket_us;                     // token bucket of tests: until when its tokens are spent
+  uint32_t select_n;                      // latest selection sent (controlling) or followed (controlled)
   uint64_t select_due_us, select_wait_us; // its repeat; BDK_NEVER once acknowledged
   bdk_path paths[BDK_SESSION_PATHS];
 } bdk_session;
