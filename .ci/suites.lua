@@ -55,10 +55,16 @@ end
 
 local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
 
-local add_named = {
+local add_named
+add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
   lab = function() lua_specs("lab", 600) end,
+  valgrind = function()
+    add("pairs under valgrind", "PAIRS=20 CMOCKA_MESSAGE_OUTPUT=TAP valgrind -q --leak-check=full --error-exitcode=9 "
+      .. "--errors-for-leak-kinds=definite,possible " .. build .. "/release/spec/host/test_pairs", 300)
+  end,
   soak = function()
+    add_named.valgrind()
     for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
   end,
   fuzz = function()

@@ -7,14 +7,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef _WIN32 // COFF's assembler has no stack of sections; what the compiler writes next stands in .text
+#define BEGIN ".section .rdata,\"dr\"\n"
+#define END ".text\n"
+#else
+#define BEGIN ".pushsection .rodata\n"
+#define END ".popsection\n"
+#endif
+
 // embed.inc is made by the Makefile: SCRIPT(number, "path for require", "file"), one line a script.
 #define SCRIPT(n, path, file)                                                                                          \
-  __asm__(".pushsection .rodata\n"                                                                                     \
-          ".global bdk_script_" #n "\n"                                                                                \
-          ".global bdk_script_end_" #n "\n"                                                                            \
-          "bdk_script_" #n ": .incbin \"" file "\"\n"                                                                  \
-          "bdk_script_end_" #n ": .byte 0\n"                                                                           \
-          ".popsection\n");                                                                                            \
+  __asm__(BEGIN ".global bdk_script_" #n "\n"                                                                          \
+                ".global bdk_script_end_" #n "\n"                                                                      \
+                "bdk_script_" #n ": .incbin \"" file "\"\n"                                                            \
+                "bdk_script_end_" #n ": .byte 0\n" END);                                                               \
   extern const char bdk_script_##n[], bdk_script_end_##n[];
 #include "embed.inc"
 #undef SCRIPT
