@@ -1,10 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, counters.
+-- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, numbers, counters.
 -- `lua5.4 docs/tables.lua` (with the module bodkin.core on its path: `make docs`) writes them between their
 -- markers; a spec fails when they differ.
 
+package.path = "docs/?.lua;" .. package.path
+
 local core = require "bodkin.core"
 local message = require "bodkin.message"
+local numbers = require "numbers"
 
 local M = { file = "docs/PROTOCOL.md" }
 
@@ -24,14 +27,27 @@ local function kind_text(f)
   return text .. optional
 end
 
-local function messages()
+local function messages(list)
   local out = { "| no. | message | asks | fields |", "|---|---|---|---|" }
-  for _, s in ipairs(message.all) do
+  for _, s in ipairs(list or message.all) do
     local fields = {}
     for i, f in ipairs(s.fields) do fields[i] = ("`%s` %s"):format(f[1], kind_text(f)) end
     out[#out + 1] = ("| %d | `%s` | %s | %s |"):format(s.type, s.name, s.request and "yes" or "",
       table.concat(fields, ", "))
   end
+  return table.concat(out, "\n")
+end
+
+local function peer_messages()
+  local list = {}
+  for _, s in pairs(core.wire.peer_schemas) do list[#list + 1] = s end
+  table.sort(list, function(a, b) return a.type < b.type end)
+  return messages(list)
+end
+
+local function counters()
+  local out = { "| counter | what is counted |", "|---|---|" }
+  for _, c in ipairs(core.counters():all()) do out[#out + 1] = ("| %s | %s |"):format(c.name, c.text) end
   return table.concat(out, "\n")
 end
 
@@ -120,7 +136,10 @@ local function errors()
   return table.concat(out, "\n")
 end
 
-M.sections = { messages = messages, vectors = vectors, errors = errors }
+M.sections = {
+  messages = messages, ["peer messages"] = peer_messages, vectors = vectors, errors = errors,
+  numbers = numbers.table, counters = counters,
+}
 
 -- The document with its made parts made anew.
 function M.fill(text)

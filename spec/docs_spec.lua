@@ -11,6 +11,10 @@ describe("docs/PROTOCOL.md", function()
     assert.equal(tables.fill(text), text, "run `make docs`")
   end)
 
+  it("names its numbers in the text as they are in the code", function()
+    assert.same({}, require("numbers").unsaid(tables.read()))
+  end)
+
   it("gives each message number once, within its range", function()
     local seen = {}
     for _, s in ipairs(message.all) do
