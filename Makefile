@@ -143,6 +143,10 @@ test-%: all $(SPEC_BINS) $(FUZZ_BINS)
 	@$(SUITES) $*
 soak: all $(r)/spec/host/test_pairs
 	@$(SUITES) soak
+bench-embed: all $(r)/bench/embed
+	@$(r)/bench/embed $(BODKIN)
+$(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
+	$(call quiet,LD) $(CC) -o $@ $^ $(LIB_LINK)
 bench: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
 fuzz: $(FUZZ_BINS)
@@ -201,7 +205,7 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak bench bench-embed fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE
