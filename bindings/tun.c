@@ -68,6 +68,18 @@ static void read_routes(lua_State *L, bdk_tun_config *config) {
   config->routes = routes;
 }
 
+static uint32_t delay(lua_State *L, int idx, const char *field) {
+  return (uint32_t)bdk_opt_integer(L, idx, field, 0, 0, BDK_TUN_DELAY_MAX_US);
+}
+
+static double chance(lua_State *L, int idx, const char *field) {
+  lua_getfield(L, idx, field);
+  double p = lua_tonumber(L, -1); // nil: 0
+  if (!(p >= 0 && p <= 1)) luaL_error(L, "%s: a number from 0 to 1 expected", field);
+  lua_pop(L, 1);
+  return p;
+}
+
 static void read_rules(lua_State *L, bdk_tun_config *config) {
   void *array;
   config->rule_count = push_list(L, "rules", sizeof(bdk_tun_rule), &array);
@@ -76,11 +88,13 @@ static void read_rules(lua_State *L, bdk_tun_config *config) {
     int entry = push_entry(L, "rules", i);
     rules[i].from = prefix(L, entry, "from");
     rules[i].to = prefix(L, entry, "to");
-    rules[i].delay_us = (uint32_t)bdk_opt_integer(L, entry, "delay_us", 0, 0, BDK_TUN_DELAY_MAX_US);
-    lua_getfield(L, entry, "loss");
-    rules[i].loss = lua_tonumber(L, -1); // nil: 0
-    if (!(rules[i].loss >= 0 && rules[i].loss <= 1)) luaL_error(L, "loss: a number from 0 to 1 expected");
-    lua_pop(L, 2);
+    rules[i].delay_us = delay(L, entry, "delay_us");
+    rules[i].jitter_us = delay(L, entry, "jitter_us");
+    rules[i].reorder_us = delay(L, entry, "reorder_us");
+    rules[i].loss = chance(L, entry, "loss");
+    rules[i].duplicate = chance(L, entry, "duplicate");
+    rules[i].reorder = chance(L, entry, "reorder");
+    lua_pop(L, 1);
   }
   config->rules = rules;
 }
@@ -89,10 +103,9 @@ static void push_stats(lua_State *L, const bdk_tun_stats *stats) {
   const struct {
     const char *name;
     uint64_t value;
-  } all[] = {{"copied", stats->copied},       {"lost", stats->lost},
-             {"no_route", stats->no_route},   {"expired", stats->expired},
-             {"malformed", stats->malformed}, {"full", stats->full},
-             {"failed", stats->failed},       {"late_max_us", stats->late_max_us}};
+  } all[] = {{"copied", stats->copied},     {"lost", stats->lost},       {"doubled", stats->doubled},
+             {"no_route", stats->no_route}, {"expired", stats->expired}, {"malformed", stats->malformed},
+             {"full", stats->full},         {"failed", stats->failed},   {"late_max_us", stats->late_max_us}};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     lua_pushinteger(L, (lua_Integer)all[i].value);
@@ -101,8 +114,10 @@ static void push_stats(lua_State *L, const bdk_tun_stats *stats) {
 }
 
 // copy{ ports = { { netns = path|nil, device = } … }, routes = { { to = prefix, port = 1… } … },
-//       rules = { { from = prefix, to = prefix, delay_us =, loss = 0…1 } … }, stop_fd =, seed =, queue_max =,
-//       ready = function called once the devices are attached } -> statistics | nil, message, code
+//       rules = { { from = prefix, to = prefix, delay_us =, jitter_us =, reorder_us =,
+//                   loss = 0…1, duplicate = 0…1, reorder = 0…1 } … },
+//       stop_fd =, seed =, queue_max =, ready = function called once the devices are attached }
+//   -> statistics | nil, message, code
 // Returns when stop_fd is at its end. [-0, +1|3, e]
 static int copy(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);

@@ -118,39 +118,59 @@ static const bdk_tun_route *route_to(const bdk_tun_config *config, const uint8_t
   return best;
 }
 
-// Decides on the packet in `h`, read just now: true when it is to be held.
-static bool admit(copier *c, held *h, uint64_t now) {
-  const uint8_t *from = h->data + 12, *to = h->data + 16;
-  if (h->len < 20 || h->data[0] >> 4 != 4) return c->stats.malformed++, false;
-  const bdk_tun_route *route = route_to(c->config, to);
-  if (!route) return c->stats.no_route++, false;
-  if (!bdk_tun_hop(h->data)) return c->stats.expired++, false;
-  h->port = route->port;
-  h->due_ns = now;
+static uint64_t drawn_ns(const bdk_tun_rule *rule, uint64_t *rng) {
+  uint64_t us = rule->delay_us;
+  if (rule->jitter_us) us += (uint64_t)(draw(rng) * rule->jitter_us);
+  if (rule->reorder > 0 && draw(rng) < rule->reorder) us += (uint64_t)(draw(rng) * rule->reorder_us);
+  return us * 1000u;
+}
+
+static held *spare(const copier *c) { return c->count < c->cap ? c->spare[c->cap - c->count - 1] : NULL; }
+
+static void hold(copier *c, held *h, uint64_t due_ns) {
+  h->due_ns = due_ns;
   h->seq = c->seq++;
-  for (uint32_t i = 0; i < c->config->rule_count; i++) {
-    const bdk_tun_rule *rule = &c->config->rules[i];
-    if (!bdk_tun_prefix_has(&rule->from, from) || !bdk_tun_prefix_has(&rule->to, to)) continue;
-    if (rule->loss > 0 && draw(&c->rng[i]) < rule->loss) return c->stats.lost++, false;
-    h->due_ns += (uint64_t)rule->delay_us * 1000u;
-    break;
-  }
-  return true;
+  push(c, h);
+}
+
+// Holds the packet in `h`, the next spare one, read just now; or forgets it.
+static void admit(copier *c, held *h, uint64_t now) {
+  const uint8_t *from = h->data + 12, *to = h->data + 16;
+  const bdk_tun_rule *rule = c->config->rules, *end = rule + c->config->rule_count;
+  if (h->len < 20 || h->data[0] >> 4 != 4) return (void)c->stats.malformed++;
+  const bdk_tun_route *route = route_to(c->config, to);
+  if (!route) return (void)c->stats.no_route++;
+  if (!bdk_tun_hop(h->data)) return (void)c->stats.expired++;
+  h->port = route->port;
+  while (rule < end && !(bdk_tun_prefix_has(&rule->from, from) && bdk_tun_prefix_has(&rule->to, to))) rule++;
+  if (rule == end) return hold(c, h, now);
+  uint64_t *rng = &c->rng[rule - c->config->rules];
+  if (rule->loss > 0 && draw(rng) < rule->loss) return (void)c->stats.lost++;
+  bool twice = rule->duplicate > 0 && draw(rng) < rule->duplicate;
+  hold(c, h, now + drawn_ns(rule, rng));
+  if (!twice) return;
+  held *second = spare(c);
+  if (!second) return (void)c->stats.full++;
+  second->port = h->port;
+  second->len = h->len;
+  memcpy(second->data, h->data, h->len);
+  hold(c, second, now + drawn_ns(rule, rng));
+  c->stats.doubled++;
 }
 
 static void take(copier *c, int fd) {
   for (int n = 0; n < BATCH; n++) {
-    if (c->count == c->cap) { // read it all the same: a full device would stop its namespace
+    held *h = spare(c);
+    if (!h) { // read it all the same: a full device would stop its namespace
       uint8_t dropped[BDK_TUN_PACKET_MAX];
       if (read(fd, dropped, sizeof dropped) < 0) return;
       c->stats.full++;
       continue;
     }
-    held *h = c->spare[c->cap - c->count - 1];
     ssize_t len = read(fd, h->data, sizeof h->data);
     if (len < 0) return; // EAGAIN; a device set down (EIO) may come up again
     h->len = (uint32_t)len;
-    if (admit(c, h, now_ns())) push(c, h);
+    admit(c, h, now_ns());
   }
 }
 
@@ -245,7 +265,10 @@ static int validate(const bdk_tun_config *config) {
     if (config->routes[i].port >= config->port_count) return BDK_E_INVALID;
   for (uint32_t i = 0; i < config->rule_count; i++) {
     const bdk_tun_rule *r = &config->rules[i];
-    if (r->delay_us > BDK_TUN_DELAY_MAX_US || !(r->loss >= 0 && r->loss <= 1)) return BDK_E_INVALID;
+    const double chances[] = {r->loss, r->duplicate, r->reorder};
+    const uint32_t delays[] = {r->delay_us, r->jitter_us, r->reorder_us};
+    for (int n = 0; n < 3; n++)
+      if (delays[n] > BDK_TUN_DELAY_MAX_US || !(chances[n] >= 0 && chances[n] <= 1)) return BDK_E_INVALID;
   }
   return 0;
 }

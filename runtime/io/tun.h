@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The lab's core router: packets are read from TUN devices, held for the one-way delay of their source and
-// destination, or lost, and written to the device their destination is routed to. A process of its own; it
-// owns no state beyond the call. IPv4 only; anything else is dropped.
+// destination, lost or doubled, and written to the device their destination is routed to. A process of its own;
+// it owns no state beyond the call. IPv4 only; anything else is dropped.
 //
 // It is a router: it takes one from the TTL, and drops what has none left without a word (it sends no ICMP).
 // Delay counts from the read to the write; two packets due at the same time leave in the order they came.
@@ -28,14 +28,17 @@ typedef struct bdk_tun_route { // the longest prefix wins
   uint32_t port; // index into ports
 } bdk_tun_route;
 
-typedef struct bdk_tun_rule { // the first that fits counts; none: no delay, no loss
+// The first that fits counts; none: no delay, no loss. Probabilities are 0 … 1. Each rule draws from a generator of
+// its own, so other traffic changes nothing.
+typedef struct bdk_tun_rule {
   bdk_tun_prefix from, to;
-  uint32_t delay_us;
-  double loss; // 0 … 1; each rule draws from a generator of its own, so other traffic changes nothing
+  uint32_t delay_us, jitter_us; // 0 … jitter_us more, each packet on its own: they may overtake one another
+  uint32_t reorder_us;          // 0 … so much more for the packets that `reorder` picks
+  double loss, duplicate, reorder;
 } bdk_tun_rule;
 
 typedef struct bdk_tun_stats {
-  uint64_t copied, lost, no_route, expired, malformed, full, failed;
+  uint64_t copied, lost, doubled, no_route, expired, malformed, full, failed;
   uint64_t late_max_us; // the worst lateness of a write against its due time
 } bdk_tun_stats;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The copier's decisions that need no device; spec/lab has it carry packets.
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -82,14 +83,22 @@ static void a_bad_configuration_is_refused(void **state) {
   (void)state;
   const bdk_tun_port ports[] = {{NULL, "bdk-none0"}};
   const bdk_tun_route astray[] = {{{{0}, 0}, 1}};
-  const bdk_tun_rule too_slow[] = {{{{0}, 0}, {{0}, 0}, BDK_TUN_DELAY_MAX_US + 1, 0}};
-  const bdk_tun_rule too_lossy[] = {{{{0}, 0}, {{0}, 0}, 0, 1.5}};
+  const bdk_tun_rule rules[] = {{.delay_us = BDK_TUN_DELAY_MAX_US + 1},
+                                {.jitter_us = BDK_TUN_DELAY_MAX_US + 1},
+                                {.reorder_us = BDK_TUN_DELAY_MAX_US + 1},
+                                {.loss = 1.5},
+                                {.duplicate = -0.5},
+                                {.reorder = NAN}};
   const bdk_tun_config bad[] = {
       {.stop_fd = 0},
       {.ports = ports, .port_count = 1, .stop_fd = -1},
       {.ports = ports, .port_count = 1, .routes = astray, .route_count = 1},
-      {.ports = ports, .port_count = 1, .rules = too_slow, .rule_count = 1},
-      {.ports = ports, .port_count = 1, .rules = too_lossy, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules + 1, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules + 2, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules + 3, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules + 4, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules + 5, .rule_count = 1},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     const char *where = NULL;

@@ -31,8 +31,8 @@ local function percentile(sorted, p)
   return sorted[math.max(1, math.ceil(#sorted * p))]
 end
 
--- One-way delays in µs of `count` stamps between two hosts, sorted.
-local function delays(net, from, to, count, interval_ms, ttl)
+-- What arrives of `count` stamps from one host at another, in that order: { number, one-way delay in µs }.
+local function arrivals(net, from, to, count, interval_ms, ttl)
   local receiver = net[to]:agent("receiver", net[to].addr, 40000)
   assert(receiver:expect "^ready")
   local sender = net[from]:agent("sender", net[from].addr, net[to].addr, 40000, count, interval_ms,
@@ -41,7 +41,17 @@ local function delays(net, from, to, count, interval_ms, ttl)
   shell.sleep_ms(200)
   receiver:kill "KILL"
   local list = {}
-  for _, line in ipairs(receiver:lines()) do list[#list + 1] = tonumber(line:match "^%d+ (%d+)$") end
+  for _, line in ipairs(receiver:lines()) do
+    local n, us = line:match "^(%d+) (%d+)$"
+    if n then list[#list + 1] = { tonumber(n), tonumber(us) } end
+  end
+  return list
+end
+
+-- Their delays, sorted.
+local function delays(...)
+  local list = arrivals(...)
+  for i, arrival in ipairs(list) do list[i] = arrival[2] end
   table.sort(list)
   return list
 end
@@ -52,9 +62,10 @@ describe("the lab", function()
   local kinds = {}
   for kind in pairs(lab.kinds) do kinds[#kinds + 1] = kind end
   table.sort(kinds)
-  for _, kind in ipairs(kinds) do
-    it("makes a NAT that is " .. kind, function()
-      local net <close> = up { a = kind, b = "none", delay_ms = { a = 5, b = 2 } }
+  for first = 1, #kinds, 4 do
+    it("makes NATs that are " .. table.concat(kinds, ", ", first, math.min(first + 3, #kinds)), function()
+      local net <close> = up { a = kinds[first], b = kinds[first + 1], c = kinds[first + 2], d = kinds[first + 3],
+        delay_ms = { a = 5, b = 2, c = 1, d = 0 } }
       assert(net:probe())
     end)
   end
@@ -64,6 +75,12 @@ describe("the lab", function()
     local found = assert(net:probe())
     assert.equal(found.a.public, found.b.public)
     assert.equal("no", found.b.hairpin)
+    assert.equal(5, #delays(net, "a", "b", 5, 1))
+  end)
+
+  it("puts two hosts behind one firewall", function()
+    local net <close> = up { a = "firewall", same_nat = true }
+    assert(net:probe())
     assert.equal(5, #delays(net, "a", "b", 5, 1))
   end)
 
@@ -94,10 +111,13 @@ describe("the lab", function()
     assert.matches("a is not port_restricted: the filtering is open, not address_port", message, 1, true)
     assert.matches("b is not port_restricted: that unsolicited input moves the mapping is true", message, 1, true)
     net:down()
-    local other <close> = up { a = "port_restricted", b = "two_addresses",
-      claim = { a = "carrier", b = "port_restricted" } }
+    local other <close> = up { a = "port_restricted", b = "two_addresses", c = "symmetric_random",
+      d = "address_dependent", claim = { a = "carrier", b = "port_restricted", c = "symmetric_sequential",
+        d = "symmetric_random" } }
     found, message = other:probe()
     assert.is_nil(found)
+    assert.matches("c is not symmetric_sequential: the choice of ports is random, not sequential", message, 1, true)
+    assert.matches("d is not symmetric_random: the mapping is address, not address_port", message, 1, true)
     assert.matches("a is not carrier: the least TTL to the server is 4, not 5", message, 1, true)
     assert.matches("b is not port_restricted: the mapping is pool, not endpoint", message, 1, true)
   end)
@@ -146,8 +166,38 @@ describe("the lab", function()
     assert.equal(first, received(7))
   end)
 
-  it("probes in spite of loss", function()
-    local net <close> = up { a = "port_restricted", b = "full_cone", loss = 0.2 }
+  it("jitters, doubles and reorders as it is told, the same with the same seed", function()
+    local function numbers(list)
+      local out = {}
+      for i, arrival in ipairs(list) do out[i] = arrival[1] end
+      return out
+    end
+    local function seen(seed)
+      local net <close> = up { a = "none", b = "none", seed = seed, jitter_ms = { ["a>b"] = 20 },
+        duplicate = { ["b>a"] = 0.25 }, reorder = { ["a>server"] = 0.25 }, reorder_ms = 30 }
+      return delays(net, "a", "b", 300, 1), numbers(arrivals(net, "b", "a", 300, 1)),
+        arrivals(net, "a", "server", 300, 1)
+    end
+    local jittered, doubled, reordered = seen(3)
+    assert.equal(300, #jittered)
+    local median = percentile(jittered, 0.5)
+    assert.is_true(median > 8000 and median < 12500, "median: " .. median)
+    assert.is_true(jittered[1] < 2000 and jittered[300] > 18000 and jittered[300] < 22000)
+    local copies = #doubled - 300
+    assert.is_true(copies > 50 and copies < 100, "copies: " .. copies)
+    local held = 0
+    for _, arrival in ipairs(reordered) do held = held + (arrival[2] > 1500 and 1 or 0) end
+    assert.equal(300, #reordered)
+    assert.is_true(held > 45 and held < 100, "held back: " .. held)
+    print(("# jitter 20 ms: %.1f to %.1f, median %.1f; %d of 300 doubled; %d of 300 held back"):format(
+      jittered[1] / 1000, jittered[300] / 1000, median / 1000, copies, held))
+    assert.same(doubled, select(2, seen(3)))
+    assert.not_same(doubled, select(2, seen(4)))
+  end)
+
+  it("probes in spite of loss, jitter, copies and reordering", function()
+    local net <close> = up { a = "port_restricted", b = "full_cone", loss = 0.2, jitter_ms = 10, duplicate = 0.2,
+      reorder = 0.2 }
     assert(net:probe())
   end)
 
@@ -246,5 +296,6 @@ describe("the lab", function()
     assert.equal("invalid", select(3, lab.up { a = "symetric" }))
     assert.equal("invalid", select(3, lab.up { a = "none", same_nat = true }))
     assert.equal("invalid", select(3, lab.up { a = "carrier", b = "none", same_nat = true }))
+    assert.equal("invalid", select(3, lab.up { a = "symmetric_random", hairpin = true }))
   end)
 end)

@@ -148,9 +148,12 @@ end
 --   servers       1 (default) to 3
 --   delay_ms      one-way, of each client's link: a number, or { a =, b =, server =, ["a>b"] = … }; a pair's delay is
 --                 the sum of both links unless it is said
---   loss          0 … 1, in the same form; a number is the loss of every pair
+--   loss          0 … 1, in the same form, but a number is that of every pair; so are these:
+--   jitter_ms     0 to so much more delay, for each packet anew
+--   duplicate     0 … 1: how often a second copy comes, with a jitter of its own
+--   reorder       0 … 1: how often a packet is held back, by 0 to reorder_ms (one number, 50)
 --   udp_timeout_s of the NATs' mappings, unreplied and replied
---   seed          of the losses
+--   seed          of losses, jitter, duplication and reordering
 --   claim         { a = kind }: what probe takes a NAT for, where that is not what it was made as (to test probe)
 -- Returns the net: fields a, b, …, server, server2, server3, dir (for files; goes with it) and the methods below; or
 -- nil, message, code, with everything taken down again.
@@ -244,12 +247,12 @@ function Net:probe(options)
   return nil, "lab: " .. table.concat(wrong, "; "), "invalid"
 end
 
--- The delay there and back between a client and the server, as configured.
+-- The longest way there and back between a client and the server, as configured.
 function Net:rtt_ms(client)
   local us, from, to = 0, self.plan.ends[client] or self.plan.ends.a, self.plan.ends.server
   for _, rule in ipairs(self.plan.rules) do
     if rule.from == from[1] and rule.to == to[1] or rule.from == to[1] and rule.to == from[1] then
-      us = us + rule.delay_us
+      us = us + rule.delay_us + rule.jitter_us + (rule.reorder > 0 and rule.reorder_us or 0)
     end
   end
   return us // 1000 + 1

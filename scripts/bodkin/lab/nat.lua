@@ -5,19 +5,30 @@
 local M = {}
 
 -- mapping: "none" (no NAT), "endpoint" (the same for every destination), "pool" (the same port, but another of the
---          NAT's public addresses for some destinations)
+--          NAT's public addresses for some destinations), "address" (one for each destination IP), "address_port" (one
+--          for each destination)
+-- ports: of the mapping: "preserve" (the inner one), "sequential" (the next one each time), "random" (any other)
 -- filtering: who may send to a mapping: "open" (anybody), "address" (the addresses sent to), "address_port"
--- moves: whether an unsolicited packet makes the mapping toward its sender another one (the conntrack race)
+-- moves: whether an unsolicited packet makes the mapping toward its sender another one (the conntrack race); it can
+--        be told only where there is one mapping for all
 -- routers: how many the client brings along on the way to its edge
 M.kinds = {
   none = { mapping = "none", filtering = "open", moves = false, routers = 0 },
+  firewall = { mapping = "none", filtering = "address_port", moves = false, routers = 1 },
   full_cone = { mapping = "endpoint", filtering = "open", moves = false, routers = 1 },
   address_restricted = { mapping = "endpoint", filtering = "address", moves = false, routers = 1 },
   port_restricted = { mapping = "endpoint", filtering = "address_port", moves = false, routers = 1 },
   plain_linux = { mapping = "endpoint", filtering = "address_port", moves = true, routers = 1 },
   carrier = { mapping = "endpoint", filtering = "address_port", moves = false, routers = 2 },
   two_addresses = { mapping = "pool", filtering = "address_port", moves = false, routers = 1, addresses = 2 },
+  symmetric_random = { mapping = "address_port", filtering = "address_port", ports = "random", routers = 1 },
+  symmetric_sequential = { mapping = "address_port", filtering = "address_port", ports = "sequential", routers = 1 },
+  address_dependent = { mapping = "address", filtering = "address_port", ports = "random", routers = 1 },
 }
+for _, kind in pairs(M.kinds) do
+  kind.ports = kind.ports or "preserve"
+  kind.hairpins = kind.routers > 0 and kind.mapping ~= "none" and kind.ports == "preserve" -- can, when it is asked to
+end
 
 -- The names, sorted, for messages.
 function M.names()
@@ -69,6 +80,32 @@ table ip nat {
 }
 ]]
 
+local firewall = [[
+table ip filter {
+  chain forward { type filter hook forward priority filter; iifname wan0 ct state new drop; }
+}
+]]
+
+-- A source NAT whose port is `expression` counted from 40000 on: the map is how nftables makes a port of a number.
+local function numbered(expression, count)
+  local ports = {}
+  for i = 0, count - 1 do ports[#ports + 1] = ("%d : %d"):format(i, 40000 + i) end
+  return ([[
+table ip nat {
+  chain outward { type nat hook postrouting priority srcnat;
+    oifname wan0 meta l4proto udp snat to $wan : %s mod %d map { %s }
+    oifname wan0 masquerade
+  }
+}
+]]):format(expression, count, table.concat(ports, ", "))
+end
+
+local random = [[
+table ip nat {
+  chain outward { type nat hook postrouting priority srcnat; oifname wan0 masquerade random,fully-random; }
+}
+]]
+
 local pool = [[
 table ip nat {
   chain outward { type nat hook postrouting priority srcnat;
@@ -86,11 +123,20 @@ table ip filter {
 }
 ]]
 
+-- Two flows that get the same port toward one destination would lose one another: hence so many ports.
+local TRANSLATION = {
+  two_addresses = function() return pool end,
+  symmetric_random = function() return random end,
+  symmetric_sequential = function() return numbered("numgen inc", 4096) end,
+  address_dependent = function() return numbered("jhash ip saddr . udp sport . ip daddr", 16384) end,
+}
+
 -- The rules of the router next to the client's hosts, or of a carrier's (`nat.hairpin` is for the former only).
 -- nat: { wan, wan2, router (its LAN address), servers (a prefix), timeouts ("120s"), hairpin }
 function M.rules(kind, nat)
   local cone = kind == "full_cone" or kind == "address_restricted"
-  local text = kind == "two_addresses" and pool or masquerade
+  if kind == "firewall" then return firewall end
+  local text = TRANSLATION[kind] and TRANSLATION[kind]() or masquerade
   if cone or nat.hairpin then
     text = text .. cone_map .. (cone and open_in or "") .. (kind == "address_restricted" and permit or "") ..
       (nat.hairpin and hairpin or "") .. "}\n"

@@ -10,7 +10,8 @@
 --
 -- Client number i has 198.18.i.0/24 in public (.1 the edge, .10 and .11 its NAT, or itself without one),
 -- 100.64.i.0/24 behind a carrier (.1, .10) and 192.168.i.0/24 at home (.1 the NAT, .10 the host; .11 the second
--- host of a NAT that two share). Servers are 192.0.2.10, .20, .30; 192.0.2.99 is the first one's second address.
+-- host of a NAT that two share). Behind a firewall, hosts are at 198.18.i.130 and .131 (.129 the firewall). Servers
+-- are 192.0.2.10, .20, .30; 192.0.2.99 is the first one's second address.
 
 local nat = require "bodkin.lab.nat"
 
@@ -68,11 +69,12 @@ local function router(plan, suffix, kind, numbers)
   return b
 end
 
-local function host(plan, client, suffix, ip, gateway)
-  local b = box(plan, suffix)
-  addr(b, "eth0", ip .. "/24")
-  route(b, "default via " .. gateway)
-  plan.hosts[client] = { name = client, ns = b.name, addr = ip }
+-- Host number `n` of a LAN.
+local function host(plan, client, lan, n)
+  local b, ip = box(plan, "host-" .. client), lan.hosts[n]
+  addr(b, "eth0", ip .. lan.bits)
+  route(b, "default via " .. lan.router)
+  plan.hosts[client] = { name = client, ns = b.name, addr = ip, public = lan.public or ip }
   return b
 end
 
@@ -89,9 +91,8 @@ local function site(plan, i, client, kind, options, second)
   reachable(plan, tun, port)
   plan.ends[client] = { public .. "0/24", tun }
   if known.routers == 0 then
-    link(plan, edge, "cust0", host(plan, client, "host-" .. client, public .. "10", public .. "1"), "eth0")
-    plan.hosts[client].public = public .. "10"
-    return
+    local lan = { router = public .. "1", hosts = { public .. "10" }, bits = "/24" }
+    return link(plan, edge, "cust0", host(plan, client, lan, 1), "eth0")
   end
   local outside, gateway = public .. "10", public .. "1"
   local upstream, upstream_dev = edge, "cust0"
@@ -106,20 +107,23 @@ local function site(plan, i, client, kind, options, second)
     outside, gateway, upstream, upstream_dev = shared .. "10", shared .. "1", carrier, "lan0"
   end
   local home = ("192.168.%d."):format(i)
-  local box_nat = router(plan, "nat-" .. client, kind, { wan = outside, wan2 = public .. "11", router = home .. "1",
+  local lan = { router = home .. "1", hosts = { home .. "10", home .. "11" }, bits = "/24", public = public .. "10" }
+  if known.mapping == "none" then
+    lan = { router = public .. "129", hosts = { public .. "130", public .. "131" }, bits = "/25" }
+    route(edge, public .. "128/25 via " .. outside)
+  end
+  local box_nat = router(plan, "nat-" .. client, kind, { wan = outside, wan2 = public .. "11", router = lan.router,
     servers = SERVERS, timeouts = timeouts, hairpin = options.hairpin })
   link(plan, upstream, upstream_dev, box_nat, "wan0")
   addr(box_nat, "wan0", outside .. "/24")
   if known.addresses == 2 then addr(box_nat, "wan0", public .. "11/24") end
-  addr(box_nat, "lan0", home .. "1/24")
+  addr(box_nat, "lan0", lan.router .. lan.bits)
   route(box_nat, "default via " .. gateway)
-  local first = host(plan, client, "host-" .. client, home .. "10", home .. "1")
-  plan.hosts[client].public = public .. "10"
+  local first = host(plan, client, lan, 1)
   if not second then return link(plan, box_nat, "lan0", first, "eth0") end
   box_nat.bridge = { "port0", "port1" }
   link(plan, box_nat, "port0", first, "eth0")
-  link(plan, box_nat, "port1", host(plan, second, "host-" .. second, home .. "11", home .. "1"), "eth0")
-  plan.hosts[second].public = public .. "10"
+  link(plan, box_nat, "port1", host(plan, second, lan, 2), "eth0")
 end
 
 -- The value for x toward y: said for the pair, else made of both links' by `combine`.
@@ -131,26 +135,32 @@ end
 
 local function sum(x, y) return x + y end
 local function either(x, y) return 1 - (1 - x) * (1 - y) end
-local function same(x) return function() return x end end
+
+-- What an option says for each pair: a function of two names. A number is that of every pair, or, with `of_links`, of
+-- each client's link.
+local function pairwise(option, combine, of_links)
+  if type(option) ~= "number" then return function(x, y) return between(option or {}, x, y, combine) end end
+  if not of_links then return function() return option end end
+  local function of(end_) return #end_ == 1 and option or 0 end
+  return function(x, y) return combine(of(x), of(y)) end
+end
+
+local function us(ms) return math.floor(ms * 1000 + 0.5) end
 
 local function rules(plan, options)
-  local delay, loss = options.delay_ms or 0, options.loss or 0
-  local add, lose = sum, either
-  if type(delay) == "number" then
-    local each = delay
-    delay = setmetatable({ server = 0 }, { __index = function(_, k) return #k == 1 and each or nil end })
-  end
-  if type(loss) == "number" then loss, lose = {}, same(loss) end
+  local delay, jitter = pairwise(options.delay_ms, sum, true), pairwise(options.jitter_ms, sum)
+  local loss, duplicate = pairwise(options.loss, either), pairwise(options.duplicate, either)
+  local reorder = pairwise(options.reorder, either)
   local names = {}
   for name in pairs(plan.ends) do names[#names + 1] = name end
   table.sort(names)
   for _, x in ipairs(names) do
     for _, y in ipairs(names) do
-      local delay_us = math.floor(between(delay, x, y, add) * 1000 + 0.5)
-      local lost = between(loss, x, y, lose)
       for _, from in ipairs(plan.ends[x]) do
         for _, to in ipairs(plan.ends[y]) do
-          plan.rules[#plan.rules + 1] = { from = from, to = to, delay_us = delay_us, loss = lost }
+          plan.rules[#plan.rules + 1] = { from = from, to = to, delay_us = us(delay(x, y)),
+            jitter_us = us(jitter(x, y)), loss = loss(x, y), duplicate = duplicate(x, y), reorder = reorder(x, y),
+            reorder_us = us(options.reorder_ms or 50) }
         end
       end
     end
@@ -171,6 +181,9 @@ function M.make(prefix, options)
     elseif kind then
       local second = client == "a" and options.same_nat and "b" or nil
       if second and nat.kinds[kind].routers == 0 then return fail("same_nat wants a NAT for a, not '%s'", kind) end
+      if options.hairpin and not nat.kinds[kind].hairpins and nat.kinds[kind].routers > 0 then
+        return fail("there is no hairpinning for '%s'", kind)
+      end
       plan.kinds[client] = kind
       site(plan, i, client, kind, options, second)
     end

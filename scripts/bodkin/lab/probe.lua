@@ -23,6 +23,11 @@ function M.read(lines)
   elseif said.seen1 == said.seen2 and port(said.seen1) == port(said.seen3) then found.mapping = "pool"
   elseif said.seen1 == said.seen2 then found.mapping = "address"
   else found.mapping = "address_port" end
+  local first, second, third = tonumber(port(said.seen1)), tonumber(port(said.seen2)), tonumber(port(said.seen3))
+  local function next_of(x, y) return x and y and y > x and y <= x + 8 end -- others behind the NAT may come between
+  if port(said.seen1) == port(said["local"]) then found.ports = "preserve"
+  elseif next_of(first, second) and next_of(second, third) then found.ports = "sequential"
+  else found.ports = "random" end
   if said.open_address == "true" then found.filtering = "open"
   else found.filtering = said.open_port == "true" and "address" or "address_port" end
   found.moves = port(said.before) ~= port(said.after)
@@ -37,10 +42,13 @@ function M.differences(found, kind, want)
   end
   check("the mapping", found.mapping, known.mapping)
   check("the filtering", found.filtering, known.filtering)
-  check("that unsolicited input moves the mapping", found.moves, known.moves)
+  check("the choice of ports", found.ports, known.ports)
+  if known.moves ~= nil then check("that unsolicited input moves the mapping", found.moves, known.moves) end
   check("the least TTL to the server", found.hops, known.routers + 3) -- edge, core, and the server itself
   check("the public address", found.public, want.public)
-  if known.routers > 0 then check("hairpinning", found.hairpin, want.hairpin and "yes" or "no") end
+  if known.routers > 0 and known.mapping ~= "none" then
+    check("hairpinning", found.hairpin, want.hairpin and "yes" or "no")
+  end
   return list
 end
 
