@@ -226,7 +226,7 @@ static int send_refusal(lua_State *L) {
 
 static void answer_too_old(lua_State *L, bdk_router *r, int router, const bdk_message_head *head,
                            const bdk_route *route, size_t request_len) {
-  static const char text[] = "speak version 1";
+  static const char text[] = "version 1"; // so short that even a maintain, of 35 bytes, is answered
   uint8_t out[128];
   bdk_field fields[3] = {
       {.data = head->tx, .len = BDK_TX_LEN},

@@ -208,7 +208,7 @@ describe("router", function()
       counted "drop_version"
       assert.equal(1, #sent)
       assert.equal(FROM, sent[1].to)
-      assert.same({ TX, 1006, "speak version 1" }, { message.refused:decode(sent[1].bytes) })
+      assert.same({ TX, 1006, "version 1" }, { message.refused:decode(sent[1].bytes) })
       assert.is_true(#sent[1].bytes <= #of_version(70, 2))
     end)
 

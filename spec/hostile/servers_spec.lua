@@ -50,7 +50,7 @@ function Books:reply(bytes)
   local tx = bytes:sub(input.TX_FROM, input.TX_TO)
   local left = self.asked[tx]
   self.asked[tx] = 0
-  if bytes:byte(2) == message.refused.type and bytes:find "speak version" then self.too_old = self.too_old + 1 end
+  if bytes:byte(2) == message.refused.type and bytes:find "version 1" then self.too_old = self.too_old + 1 end
   if self.proven or self.wrong or (left and left >= #bytes) then return end
   self.wrong = ("a reply of %d bytes, type %d, to %s"):format(#bytes, bytes:byte(2),
     not left and "no request" or left == 0 and "a request answered before" or ("a request of %d"):format(left))
