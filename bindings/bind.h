@@ -25,7 +25,7 @@
 
 // --- call.c
 // Calls the function below its `nargs` arguments. On an error: its text and traceback go to the function set
-// with core.on_error, else to stderr; nothing is left on the stack; false.
+// with core.on_error, else as last.h says; nothing is left on the stack; false.
 bool bdk_lua_call(lua_State *L, int nargs, int nresults);
 // The same for fn(ctx): what pushes arguments may run out of memory, so it has to run inside.
 bool bdk_lua_enter(lua_State *L, lua_CFunction fn, void *ctx);
@@ -89,7 +89,6 @@ void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len); // bytes tha
 // --- log.c
 // Escapes control characters and bytes that are not UTF-8 as \xNN; at most 4 bytes out for each in.
 size_t bdk_log_escape(char *out, const char *text, size_t len);
-void bdk_log_stderr(const char *text, size_t len); // each line escaped
 
 // --- fields of an argument table; `idx` absolute. Push nothing; throw naming the field.
 lua_Integer bdk_opt_integer(lua_State *L, int idx, const char *field, lua_Integer def, lua_Integer min,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The one guarded way from C into Lua, and how results and errors are mapped.
 #include "bind.h"
+#include "last.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@ static void report(lua_State *L) {
   if (lua_type(L, -1) != LUA_TSTRING) { // the traceback itself failed
     lua_pop(L, 1);
     static const char text[] = "error in error handling";
-    bdk_log_stderr(text, sizeof text - 1);
+    bdk_last_say(L, text, sizeof text - 1);
     return;
   }
   lua_rawgetp(L, LUA_REGISTRYINDEX, &on_error_key);
@@ -38,9 +39,9 @@ static void report(lua_State *L) {
   }
   size_t len = 0;
   const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL; // on_error's own error
-  if (text) bdk_log_stderr(text, len);
+  if (text) bdk_last_say(L, text, len);
   text = lua_tolstring(L, -2, &len);
-  bdk_log_stderr(text, len);
+  bdk_last_say(L, text, len);
   lua_pop(L, 2);
 }
 
@@ -49,7 +50,7 @@ bool bdk_lua_call(lua_State *L, int nargs, int nresults) {
   if (!lua_checkstack(L, 6)) {
     lua_settop(L, base - 1);
     static const char text[] = "callback not run: Lua stack overflow";
-    bdk_log_stderr(text, sizeof text - 1);
+    bdk_last_say(L, text, sizeof text - 1);
     return false;
   }
 #ifdef BDK_STRESS

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // core.logger: lines with a level and a time, safe to show on a terminal whatever they carry.
 #include "bind.h"
+#include "last.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -47,7 +48,7 @@ size_t bdk_log_escape(char *out, const char *text, size_t len) {
 }
 
 // Tabs are kept: tracebacks are indented by them.
-void bdk_log_stderr(const char *text, size_t len) {
+static void to_stderr(const char *text, size_t len) {
   char out[4 * 256 + 1];
   while (len) {
     const char *end = memchr(text, '\n', len);
@@ -68,6 +69,26 @@ void bdk_log_stderr(const char *text, size_t len) {
     len -= line + (end ? 1 : 0);
     text += line + 1;
   }
+}
+
+static const char last_key = 0; // registry: the host's bdk_last
+
+void bdk_last_set(lua_State *L, const bdk_last *last) {
+  lua_pushlightuserdata(L, (void *)last);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &last_key);
+}
+
+void bdk_last_say(lua_State *L, const char *text, size_t len) {
+  const bdk_last *last = NULL;
+  if (lua_checkstack(L, 1)) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &last_key);
+    last = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+  }
+  if (last)
+    last->say(last->ctx, text, len);
+  else
+    to_stderr(text, len);
 }
 
 typedef struct logger {

@@ -58,6 +58,11 @@ static int on_error(lua_State *L) {
   return 0;
 }
 
+static void say_last(void *ctx, const char *text, size_t len) {
+  (void)len;
+  log_text(ctx, BDK_LOG_ERROR, text);
+}
+
 // [-0, +1, e] random(n): the seed's stream, whose key is replaced at each use
 static int on_random(lua_State *L) {
   bdk_node *n = self(L);
@@ -314,6 +319,7 @@ static void push_options(lua_State *L, const bdk_config *c) {
 static int setup(lua_State *L) {
   bdk_node *n = lua_touserdata(L, 1);
   const bdk_config *c = lua_touserdata(L, 2);
+  bdk_last_set(L, &n->unheard);
   luaL_openlibs(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, open_core);
@@ -387,6 +393,7 @@ int bdk_open(bdk_node **out, const bdk_config *config) {
   *n = (bdk_node){.alloc = alloc, .log = c.log, .log_ctx = c.log_ctx, .log_level = c.log_level};
   n->memory = n->memory_max = sizeof *n;
   n->hook.run = on_turn;
+  n->unheard = (bdk_last){say_last, n};
   if (c.seed) memcpy(n->seed, c.seed, sizeof n->seed);
   int r = BDK_E_LIMIT;
   n->L = lua_newstate(counted, n);

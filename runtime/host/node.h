@@ -4,6 +4,7 @@
 #define BDK_NODE_H
 
 #include "bind.h"
+#include "last.h"
 
 #include "bodkin.h"
 
@@ -29,6 +30,7 @@ struct bdk_node {
   void (*log)(void *ctx, int level, const char *text);
   void *log_ctx;
   int log_level;
+  bdk_last unheard; // what Lua could not be told
   uint8_t seed[32]; // of the next random bytes
   lua_State *L;
   bdk_loop *loop;

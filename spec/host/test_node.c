@@ -391,6 +391,33 @@ static void memory_comes_from_the_allocator_given(void **state) {
   }
 }
 
+// Not even when memory runs out and nothing but that can be said.
+static void nothing_is_printed(void **state) {
+  (void)state;
+  heap h = {0};
+  bdk_config c = world_config();
+  c.alloc = heap_resize;
+  c.alloc_ctx = &h;
+  peer p = {0};
+  char text[32] = {0};
+  FILE *file = tmpfile();
+  fflush(stderr);
+  int saved = dup(2);
+  dup2(fileno(file), 2);
+  assert_int_equal(0, bdk_open(&p.node, &c));
+  logged[0] = 0;
+  h.refuse_at = h.count + 1;
+  for (int i = 0; i < 5; i++) bdk_update(p.node, BDK_CLOCK, 0);
+  bdk_close(p.node);
+  dup2(saved, 2);
+  close(saved);
+  assert_true(strlen(logged) > 0);
+  rewind(file);
+  assert_int_equal(0, fread(text, 1, sizeof text - 1, file));
+  fclose(file);
+  assert_int_equal(0, h.bytes);
+}
+
 static void errors_have_sentences(void **state) {
   (void)state;
   assert_string_equal("no path to the peer worked", bdk_strerror(BDK_E_NO_PATH));
@@ -416,6 +443,7 @@ int main(void) {
       cmocka_unit_test(failure_comes_as_an_event_and_may_be_tried_again),
       cmocka_unit_test(the_seed_decides),
       cmocka_unit_test(memory_comes_from_the_allocator_given),
+      cmocka_unit_test(nothing_is_printed),
       cmocka_unit_test(errors_have_sentences),
   };
   return cmocka_run_group_tests_name("node", tests, world_start, world_stop);
