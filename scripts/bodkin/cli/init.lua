@@ -55,7 +55,7 @@ function M.main(argv)
   local status, message, code = command.run(values, rest)
   if status then return status end
   if code == "usage" then return usage_error(message, "usage: " .. command.usage) end
-  require("bodkin.cli.output").new(values):failure(message, code)
+  require("bodkin.cli.output").of(values):failure(message, code)
   return exit_code(code)
 end
 

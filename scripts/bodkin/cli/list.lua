@@ -24,7 +24,7 @@ those whose properties equal it. With -v or --json also their addresses, where t
     if not values.server then
       return nil, "no server given: --server bodkin://HOST[:PORT], or set $BODKIN_SERVER", "usage"
     end
-    local out = output.new(values)
+    local out = output.of(values)
     return require("bodkin.cli.process").run(values, function(p)
       local open = require("bodkin.cli.talk").open_options(values, p.env)
       open.register = false

@@ -21,15 +21,18 @@ local fields = {
 
 local colours = { good = "32", bad = "31", dim = "2", bold = "1" }
 
-function M.new(options)
+-- One for each set of options.
+function M.of(options)
+  if options.output then return options.output end
   local host = require "bodkin.host"
   local no_color = os.getenv "NO_COLOR"
-  return setmetatable({
+  options.output = setmetatable({
     json = options.json and true or false,
     level = options.quiet and 0 or 1 + (options.verbose or 0),
     to_terminal = host.is_terminal(1),
     colour = host.is_terminal(2) and (no_color == nil or no_color == "") and os.getenv "TERM" ~= "dumb",
   }, Output)
+  return options.output
 end
 
 function Output:paint(colour, text)
@@ -108,6 +111,11 @@ function sentences.closed(out, e)
   out:say("%s %s", printable(e.peer), text)
 end
 
+-- Also when quiet.
+function sentences.error(out, e)
+  io.stderr:write(out:paint("bad", "bodkin: "), printable(e.message), e.hint and "\n" .. printable(e.hint) or "", "\n")
+end
+
 -- The sentence of a reason.
 function M.reason(name)
   for _, reason in ipairs(require("bodkin.core").reasons) do
@@ -118,6 +126,7 @@ end
 
 -- One of the surface's events; false once nobody reads any more.
 function Output:event(name, e)
+  if name == "error" and e.code == "no_path" then self.told = e.code end
   if not self.json then
     if name == "message" then return self:line(self.to_terminal and printable(e.data) or e.data) end
     if sentences[name] then sentences[name](self, e) end
@@ -142,12 +151,13 @@ local hints = {
   limit = "wait a moment, then try again",
 }
 
--- The error that ends a command.
+-- The error that ends a command; not again when the node told of it, which knows more.
 function Output:failure(message, code)
+  if self.told == code then return end
   message = tostring(message)
-  local hint = message:find "%?" == nil and hints[code] or nil
-  if self.json then self:event("error", { code = code, message = message, hint = hint }) end
-  io.stderr:write(self:paint("bad", "bodkin: "), printable(message), hint and "\n" .. hint or "", "\n")
+  local e = { code = code, message = message, hint = not message:find "%?" and hints[code] or nil }
+  if self.json then sentences.error(self, e) end
+  self:event("error", e)
 end
 
 return M

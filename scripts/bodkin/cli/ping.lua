@@ -91,7 +91,7 @@ saw. Fails with 1 when nothing was answered within --timeout (5 s).]],
   run = function(values, rest)
     local url = rest[1] or values.server
     if not url then return nil, "ping needs a URL: bodkin://HOST[:PORT]", "usage" end
-    local out, timeout_ms = output.new(values), (values.timeout or 5) * 1000
+    local out, timeout_ms = output.of(values), (values.timeout or 5) * 1000
     return require("bodkin.cli.process").run(values, function(p)
       local env = p.env
       local server, err, code = resolve(env, url)

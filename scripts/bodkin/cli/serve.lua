@@ -147,7 +147,7 @@ end
 function M.run(values)
   local config, err, code = configure(values)
   if not config then return nil, err, code end
-  local out = output.new(values)
+  local out = output.of(values)
   return require("bodkin.cli.process").run(values, function(p)
     config.listen = config.listen or default_listen(p.env)
     local server

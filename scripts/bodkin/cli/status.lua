@@ -41,7 +41,7 @@ return {
     { "admin", arg = "PATH", help = "its Unix socket, or its port (default: the socket of port 4433)" },
   },
   run = function(values)
-    local out = output.new(values)
+    local out = output.of(values)
     return require("bodkin.cli.process").run(values, function(p)
       local port = math.tointeger(tonumber(values.admin))
       local stream, at = require("bodkin.cli.admin").connect(p.env.loop, not port and values.admin or nil, port or 4433)

@@ -129,7 +129,7 @@ function M.run(options, begin, hosting)
   end
   return process.run(options, function(p)
     local self = setmetatable({
-      env = p.env, options = options, out = output.new(options), hosting = hosting, count = 0, greeted = {},
+      env = p.env, options = options, out = output.of(options), hosting = hosting, count = 0, greeted = {},
       waiting = {},
     }, Talk)
     local function on_event(e, match) self:on_event(e, match) end
