@@ -143,7 +143,7 @@ end
 local hints = {
   timeout = "is the server running, and UDP open there? try bodkin ping",
   no_match = "is the other side still there, and is the code right? codes end with their room",
-  no_path = "both networks dropped every test; bodkin host and join -v show which addresses were tried",
+  no_path = "is UDP allowed on both sides? bodkin ping shows whether it is here",
   blocked_udp = "try another network, or ask its administrator for UDP",
   too_old = "install the same version on both sides",
   app_mismatch = "give both sides the same --app",
