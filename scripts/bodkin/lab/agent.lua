@@ -104,12 +104,15 @@ end
 
 -- Whether what observer socket `n` sends to `target`, a mapping of `sock`, gets through.
 function Prober:poke(sock, n, target)
-  local id = self:id()
-  local did = self:try("did " .. id, function()
-    sock:send(self.observers[1], ("poke %s %d %s"):format(id, n, target))
-  end)
-  if not did then error("no answer from " .. core.addr.format(self.observers[1]), 0) end
-  return self:wait(100, function() return self.heard["poked " .. id] end) ~= nil
+  for _ = 1, self.tries // 2 do -- more than once only where the lab loses packets
+    local id = self:id()
+    local did = self:try("did " .. id, function()
+      sock:send(self.observers[1], ("poke %s %d %s"):format(id, n, target))
+    end)
+    if not did then error("no answer from " .. core.addr.format(self.observers[1]), 0) end
+    if self:wait(100, function() return self.heard["poked " .. id] end) then return true end
+  end
+  return false
 end
 
 -- The least TTL with which a datagram reaches the observer.

@@ -1,0 +1,57 @@
+-- SPDX-License-Identifier: MIT
+-- Two clients that meet again and again, each time with new nodes, and thus new mappings: the same script in the lab
+-- and in the simulator. In the lab it is a program: meet.lua ROLE URL APP TIMES.
+
+local node = require "bodkin.client.node"
+local task = require "bodkin.task"
+
+local M = {}
+
+local KEEP_MS = 400 -- how long one keeps the connection: the other's path may need a few more tests
+
+-- Waits until `meeting` is over: closed by the other or without a path, or connected for long enough.
+local function finish(env, meeting, keep_ms)
+  while not meeting.closed and not (meeting.path and env.now() - meeting.path_us > keep_ms * 1000) do
+    task.sleep(env, 10)
+  end
+end
+
+-- In a task: meets `times` times; role "a" waits to be found, "b" finds it in the same app. on_end(i, meeting) is
+-- called after each with { first_ms, confirmed_ms, path } or { closed = reason }; what did not happen is nil.
+function M.meet(env, role, url, app, times, on_end)
+  for i = 1, times do
+    local meeting = {}
+    local me <close> = assert(node.open {
+      env = env, server = url, app = app, name = role .. i,
+      on_event = function(event)
+        if event.event == "connected" then meeting.first_ms = meeting.first_ms or event.first_ms end
+        if event.event == "path" and not meeting.path then
+          meeting.path, meeting.confirmed_ms, meeting.path_us = event.path, event.confirmed_ms, env.now()
+        end
+        if event.event == "closed" then meeting.closed = event.reason end
+      end,
+    })
+    while role == "b" and not meeting.joined do
+      for _, entry in ipairs(me:list() or {}) do
+        if entry.name == "a" .. i then meeting.joined = me:join(entry.id) end
+      end
+      task.sleep(env, 20)
+    end
+    finish(env, meeting, role == "b" and KEEP_MS or 3 * KEEP_MS)
+    on_end(i, meeting)
+  end
+end
+
+local function main(role, url, app, times)
+  require("bodkin").run(function()
+    local env = require("bodkin").env()
+    M.meet(env, role, url, app, math.tointeger(times), function(i, meeting)
+      print(("%d %s %s %s"):format(i, meeting.path or meeting.closed, meeting.first_ms or "-",
+        meeting.confirmed_ms or "-"))
+      io.stdout:flush()
+    end)
+  end)
+end
+
+if arg and arg[0] and arg[0]:find "meet%.lua$" then return main(...) end
+return M
