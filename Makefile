@@ -111,6 +111,12 @@ $(a)/spec/host/test_%: $(a)/spec/host/test_%.o $(filter-out %/main.o,$(call obje
   $(a)/io.a $(a)/core.a
 	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
+# The bindings on drive_poll, for the specs that know one kind of loop.
+POLL_CORE := $(BUILD)/release/spec/embed/lua/bodkin/core.so
+$(POLL_CORE): $(filter-out %/bindings/module.o,$(call objects,release,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC))) \
+  $(BUILD)/release/spec/embed/core_poll.o
+	@mkdir -p $(@D)
+	$(call quiet,LD) $(CC) -shared -o $@ $^ $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 # For valgrind, which cannot look into ASan's.
 $(BUILD)/release/spec/host/test_pairs: $(patsubst %,$(BUILD)/release/%.o,spec/host/test_pairs $(filter-out %/main,$(HOST_SRC)) \
   $(BINDINGS_SRC) $(IO_SRC) $(CORE_SRC))
@@ -138,8 +144,8 @@ test: test-build
 	@$(SUITES) all
 test-quick: test-build
 	@$(SUITES) quick
-test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(BUILD)/asan/bodkin
-test-%: all $(SPEC_BINS) $(FUZZ_BINS)
+test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
+test-%: all $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
 	@$(SUITES) $*
 soak: all $(r)/spec/host/test_pairs
 	@$(SUITES) soak
