@@ -10,15 +10,14 @@ local support = require "spec.hostile.support"
 local addr = core.addr
 local soak = os.getenv "SOAK"
 local WHOLE = soak and 1200 or 40
-local NOISE = soak and 50000000 or 1000000
+local NOISE = soak and 20000000 or 1000000
 local SHAPES = soak and 500000 or 5000
 
--- What a client reads from servers.
+-- What a client reads from servers: what its managers tell a router. And from peers.
 local replies, probes = {}, {}
-for _, name in ipairs { "address_report", "registered", "page", "found", "room_opened", "selected", "matched",
-  "maintained", "done", "refused" } do
-  replies[message[name].type] = message[name]
-end
+local router = { on = function(_, schema) replies[schema.type] = schema end, reply_schemas = function() end }
+require("bodkin.client.request").new { router = router }
+require("bodkin.client.sharing").new { router = router }
 for _, schema in pairs(input.peer) do probes[schema.type] = schema end
 
 -- What a client must count a stranger's datagram as. All are dropped: replies answer no request of ours to there,
@@ -250,6 +249,7 @@ describe("bad input at a client process", function()
   local function liar()
     local queue, lied, causes, sent = {}, {}, {}, 0
     local down, up
+    local eavesdropper = world:feeder()
     down = world:feeder(nil, function(bytes, from)
       down.to = down.to or from
       up.sock:send(server.at, bytes)
@@ -269,6 +269,10 @@ describe("bad input at a client process", function()
       local readable = {}
       if not lied[bytes:byte(2)] then
         lied[bytes:byte(2)] = true
+        -- Who sees the transaction id but sends from elsewhere is not believed either.
+        eavesdropper.to = down.to
+        eavesdropper:send(message.refused:encode(bytes:sub(input.TX_FROM, input.TX_TO), 1001, "go away"))
+        eavesdropper:finish()
         input.mutations(bytes, WHOLE, function(changed)
           if not lie(changed) then readable[#readable + 1] = changed end
         end)
@@ -320,6 +324,14 @@ describe("bad input at a client process", function()
       return select(2, support.status(client)).heard:find "still there"
     end)
     assert.equal(0, (support.status(client)).handler_error)
+    if soak then -- after 10 s all of them are given up, and there is room for others
+      world:wait("an end of the false matches", 20000, function()
+        return select(2, support.status(client)).sessions == 1
+      end)
+      local other = agent(support.release, client.room)
+      world:wait("another peer", 8000, function() return select(2, support.status(other)).connected > 0 end)
+      clean_end(other)
+    end
     clean_end(client)
     clean_end(peer)
   end)

@@ -43,52 +43,55 @@ function M.who(n)
   return { key = key, id = crypto.id(key), secret = crypto.mac(("s"):rep(16), "secret " .. n, 16) }
 end
 
+-- A value for a field, by its name where one of that name must make sense, else by its kind.
+local function example(field, known, near)
+  local name, kind, min, max = table.unpack(field)
+  local optional
+  kind, optional = kind:gsub("%?$", "")
+  local given = known[name .. ":" .. kind]
+  if given ~= nil then return given or nil end
+  local function length(n) return math.max(min or 0, math.min(n, max or n)) end
+  if kind == "bin" then return (name:sub(1, 1)):rep(length(16)) end
+  if kind == "str" then return optional == 0 and ("s"):rep(length(4)) or nil end
+  if kind == "uint" then return length(2) end
+  if kind == "bool" then return true end
+  if kind == "addr" or kind == "addrs" then return kind == "addr" and near or { near } end
+  if kind == "any" then return known["props:any"] end
+  error("no example of a field of kind " .. kind)
+end
+
 -- Every message of both tables once, well formed: { name =, type =, bytes =, schema =, ends = true for those
--- that end a registration or membership }, in order of type. from: the sender's
--- address; proof: for it, or nil; code, target, me: of those who exist, for requests that are to succeed.
+-- that end a registration or membership }, in order of type. from: the sender's address; proof: for it, or nil;
+-- code, target, me: of those who exist, for requests that are to succeed.
 function M.messages(options)
   local tx, from, proof = ("t"):rep(12), options.from, options.proof
-  local me, other = options.me or M.who(1), M.who(2)
-  local props, empty = wire.encode { map = "dust", level = 7 }, wire.encode {}
-  local near = assert(core.addr.parse "127.0.0.1:4001")
-  local match, key, boot = ("m"):rep(16), ("K"):rep(32), ("b"):rep(8)
+  local me, other, near = options.me or M.who(1), M.who(2), assert(core.addr.parse "127.0.0.1:4001")
   local some_proof = proof or ("\0\0\0\1" .. ("p"):rep(16))
-  local code, target = options.code or "babab-babab-babab", options.target or other.id
-  local entries = wire.encode { { other.id, "ann", { a = 1 } } }
-  local fields = {
-    address_request = { tx },
-    address_report = { tx, core.addr.mask(from, tx), some_proof },
-    register = { tx, proof, me.key, me.secret, { from .. some_proof }, { near }, "app", "ann", props },
-    registered = { tx, core.addr.mask(from, tx), 60, boot },
-    unregister = { tx, me.id, me.secret },
-    list = { tx, proof, "app", wire.encode { map = "dust" }, me.id, true },
-    page = { tx, entries, other.id },
-    lookup = { tx, proof, target },
-    found = { tx, other.id, { from }, { near } },
-    room_open = { tx, proof, me.id, me.secret, "babab-babab-babab", match },
-    room_opened = { tx, "babab-babab-babab", match },
-    select = { tx, proof, me.key, me.secret, target, code, { from .. some_proof }, { near }, "app", "ann", props },
-    selected = { tx, match, 2 },
-    matched = { tx, match, key, other.id, "ann", props, { from }, { near }, 2, 0, 0, empty },
-    matched_ack = { tx },
-    maintain = { tx, me.id },
-    maintained = { tx, boot },
-    refused = { tx, 1001, "no" },
-    done = { tx },
-    leave = { tx, me.id, me.secret, match },
-    test = { match, 0, 0, 0xaabbccdd, ("n"):rep(8), ("x"):rep(16) },
-    confirm = { match, 0, 0, 0xaabbccdd, ("n"):rep(8), from, ("x"):rep(16) },
+  local props, empty = wire.encode { map = "dust", level = 7 }, wire.encode {}
+  local known = {
+    ["tx:bin"] = tx, ["proof:bin"] = proof or false, ["key:bin"] = me.key, ["secret:bin"] = me.secret,
+    ["id:bin"] = me.id, ["target:bin"] = options.target or other.id, ["peer:bin"] = other.id, ["cursor:bin"] = me.id,
+    ["code:str"] = options.code or "babab-babab-babab", ["code:uint"] = 1001, ["app:str"] = "app", ["name:str"] = "ann",
+    ["props:any"] = props, ["query:any"] = wire.encode { map = "dust" }, ["data:any"] = empty,
+    ["entries:any"] = wire.encode { { other.id, "ann", { a = 1 } } },
+    ["pubs:bins"] = { from .. some_proof }, ["pubs:addrs"] = { from }, ["xaddr:addr"] = core.addr.mask(from, tx),
+    ["start_in_ms:uint"] = 0, ["age_ms:uint"] = 0, ["role:uint"] = 0,
   }
   local list = {}
   for type = 1, 127 do
     local schema = M.schemas[type]
     if schema then
-      local given = assert(fields[schema.name], "no example of " .. schema.name)
-      local count = 0
-      for _, f in ipairs(schema.fields) do count = count + (f[2] == "pad" and 0 or 1) end
+      local values, count = {}, 0
+      local report = schema.name == "address_report" and { ["proof:bin"] = some_proof }
+      for _, field in ipairs(schema.fields) do
+        if field[2] ~= "pad" then
+          count = count + 1
+          values[count] = example(field, report and setmetatable(report, { __index = known }) or known, near)
+        end
+      end
       list[#list + 1] = {
         name = schema.name, type = type, schema = schema, ends = schema.name == "unregister" or schema.name == "leave",
-        bytes = assert(schema:encode(table.unpack(given, 1, count))),
+        bytes = assert(schema:encode(table.unpack(values, 1, count))),
       }
     end
   end

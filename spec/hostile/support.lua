@@ -193,10 +193,15 @@ end
 
 -- What the receiver has yet to read; when it is gone, why.
 function Feeder:backlog()
+  local ok, bytes = pcall(M.backlog, self.to)
+  if ok then return bytes end
+  self.world:turn(200)
   for _, p in ipairs(self.world.processes) do
-    if p.at == self.to and p:code() then error(("it ended with %d:\n%s"):format(p:code(), p:stderr()), 2) end
+    if p:code() and p:code() ~= 0 then
+      error(("%s\n%s ended with %d:\n%s"):format(bytes, table.concat(p.words, " "), p:code(), p:stderr()), 2)
+    end
   end
-  return (M.backlog(self.to))
+  error(bytes, 2)
 end
 
 function Feeder:send(bytes)
@@ -207,12 +212,16 @@ function Feeder:send(bytes)
   repeat self.world:turn() until self:backlog() < BACKLOG_MAX
 end
 
--- Until all was read, and what came back was read, too.
+-- Until all was read.
 function Feeder:finish()
   self.queued = 0
   self.world:wait("the receiver's queue to be empty", 20000, function() return self:backlog() == 0 end)
-  self.world:turn(2)
-  self.world:wait("our queue to be empty", 5000, function() return M.backlog(self.from) == 0 end)
+  self:drain()
+end
+
+-- Until what came back was read, too. All of it is here once the sender has answered a question after.
+function Feeder:drain()
+  repeat self.world:turn() until M.backlog(self.from) == 0
   self.world:turn()
 end
 
