@@ -329,6 +329,20 @@ static void failure_comes_as_an_event_and_may_be_tried_again(void **state) {
   bdk_close(p.node);
 }
 
+static void a_queue_that_is_not_there_is_an_error(void **state) {
+  (void)state;
+  peer p = {0};
+  peer_open(&p);
+  assert_int_equal(BDK_E_INVALID, bdk_match(p.node, NULL, NULL));
+  assert_int_equal(0, bdk_match(p.node, "duel", "{\"map\":")); // no JSON
+  world_await(&p, 1, BDK_ERROR, 1, 1);
+  assert_int_equal(BDK_E_INVALID, p.error);
+  assert_int_equal(0, bdk_match(p.node, "no such queue", "{\"map\":1}"));
+  world_await(&p, 1, BDK_ERROR, 2, 1);
+  assert_true(strlen(p.text) > 10);
+  bdk_close(p.node);
+}
+
 static void the_seed_decides(void **state) {
   (void)state;
   const uint8_t seed[32] = {1, 2, 3}, other[32] = {1, 2, 4};
@@ -441,6 +455,7 @@ int main(void) {
       cmocka_unit_test(update_is_not_entered_twice),
       cmocka_unit_test(configs_that_cannot_work_are_refused),
       cmocka_unit_test(failure_comes_as_an_event_and_may_be_tried_again),
+      cmocka_unit_test(a_queue_that_is_not_there_is_an_error),
       cmocka_unit_test(the_seed_decides),
       cmocka_unit_test(memory_comes_from_the_allocator_given),
       cmocka_unit_test(nothing_is_printed),
