@@ -253,7 +253,7 @@ static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->rebound >= 0 && s->paths[s->rebound].state == BDK_PATH_VALID) {
     // The peer moved there, and answers there. What it left would still pass for valid until its consent
     // ran out; should it be alive after all, the first thing heard on it brings it back.
-    if (best >= 0) bdk_path_fail(&s->paths[best], BDK_REASON_replaced, now_us);
+    if (best >= 0 && best != s->rebound) bdk_path_fail(&s->paths[best], BDK_REASON_replaced, now_us);
     best = s->rebound;
     s->rebound = -1;
     bdk_count(q->counters, BDK_COUNT_path_rebound, 1);
@@ -310,7 +310,6 @@ static uint64_t patience_us(const bdk_session *s) {
 static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->selected < 0) {
     bdk_session_on(s, BDK_SESSION_LOST);
-    s->told = s->rebound = -1;
     s->select_due_us = BDK_NEVER;
     s->unanswered_us = 0;
     s->give_up_us = s->unconfirmed_us + SEEK_AGAIN_US; // being heard again, but not confirmed, buys no time

@@ -98,8 +98,8 @@ static inline void lone_drain(lone *l) {
   }
 }
 
-static inline int lone_add(lone *l, const bdk_candidate *candidates, uint32_t count) {
-  bdk_match match = {.candidates = candidates, .count = count};
+static inline int lone_add_later(lone *l, const bdk_candidate *candidates, uint32_t count, uint64_t start_in_us) {
+  bdk_match match = {.candidates = candidates, .count = count, .start_in_us = start_in_us};
   memset(match.match, 7, sizeof match.match);
   memset(match.key, 9, sizeof match.key);
   memset(match.self, l->ours.role == 0 ? 1 : 2, BDK_ID_LEN);
@@ -107,6 +107,10 @@ static inline int lone_add(lone *l, const bdk_candidate *candidates, uint32_t co
   int error = bdk_mux_add(l->mux, l->now_us, &match, &l->session);
   lone_drain(l);
   return error;
+}
+
+static inline int lone_add(lone *l, const bdk_candidate *candidates, uint32_t count) {
+  return lone_add_later(l, candidates, count, 0);
 }
 
 static inline void lone_run(lone *l, uint64_t us) {

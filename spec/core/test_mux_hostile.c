@@ -411,60 +411,6 @@ static void a_source_address_that_is_gone_is_not_insisted_upon(void **state) {
   lone_free(l);
 }
 
-// --- selection, seen from the deciding side
-
-static void a_path_returned_to_is_selected_anew(void **state) {
-  (void)state;
-  lone *l = lone_begin(0, &home, true);
-  select_frame(l, &home, BDK_FRAME_SELECT_ACK, 0, 1);
-  assert_int_equal(l->told[BDK_OUT_PATH], 1);
-  for (int i = 0; i < 7; i++) { // consent ends, while `other` is heard but never confirms
-    lone_test(l, &other);
-    lone_run(l, 5 * SECOND);
-  }
-  assert_true(selected(l, &other));
-  lone_test(l, &home);
-  lone_confirm(l, &home, &home, 1);
-  assert_true(selected(l, &home));
-  assert_int_equal(l->told[BDK_OUT_PATH], 2);
-  assert_int_equal(lone_last(l, BDK_FRAME_SELECT, &home)->body[7], 2);
-  lone_free(l);
-}
-
-static void a_move_that_came_to_nothing_is_forgotten(void **state) {
-  (void)state;
-  lone *l = lone_begin(0, &home, true);
-  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1); // and its tests stay unanswered
-  lone_live(l, 20 * SECOND);
-  assert_int_equal(lone_path(l, &other)->state, BDK_PATH_FAILED);
-  lone_test(l, &other);
-  lone_confirm(l, &other, &other, 1);
-  assert_int_equal(lone_path(l, &other)->state, BDK_PATH_VALID);
-  assert_true(selected(l, &home));
-  assert_int_equal(lone_path(l, &home)->state, BDK_PATH_VALID);
-  lone_free(l);
-}
-
-static void a_frame_that_was_overtaken_moves_nothing(void **state) {
-  (void)state;
-  lone *l = lone_begin(0, &home, true);
-  select_frame(l, &home, BDK_FRAME_SELECT_ACK, 0, 1);
-  l->counter = 100;
-  lone_frame(l, &home, BDK_FRAME_DATA, home.ip, 1);
-  l->counter = 50;
-  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1);
-  lone_confirm(l, &other, &other, 1);
-  assert_int_equal(lone_path(l, &other)->state, BDK_PATH_VALID);
-  assert_true(selected(l, &home));
-  l->counter = 60;
-  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1); // of a path by now
-  assert_true(selected(l, &home));
-  l->counter = 101;
-  lone_frame(l, &other, BDK_FRAME_DATA, home.ip, 1);
-  assert_true(selected(l, &other));
-  lone_free(l);
-}
-
 // --- floods
 
 static bdk_addr stranger(int i) {
@@ -629,9 +575,6 @@ int main(void) {
       cmocka_unit_test(what_is_of_an_earlier_epoch_is_dropped),
       cmocka_unit_test(closed_means_silent),
       cmocka_unit_test(a_source_address_that_is_gone_is_not_insisted_upon),
-      cmocka_unit_test(a_path_returned_to_is_selected_anew),
-      cmocka_unit_test(a_move_that_came_to_nothing_is_forgotten),
-      cmocka_unit_test(a_frame_that_was_overtaken_moves_nothing),
       cmocka_unit_test(a_test_replayed_from_everywhere_is_endured),
       cmocka_unit_test(a_flood_of_forgeries_is_counted),
       cmocka_unit_test(no_packet_allocates),
