@@ -302,8 +302,15 @@ static void charge_range(lua_State *L, lua_Integer from, lua_Integer to) {
 
 static int original(lua_State *L) { return lua_tocfunction(L, lua_upvalueindex(1))(L); }
 
-static int table_shift(lua_State *L) { // insert, remove
-  charge_range(L, 1, plain_length(L, 1));
+static int table_insert(lua_State *L) {
+  lua_Integer n = plain_length(L, 1);
+  if (lua_gettop(L) == 3) charge_range(L, luaL_checkinteger(L, 2), n);
+  return original(L);
+}
+
+static int table_remove(lua_State *L) {
+  lua_Integer n = plain_length(L, 1);
+  charge_range(L, luaL_optinteger(L, 2, n), n);
   return original(L);
 }
 
@@ -461,8 +468,8 @@ static void forget(lua_State *L, const char *const *names) {
 
 static void open_table(lua_State *L) {
   luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, 1);
-  replace(L, "insert", table_shift);
-  replace(L, "remove", table_shift);
+  replace(L, "insert", table_insert);
+  replace(L, "remove", table_remove);
   replace(L, "concat", table_concat);
   replace(L, "unpack", table_unpack);
   replace(L, "move", table_move);

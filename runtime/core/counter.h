@@ -58,6 +58,13 @@
   X(matched_sent, "matched messages sent, repeats included")                                                           \
   X(matched_acked, "matched messages acknowledged")                                                                    \
   X(matched_lost, "matched messages given up without an acknowledgement")                                              \
+  X(ticket_queued, "tickets admitted to a queue")                                                                      \
+  X(ticket_refused, "tickets refused by a policy or a limit")                                                          \
+  X(ticket_cancelled, "tickets taken back by their clients")                                                           \
+  X(ticket_dropped, "tickets dropped because their client's registration ended")                                       \
+  X(match_formed, "matches made by policies")                                                                          \
+  X(policy_failed, "runs or loads of a policy that failed")                                                            \
+  X(policy_restarted, "ends of the policy process, each followed by a new one")                                        \
   X(maintained, "maintenance messages received")                                                                       \
   X(maintained_confirmed, "maintenance confirmations sent")                                                            \
   X(request_sent, "requests sent, repeats included")                                                                   \

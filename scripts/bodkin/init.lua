@@ -73,6 +73,7 @@ local lazy = {
   message = function() return require "bodkin.message" end,
   role = function() return require("bodkin.servers.role").role end,
   config = function() return require("bodkin.config").config end,
+  policy = function() return require("bodkin.policy").policy end,
 }
 
 return setmetatable(M, {

@@ -38,13 +38,17 @@ local declared = {
   { 13, "selected", false, tx, match, { "of_n", "uint", 1, 32 } },
   { 14, "matched", false, tx, match, { "key", "bin", 32, 32 }, { "peer", "bin", 16, 16 }, name, { "props", "any", 1, 128 },
     { "pubs", "addrs", 0, 3 }, locals, { "of_n", "uint", 2, 32 }, { "start_in_ms", "uint", 0, 10000 },
-    { "age_ms", "uint", 0, 60000 }, { "data", "any", 1, 512 } },
+    { "age_ms", "uint", 0, 60000 }, { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 } },
   { 15, "matched_ack", true, tx },
   { 16, "maintain", true, tx, id },
   { 17, "maintained", false, tx, { "boot", "bin", 8, 8 } },
   { 18, "refused", false, tx, { "code", "uint", 1000, 1099 }, { "text", "str", 0, 40 } },
   { 19, "done", false, tx },
   { 20, "leave", true, tx, id, secret, match },
+  { 21, "enqueue", true, tx, proof, id, secret, { "ticket", "bin", 16, 16 }, { "queue", "str", 1, 32 },
+    { "props", "any", 1, 128 }, pad },
+  { 22, "queued", false, tx, { "ticket", "bin", 16, 16 } },
+  { 23, "cancel", true, tx, id, secret, { "ticket", "bin", 16, 16 } },
 }
 
 for _, d in ipairs(declared) do

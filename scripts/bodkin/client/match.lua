@@ -49,6 +49,11 @@ function Match:matched(m)
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
   self.of_n = math.max(self.of_n, m.of_n)
+  if m.seat then
+    self.team, peer.team = m.seat.team, m.seat.peer_team
+    self.host = m.seat.host and core.crypto.hex(m.seat.host)
+  end
+  self.data = m.data
   local candidates = self.node.addresses:candidates(m.pubs, m.locals)
   local session, err
   if #candidates == 0 then
@@ -66,7 +71,7 @@ function Match:matched(m)
   end
   local ids = {}
   for i, p in ipairs(self.order) do ids[i] = p.id end
-  self.node:emit("matched", { match = self.id, peers = ids, data = m.data }, self)
+  self.node:emit("matched", { match = self.id, peers = ids, team = self.team, host = self.host, data = m.data }, self)
   if session then return end
   peer.tried = err
   self:over(peer, "no_path")
@@ -195,12 +200,12 @@ function Match:messages()
   end
 end
 
--- Everyone met in this match: { id =, name =, props =, connected =, path =, via =, remote =, reason = }.
+-- Everyone met in this match: { id =, name =, props =, team =, connected =, path =, via =, remote =, reason = }.
 function Match:peers()
   local out = {}
   for i, p in ipairs(self.order) do
     out[i] = {
-      id = p.id, name = p.name, props = p.props, connected = p.connected, path = p.path, via = p.via,
+      id = p.id, name = p.name, props = p.props, team = p.team, connected = p.connected, path = p.path, via = p.via,
       remote = p.remote, reason = p.reason,
     }
   end

@@ -5,6 +5,7 @@
 local core = require "bodkin.core"
 local task = require "bodkin.task"
 local match = require "bodkin.client.match"
+local queues = require "bodkin.client.queues"
 local start = require "bodkin.client.start"
 
 local M = {}
@@ -16,7 +17,7 @@ Node.__name = "bodkin.node"
 local gone_max = 256
 
 local events = {}
-for name in ("listening registered hosting matched connected path message closed error"):gmatch("%a+") do
+for name in ("listening registered hosting queued matched connected path message closed error"):gmatch("%a+") do
   events[name] = true
 end
 
@@ -28,6 +29,7 @@ end
 function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
+    queues = queues.new(),
   }, Node)
   -- Also when the task is cancelled meanwhile, nothing stays open.
   local _ <close> = setmetatable({}, { __close = function() if not self.ready then self:close() end end })
@@ -74,6 +76,7 @@ function Node:restarted()
       if why then self:emit("error", { code = why, message = raw, hint = "the room could not be opened again" }, m) end
     end
   end
+  self.queues:restarted(self)
 end
 
 function Node:ordered()
@@ -94,7 +97,10 @@ end
 
 function Node:matched(m)
   if self.closed or self.gone[m.match] then return end
-  self:match_of(m.match):matched(m)
+  if m.seat and not self.queues:expects(m.seat.ticket) then return end -- taken back meanwhile
+  local of = self:match_of(m.match)
+  of:matched(m)
+  if m.seat then self.queues:matched(m.seat.ticket, of) end
 end
 
 function Node:on_session(kind, session, x)
@@ -110,6 +116,7 @@ function Node:left(m)
   self.gone[m.raw] = true
   table.insert(self.gone, m.raw)
   if #self.gone > gone_max then self.gone[table.remove(self.gone, 1)] = nil end
+  self.queues:left(m)
   self.sharing:leave(m.raw)
   self:upkeep()
 end
@@ -154,6 +161,25 @@ function Node:join(where)
   local m = self:match_of(raw)
   m.of_n = math.max(m.of_n, of_n)
   return m
+end
+
+-- In a task: waits in a queue until its policy makes a match, and returns it; `connected` follows. props are the
+-- ticket's own, not the registration's. options: timeout_ms, after which it is nil, message, "no_match".
+function Node:match(queue, props, options)
+  check_open(self)
+  if type(queue) ~= "string" or #queue < 1 or #queue > 32 then error("a queue is a name of at most 32 bytes", 2) end
+  if props ~= nil and type(props) ~= "table" then error("props is a table of properties", 2) end
+  if not self.registration.active then
+    local ok, err, why = self:register()
+    if not ok then return nil, err, why end
+  end
+  return self.queues:wait(self, queue, props or {}, options and options.timeout_ms)
+end
+
+-- Takes a ticket back, as the event queued named it: whoever waits gets nil, message, "closed". Whether it was waiting.
+function Node:cancel(ticket)
+  check_open(self)
+  return self.queues:cancel(self, ticket)
 end
 
 -- In a task: who is there, as { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come
@@ -221,6 +247,7 @@ function Node:close()
   self.closed = true
   local left = self:ordered()
   for _, m in ipairs(left) do m:leave() end
+  self.queues:close()
   if self.maintenance then self.maintenance:stop() end
   if not self.registration then return release(self) end
   local wake

@@ -15,7 +15,8 @@ Requests.__index = Requests
 local first_gap_ms, longest_gap_ms = 200, 500
 -- A server that answers one request with ever new proofs is broken; so many are taken.
 local proofs_max = 4
-local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done" }
+local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
+  "queued" }
 local masked = { address_report = true, registered = true }
 
 local code_names = {}

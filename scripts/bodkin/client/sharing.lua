@@ -15,7 +15,8 @@ local pages_max = 10000
 local remembered_max = 256
 
 -- `config`: env, requests, router, addresses; server; identity; app, name, props (encoded); timeout_ms;
--- on_matched(m) with m = { match, key, peer, name, props, pubs, locals, of_n, start_in_ms, age_ms, data }.
+-- on_matched(m) with m = { match, key, peer, name, props, pubs, locals, of_n, start_in_ms, age_ms, data, seat =
+-- { ticket, team, peer_team, host } where a queue made the match }.
 function M.new(config)
   local self = setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
@@ -45,6 +46,12 @@ local function texts(addrs)
     out[i] = (#a == 6 or #a == 18) and core.addr.format(a) or nil
   end
   return out
+end
+
+local function seat_of(s)
+  if type(s) ~= "table" or type(s[1]) ~= "string" or #s[1] ~= 16 then return nil end
+  local host = type(s[4]) == "string" and #s[4] == 16 and s[4] or nil
+  return { ticket = s[1], team = math.tointeger(s[2]), peer_team = math.tointeger(s[3]), host = host }
 end
 
 -- [id, name, props] and, with addresses, pubs, locals.
@@ -113,6 +120,26 @@ function Sharing:select(target, code)
   return match, of_n
 end
 
+-- In a task: waits in a queue with a ticket (16 bytes of ours) and its properties (encoded). true once admitted.
+function Sharing:enqueue(ticket, queue, props, timeout_ms)
+  local me = self.identity
+  local ok, given, code = self.requests:call {
+    to = self.server, expect = "queued", timeout_ms = timeout_ms or self.timeout_ms,
+    build = function(tx, proof) return message.enqueue:encode(tx, proof, me.id, me.secret, ticket, queue, props) end,
+  }
+  if not ok then return nil, given, code end
+  return true
+end
+
+-- Takes a ticket back, in the background.
+function Sharing:cancel(ticket)
+  local me = self.identity
+  self.requests:post {
+    to = self.server, expect = "done", timeout_ms = 2000, quiet = true,
+    build = function(tx) return message.cancel:encode(tx, me.id, me.secret, ticket) end,
+  }
+end
+
 -- Tells the server that we are out of a match, in the background.
 function Sharing:leave(match)
   local me = self.identity
@@ -128,14 +155,15 @@ function Sharing:remember(tx)
   if #self.order > remembered_max then self.seen[table.remove(self.order, 1)] = nil end
 end
 
-function Sharing:matched(reply, from, tx, match, key, peer, name, props, pubs, locals, of_n, start_in_ms, age_ms, data)
+function Sharing:matched(reply, from, tx, match, key, peer, name, props, pubs, locals, of_n, start_in_ms, age_ms, data,
+    seat)
   if from ~= self.server then return self.env.counters:add("drop_reply") end
   reply("matched_ack", tx)
   if self.seen[tx] then return end
   self:remember(tx)
   self.on_matched {
     match = match, key = key, peer = peer, name = name, props = decoded(props), pubs = pubs, locals = locals,
-    of_n = of_n, start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data),
+    of_n = of_n, start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat and seat_of(decoded(seat)),
   }
 end
 

@@ -29,7 +29,7 @@ local function send(self, d)
   local age_ms = (server.env.now() - d.commit_us) // 1000
   local peer = d.peer
   server:send_via(via, addr, "matched", d.tx, d.match, d.key, peer.id, peer.name, peer.props, peer.pubs, d.locals,
-    d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data)
+    d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data, d.seat)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()
@@ -51,7 +51,7 @@ function Delivery:room_for(more)
 end
 
 -- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n,
--- start_in_ms, data (encoded). The first is sent now. One that was on its way for the same pair of the same
+-- start_in_ms, data and seat (encoded). The first is sent now. One that was on its way for the same pair of the same
 -- match is dropped: its key is void.
 function Delivery:push(d)
   local server = self.server

@@ -8,6 +8,7 @@ local compose = require "bodkin.servers.compose"
 local cookie = require "bodkin.servers.cookie"
 local limits = require "bodkin.servers.limits"
 local message = require "bodkin.message"
+local policies = require "bodkin.servers.policies"
 
 local M = {}
 local Server = {}
@@ -49,6 +50,9 @@ local function setup(env, options)
     key, msg, code = cookie.read_key(options.key_file)
     if not key then return nil, msg, code end
   end
+  local slots
+  slots, msg, code = policies.read(options.queues)
+  if not slots then return nil, msg, code end
   local counters = env.counters or core.counters()
   return setmetatable({
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
@@ -56,6 +60,7 @@ local function setup(env, options)
     cookie = cookie.new {
       key = key, random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
     },
+    policy_slots = slots, open_policy_link = options.open_policy_link,
     started_us = env.now(), roles = {}, socks = {}, routers = {}, schemas = setmetatable({}, { __index = message }),
     replies = table.move(message.all, 1, #message.all, 1, {}), closers = {}, reporters = {},
   }, Server)
@@ -63,7 +68,8 @@ end
 
 -- Starts a server. options: listen = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
 -- { paths or roles, … }, maintenance_mode = "confirm"|"silent", key_file = path or key = 32 bytes,
--- expose_addresses, local_addresses = "same-public"|"always"|"never", limits. nil, message, code on failure.
+-- expose_addresses, local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
+-- path or source } }, open_policy_link (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end
@@ -151,6 +157,11 @@ function Server:status()
   for i, at in ipairs(self:addresses()) do info.listen[i] = core.addr.format(at) end
   for _, fn in ipairs(self.reporters) do fn(info) end
   return { counters = self.counters:all(), info = info }
+end
+
+-- Reads the policies' files again.
+function Server:reload()
+  if self.reload_policies then self.reload_policies() end
 end
 
 function Server:close()

@@ -6,12 +6,14 @@ local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
+local queues = require "bodkin.servers.queues"
 local selection = require "bodkin.servers.selection"
 local role = require("bodkin.servers.role").role
 
 local LIFETIME_S = 60
 
-local function registration(server, on, matches)
+-- gone(id) is called when a registration ends.
+local function registration(server, on, gone)
   local counters, registry, env = server.counters, server.registry, server.env
   local timer
 
@@ -26,7 +28,7 @@ local function registration(server, on, matches)
       local id = registry:expire(env.now())
       while id do
         counters:add("registration_expired")
-        matches:gone(id)
+        gone(id)
         id = registry:expire(env.now())
       end
       arm()
@@ -66,7 +68,7 @@ local function registration(server, on, matches)
     if known then
       if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
       registry:remove(id)
-      matches:gone(id)
+      gone(id)
       counters:add("unregistered")
     end
     reply("done", tx)
@@ -111,7 +113,11 @@ return role {
   on = function(server)
     local on = {}
     local matches = selection.install(server, on)
-    registration(server, on, matches)
+    local waiting = queues.install(server, on, matches)
+    registration(server, on, function(id)
+      waiting:gone(id)
+      matches:gone(id)
+    end)
     questions(server, on)
     -- Clients keep their mapping to a matching server alive, too, wherever the maintenance server is.
     if not server.has_role.maintenance then

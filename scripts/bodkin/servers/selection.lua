@@ -167,6 +167,32 @@ local function handlers(self, on)
   end
 end
 
+-- A match that a queue made: all pairs of `members` { person, ticket = { ticket }, team } are told in one instant.
+-- host: an id or nil; data: encoded. False, and nobody is told, while one of them leaves too much unacknowledged.
+function Matches:announce(members, host, data)
+  local env, rule, n = self.server.env, self.server.local_rule, #members
+  if not self.delivery:room_for(n * (n - 1)) then return false end
+  for _, m in ipairs(members) do
+    if not self.delivery:fits(m.person.id, n - 1) then return false end
+  end
+  local match = env.random(16)
+  local function tell(to, peer, key)
+    self.delivery:push {
+      to = to.person, peer = peer.person, match = match, key = key, of_n = n, start_in_ms = 0, data = data,
+      locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
+      seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
+    }
+  end
+  for i = 2, n do
+    for k = 1, i - 1 do
+      local key = env.random(32)
+      tell(members[k], members[i], key)
+      tell(members[i], members[k], key)
+    end
+  end
+  return true
+end
+
 -- A registration ended.
 function Matches:gone(id)
   self.rooms:gone(id)

@@ -1,0 +1,105 @@
+-- SPDX-License-Identifier: MIT
+-- The tickets of a node: what waits in queues, part of its sharing manager's work. A ticket is known for as long as
+-- the match it led to, since each peer of that comes with a `matched` of its own.
+
+local core = require "bodkin.core"
+local task = require "bodkin.task"
+
+local M = {}
+local Queues = {}
+Queues.__index = Queues
+
+function M.new()
+  return setmetatable({ tickets = {} }, Queues)
+end
+
+local function finish(self, t, ...)
+  if not t.match then self.tickets[t.raw] = nil end
+  if t.timer then t.timer:cancel() end
+  t.timer = nil
+  t.result = table.pack(...)
+  if t.resume then t.resume(...) end
+end
+
+-- In a task: the match, or nil, message, code. props: a table; timeout_ms: nil for ever.
+function Queues:wait(node, queue, props, timeout_ms)
+  local encoded, err, code = core.wire.encode(props)
+  if not encoded then return nil, err, code end
+  if #encoded > 128 then return nil, "props do not fit in 128 bytes; say less", "limit" end
+  local t = { raw = node.env.random(16), queue = queue, props = encoded }
+  t.id = core.crypto.hex(t.raw)
+  self.tickets[t.raw] = t
+  if timeout_ms then
+    t.timer = node.env.timer(timeout_ms, function()
+      t.timer = nil
+      node.sharing:cancel(t.raw)
+      finish(self, t, nil, ("nobody to be matched with in queue %s within %g s"):format(queue, timeout_ms / 1000),
+        "no_match")
+    end)
+  end
+  local ok
+  ok, err, code = node.sharing:enqueue(t.raw, queue, encoded)
+  if not ok and not t.result then finish(self, t, nil, err, code) end
+  if ok and not t.result then node:emit("queued", { ticket = t.id }) end
+  if not t.result then
+    task.await(function(resume)
+      t.resume = resume
+      return function()
+        t.resume = nil
+        if not t.match then self:cancel(node, t.id) end
+      end
+    end)
+  end
+  return table.unpack(t.result, 1, t.result.n)
+end
+
+function Queues:expects(raw) return self.tickets[raw] ~= nil end
+
+-- The match that a ticket led to; with its other peers it is told again.
+function Queues:matched(raw, match)
+  local t = self.tickets[raw]
+  if t.match then return end
+  t.match = match
+  finish(self, t, match)
+end
+
+-- Whether there was such a ticket, waiting.
+function Queues:cancel(node, id)
+  for raw, t in pairs(self.tickets) do
+    if t.id == id and not t.match then
+      node.sharing:cancel(raw)
+      finish(self, t, nil, "the ticket was taken back", "closed")
+      return true
+    end
+  end
+  return false
+end
+
+function Queues:left(match)
+  for raw, t in pairs(self.tickets) do
+    if t.match == match then self.tickets[raw] = nil end
+  end
+end
+
+local function waiting(self)
+  local list = {}
+  for _, t in pairs(self.tickets) do
+    if not t.match then list[#list + 1] = t end
+  end
+  table.sort(list, function(a, b) return a.raw < b.raw end)
+  return list
+end
+
+-- In a task: the server forgot everything, so what waits is queued again, under the same ticket.
+function Queues:restarted(node)
+  for _, t in ipairs(waiting(self)) do
+    local ok, err, code = node.sharing:enqueue(t.raw, t.queue, t.props)
+    if not ok and not t.result then finish(self, t, nil, err, code) end
+  end
+end
+
+function Queues:close()
+  for _, t in ipairs(waiting(self)) do finish(self, t, nil, "the node is closed", "closed") end
+end
+
+return M

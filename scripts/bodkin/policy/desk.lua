@@ -1,0 +1,165 @@
+-- SPDX-License-Identifier: MIT
+-- Where policies run: in a process beside the server, or in the server's own (the simulator, the library). It is told
+-- of tickets and when to look at them, and tells what the policies made of it. It decides nothing, and keeps nothing
+-- that its owner could not send again: so it may be killed at any time.
+--
+-- Told:  { "file", version, name, chunkname, piece }     the text of a source's files, piece by piece
+--        { "load", version, builtin | false }            does it load?
+--        { "discard", version }
+--        { "add", queue, version, no, app, since_ms, props, asked, now_ms }
+--        { "drop", queue, no }                           { "forget", queue }
+--        { "tick", queue, version, serial, now_ms }
+-- Tells: { "loaded", version, about } | { "refused", version, message }
+--        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
+--        { "match", queue, serial, teams, host | false, data }
+--        { "ticked", queue, serial, work }               after the matches of that pass
+--        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
+--        { "said", queue, line }                         printed by the policy
+
+local instances = require "bodkin.policy.instance"
+
+local M = {}
+local Desk = {}
+Desk.__index = Desk
+
+-- tell(message): the owner's ear; limits: see instance.lua.
+function M.new(tell, limits)
+  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {} }, Desk)
+end
+
+local function source_of(self, version)
+  local source = self.sources[version]
+  if not source then
+    source = { name = tostring(version), by_name = {} }
+    self.sources[version] = source
+  end
+  return source
+end
+
+local on = {}
+
+function on:file(version, name, chunkname, piece)
+  local source = source_of(self, version)
+  local file = source.by_name[name]
+  if not file then
+    file = { name = name, chunkname = chunkname, pieces = {} }
+    source.by_name[name] = file
+    source.files = source.files or {}
+    table.insert(source.files, file)
+  end
+  table.insert(file.pieces, piece)
+end
+
+function on:load(version, builtin)
+  local source = source_of(self, version)
+  if builtin then source.name = builtin end
+  for _, file in ipairs(source.files or {}) do
+    file.text, file.pieces = table.concat(file.pieces), nil
+  end
+  local instance, err = instances.new(source, self.limits)
+  if not instance then return self.tell { "refused", version, err } end
+  if instance.about.kind == "policy" then
+    self.tell { "loaded", version, instance.about }
+  else
+    self.tell { "refused", version, ("%s returns a %s, not a policy"):format(source.name, instance.about.kind) }
+  end
+  instance:close()
+end
+
+function on:discard(version) self.sources[version] = nil end
+
+local function close(q)
+  if q.instance then q.instance:close() end
+  q.instance, q.version = nil, nil
+end
+
+local function said(self, name, q)
+  for _, line in ipairs(q.instance and q.instance:said() or {}) do self.tell { "said", name, line } end
+end
+
+local function failed(self, name, q, version, err, serial)
+  said(self, name, q)
+  close(q)
+  self.tell { "failed", name, version, err, serial or false }
+end
+
+-- The queue's tickets by number, in order.
+local function in_order(q)
+  local list = {}
+  for _, ticket in pairs(q.tickets) do list[#list + 1] = ticket end
+  table.sort(list, function(a, b) return a.no < b.no end)
+  return list
+end
+
+-- The instance of this version with every ticket in it; nil, message when it fails.
+local function instance_of(self, q, version, now_ms)
+  if q.version == version then return q.instance end
+  close(q)
+  local source = self.sources[version]
+  if not source then return nil, "there is no such version" end
+  local instance, err = instances.new(source, self.limits)
+  if not instance then return nil, err end
+  q.instance, q.version = instance, version
+  for _, ticket in ipairs(in_order(q)) do
+    -- One that this version would not admit waits all the same: another one admitted it.
+    local ok, why = instance:add(ticket, true, now_ms)
+    if ok == nil then return nil, why end
+  end
+  return instance
+end
+
+local function queue_of(self, name)
+  local q = self.queues[name]
+  if not q then
+    q = { tickets = {} }
+    self.queues[name] = q
+  end
+  return q
+end
+
+function on:add(name, version, no, app, since_ms, props, asked, now_ms)
+  local q = queue_of(self, name)
+  local ticket = { no = no, app = app, since_ms = since_ms, props = props }
+  local instance, err = instance_of(self, q, version, now_ms)
+  if not instance then return failed(self, name, q, version, err) end
+  local ok, why = instance:add(ticket, asked, now_ms)
+  if ok == nil then return failed(self, name, q, version, why) end
+  said(self, name, q)
+  if ok or asked then q.tickets[no] = ticket end
+  if not asked then self.tell { "verdict", name, no, ok, why } end
+end
+
+function on:drop(name, no)
+  local q = self.queues[name]
+  if not q or not q.tickets[no] then return end
+  q.tickets[no] = nil
+  if q.instance and not q.instance:drop(no) then close(q) end
+end
+
+function on:forget(name)
+  if self.queues[name] then close(self.queues[name]) end
+  self.queues[name] = nil
+end
+
+function on:tick(name, version, serial, now_ms)
+  local q = queue_of(self, name)
+  local instance, err = instance_of(self, q, version, now_ms)
+  local matches
+  if instance then matches, err = instance:tick(now_ms) end
+  if not matches then return failed(self, name, q, version, err, serial) end
+  said(self, name, q)
+  for _, match in ipairs(matches) do self.tell { "match", name, serial, match[1], match[2], match[3] } end
+  self.tell { "ticked", name, serial, (instance.sandbox:spent()) }
+end
+
+function Desk:input(message)
+  local handler = on[message[1]]
+  if handler then handler(self, table.unpack(message, 2, 9)) end
+end
+
+function Desk:close()
+  for _, q in pairs(self.queues) do close(q) end
+  self.queues = {}
+end
+
+return M

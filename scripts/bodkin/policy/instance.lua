@@ -1,0 +1,108 @@
+-- SPDX-License-Identifier: MIT
+-- One policy in one sandbox, with the pass around it: its functions in, plain values out.
+
+local core = require "bodkin.core"
+
+local wire = core.wire
+
+local M = {}
+local Instance = {}
+Instance.__index = Instance
+
+-- What one run of a policy may use: a pass, or the admission of one ticket.
+M.limits = { memory = 32 << 20, instructions = 10000000 }
+
+-- The main chunk of one of our modules, wherever it comes from: a file, or the binary.
+local function chunk_of(name)
+  for _, searcher in ipairs(package.searchers) do
+    local chunk = searcher(name)
+    if type(chunk) == "function" then return chunk end
+  end
+  error("no module " .. name)
+end
+
+-- In the sandbox, `require "bodkin"` gives policy, and marks for the other kinds of file.
+local bodkin_text = [[
+local function of(kind) return function() return { kind = kind } end end
+return { policy = require("bodkin.policy").policy, config = of "config", scenario = of "scenario", role = of "role" }
+]]
+
+local function decoded(bytes, ...)
+  if bytes == nil then return nil, ... end
+  return (wire.decode(bytes))
+end
+
+local function call(self, name, ...)
+  return decoded(self.sandbox:call(name, ...))
+end
+
+-- source: see source.lua; limits: as above. Returns the instance, whose `about` is { kind = "policy", size, teams,
+-- window_ms } or { kind = what else the file returned }; or nil, message, code.
+function M.new(source, limits)
+  local sandbox = core.sandbox(limits or M.limits)
+  local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
+  sandbox:module("bodkin.policy", chunk_of "bodkin.policy")
+  sandbox:module("bodkin", bodkin_text, "=bodkin")
+  if source.files then
+    for _, file in ipairs(source.files) do sandbox:module(file.name, file.text, file.chunkname) end
+  else
+    sandbox:module("policy", chunk_of("bodkin.policies." .. source.name))
+  end
+  local ok, msg, code = sandbox:load(chunk_of "bodkin.policy.pass")
+  if ok then
+    self.about, msg, code = call(self, "start")
+    ok = self.about
+  end
+  if ok then return self end
+  sandbox:close()
+  return nil, msg, code
+end
+
+-- The declared properties: name -> { kind =, optional =, min =, max =, default =, among = }.
+function Instance:declared()
+  local out = {}
+  for _, bytes in ipairs { assert(self.sandbox:call("declared")) } do
+    local one = wire.decode(bytes)
+    if one ~= wire.null then out[one.name] = one.spec end
+  end
+  return out
+end
+
+-- A ticket { no =, app =, since_ms =, props = }. asked: it was admitted before. true; false and why it is not
+-- admitted; or nil, message, code: the policy failed.
+function Instance:add(ticket, asked, now_ms)
+  local bytes, why, code = self.sandbox:call("add", wire.encode { ticket.no, ticket.app, ticket.since_ms, ticket.props,
+    asked or false, now_ms })
+  if not bytes then return nil, why, code end
+  if wire.decode(bytes) then return true end
+  return false, wire.decode(why)
+end
+
+function Instance:drop(no)
+  return self.sandbox:call("drop", wire.encode(no))
+end
+
+-- One pass: an array of { teams of ticket numbers, host or false, data or null }, or nil, message, code.
+function Instance:tick(now_ms)
+  local results = table.pack(self.sandbox:call("tick", wire.encode(now_ms)))
+  if results[1] == nil then return nil, results[2], results[3] end
+  local out = {}
+  for i = 1, results.n do
+    local match = wire.decode(results[i])
+    if match ~= wire.null then out[#out + 1] = match end
+  end
+  return out
+end
+
+-- What it printed since, as lines.
+function Instance:said()
+  local lines = {}
+  for line in self.sandbox:said():gmatch "[^\n]+" do lines[#lines + 1] = line end
+  return lines
+end
+
+function Instance:close()
+  self.sandbox:close()
+end
+
+return M

@@ -1,0 +1,77 @@
+-- SPDX-License-Identifier: MIT
+-- Messages between a server and its policy process, each one line on a stream: msgpack with "\n" and "\\" escaped.
+-- What is on its way unread is bounded, since a stream drops what is too much: after each piece a sync is awaited.
+
+local wire = require("bodkin.core").wire
+
+local M = {}
+local Link = {}
+Link.__index = Link
+
+local PIECE, AHEAD = 65536, 262144 -- bytes between two syncs, and bytes not yet acknowledged; the stream takes 1 MB
+
+local function escape(bytes)
+  return (bytes:gsub("[\n\\]", { ["\n"] = "\\n", ["\\"] = "\\\\" }))
+end
+
+local function unescape(line)
+  return (line:gsub("\\(.)", { n = "\n", ["\\"] = "\\" }))
+end
+
+local function pump(self)
+  while self.first <= self.last and self.ahead < AHEAD do
+    local line = self.waiting[self.first]
+    self.waiting[self.first] = nil
+    self.first = self.first + 1
+    self.stream:write(line)
+    self.ahead, self.piece = self.ahead + #line, self.piece + #line
+    if self.piece >= PIECE then
+      self.stream:write(("s%d\n"):format(self.piece))
+      self.piece = 0
+    end
+  end
+  if self.first > self.last then self.first, self.last = 1, 0 end
+end
+
+-- Takes the stream. on_message(array); on_end() when the other side is gone.
+function M.new(stream, on_message, on_end)
+  local self = setmetatable({ stream = stream, waiting = {}, first = 1, last = 0, ahead = 0, piece = 0 }, Link)
+  stream:on_line(function(line)
+    if self.closed then return end
+    if not line then
+      self.closed = true
+      stream:close()
+      return on_end()
+    end
+    local kind = line:sub(1, 1)
+    if kind == "s" then
+      stream:write("a" .. line:sub(2) .. "\n")
+    elseif kind == "a" then
+      self.ahead = self.ahead - (tonumber(line:sub(2)) or 0)
+      pump(self)
+    elseif kind == "m" then
+      local message = wire.decode(unescape(line:sub(2)))
+      if type(message) == "table" then on_message(message) end
+    end
+  end)
+  return self
+end
+
+-- Never blocks. true, or nil, message, code when the message cannot be told.
+function Link:send(message)
+  if self.closed then return nil, "closed", "closed" end
+  local bytes, err, code = wire.encode(wire.array(message))
+  if not bytes then return nil, err, code end
+  self.last = self.last + 1
+  self.waiting[self.last] = "m" .. escape(bytes) .. "\n"
+  pump(self)
+  return true
+end
+
+function Link:close()
+  if self.closed then return end
+  self.closed = true
+  self.stream:close()
+end
+
+return M

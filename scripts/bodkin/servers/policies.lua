@@ -1,0 +1,291 @@
+-- SPDX-License-Identifier: MIT
+-- Which version of which policy serves a queue, and the desk where it runs: in this process, or behind a link in
+-- another, which may die at any time and is then told everything again.
+--
+-- A version that fails (an error, a budget, a result that is not one) is set aside for a while, twice as long each
+-- time; the last good version before it, else first_come, serves meanwhile, beginning with the next pass.
+
+local desks = require "bodkin.policy.desk"
+local instances = require "bodkin.policy.instance"
+local sources = require "bodkin.policy.source"
+
+local M = {}
+local Policies = {}
+Policies.__index = Policies
+
+local PIECE = 1000                       -- bytes of a file in one message
+local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
+local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
+local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process
+
+-- Reads and tries what options.queues names: { [queue or "*"] = { policy = path or source } }. Returns
+-- { [queue or "*"] = { path =, source =, about = } }, or nil, message, code.
+function M.read(queues)
+  local slots = {}
+  for key, given in pairs(queues or {}) do
+    local source, msg, code = given.policy, nil, nil
+    if type(source) ~= "table" then source, msg, code = sources.read(source) end
+    if not source then return nil, msg, code end
+    local instance
+    instance, msg, code = instances.new(source)
+    if not instance then return nil, "the policy does not load: " .. msg, code end
+    local about = instance.about
+    instance:close()
+    if about.kind ~= "policy" then
+      return nil, ("%s returns a %s, not a policy: end it with return bodkin.policy { … }"):format(source.name,
+        about.kind), "invalid"
+    end
+    slots[key] = { key = key, path = type(given.policy) == "string" and given.policy, source = source, about = about }
+  end
+  return slots
+end
+
+local function ms(self) return self.server.env.now() // 1000 end
+
+-- --- the desk
+local function send(self, message)
+  if self.desk then return self.desk:input(message) end
+  if self.link then return self.link:send(message) end
+end
+
+local function tell_version(self, v)
+  for _, file in ipairs(v.source.files or {}) do
+    for at = 1, math.max(#file.text, 1), PIECE do
+      send(self, { "file", v.n, file.name, file.chunkname, file.text:sub(at, at + PIECE - 1) })
+    end
+  end
+  send(self, { "load", v.n, not v.source.files and v.source.name or false })
+end
+
+local function new_version(self, slot, source)
+  self.count = self.count + 1
+  local v = { n = self.count, slot = slot, source = source, until_ms = 0, pause_ms = 0 }
+  self.versions[v.n] = v
+  return v
+end
+
+-- Sets a version aside.
+local function blame(self, v, why)
+  if v == self.first_come then return end
+  self.server.counters:add "policy_failed"
+  v.pause_ms = math.min(math.max(v.pause_ms * 2, PAUSE_MS), PAUSE_MAX_MS)
+  v.until_ms = ms(self) + v.pause_ms
+  local instead = self:serving(v.slot)
+  self.server.log:error("policy %s failed: %s; %s serves, it is tried again in %d s", v.source.name, why,
+    instead == self.first_come and "first_come" or "the version before it", v.pause_ms // 1000)
+end
+
+function Policies:blame(n, why)
+  local v = self.versions[n]
+  if v then blame(self, v, why) end
+end
+
+local on = {}
+
+function on.loaded(self, n, about)
+  local v = self.versions[n]
+  if not v then return end
+  v.about = about
+  local slot = v.slot
+  if not slot or slot.loading ~= v then return end
+  slot.loading, slot.current = nil, v
+  for other_n, other in pairs(self.versions) do
+    if other.slot == slot and other ~= v and other ~= slot.good then
+      self.versions[other_n] = nil
+      send(self, { "discard", other_n })
+    end
+  end
+  self.server.log:info("policy %s: loaded, it serves %s", v.source.name,
+    slot.key == "*" and "every queue without its own" or "the queue " .. slot.key)
+end
+
+function on.refused(self, n, why)
+  local v = self.versions[n]
+  if not v then return end
+  local slot = v.slot
+  if slot and slot.loading == v then
+    slot.loading, self.versions[n] = nil, nil
+    self.server.counters:add "policy_failed"
+    self.server.log:error("policy %s: %s; the version before it stays", v.source.name, why)
+  else
+    blame(self, v, why)
+  end
+end
+
+function on.verdict(self, queue, no, ok, text) self.on.verdict(queue, no, ok, text) end
+
+function on.match(self, queue, serial, teams, host, data)
+  local pass = self.passes[queue]
+  if pass and pass.serial == serial then self.on.match(queue, pass.version, teams, host or nil, data) end
+end
+
+local function end_pass(self, queue)
+  local pass = self.passes[queue]
+  self.passes[queue] = nil
+  if pass and pass.timer then pass.timer:cancel() end
+  return pass
+end
+
+function on.ticked(self, queue, serial)
+  local pass = self.passes[queue]
+  if not pass or pass.serial ~= serial then return end
+  end_pass(self, queue)
+  local v = pass.version
+  if v.until_ms > ms(self) then return end -- it was blamed for what it told
+  v.pause_ms = 0
+  if v.slot and v.slot.current == v then v.slot.good = v end
+end
+
+function on.failed(self, queue, n, why, serial)
+  if serial then end_pass(self, queue) end
+  local v = self.versions[n]
+  if v and v.until_ms <= ms(self) then blame(self, v, why) end
+  if not serial then self.on.ask_again(queue) end
+end
+
+function on.said(self, queue, line) self.server.log:info("queue %s: its policy says: %s", queue, line) end
+
+-- --- the process
+local start
+
+local function ended(self)
+  if self.closed then return end
+  self.link = nil
+  self.server.counters:add "policy_restarted"
+  local again_ms = self.again_ms
+  self.again_ms = math.min(again_ms * 2, AGAIN_MAX_MS)
+  self.server.log:warn("the policy process ended; it is started again in %d ms, no ticket is lost", again_ms)
+  local late = {}
+  for queue, pass in pairs(self.passes) do late[#late + 1] = { queue = queue, pass = pass } end
+  for _, l in ipairs(late) do
+    end_pass(self, l.queue)
+    -- Who was looking at a queue when the process died may be why.
+    if l.pass.version.until_ms <= ms(self) then blame(self, l.pass.version, "its process ended in a pass") end
+  end
+  self.timer = self.server.env.timer(again_ms, function()
+    self.timer = nil
+    start(self)
+  end)
+end
+
+local function tell_all(self)
+  local list = {}
+  for _, v in pairs(self.versions) do list[#list + 1] = v end
+  table.sort(list, function(a, b) return a.n < b.n end)
+  for _, v in ipairs(list) do tell_version(self, v) end
+end
+
+local function heard(self, message)
+  local handler = on[message[1]]
+  if handler then handler(self, table.unpack(message, 2, 8)) end
+end
+
+function start(self)
+  local link, err = self.open_link(function(message) heard(self, message) end, function() ended(self) end)
+  if not link then
+    self.server.log:error("no policy process: %s", err)
+    return ended(self)
+  end
+  self.link = link
+  tell_all(self)
+  self.on.resend()
+end
+
+-- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data),
+-- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; open_link(on_message, on_end) ->
+-- link with send, kill, close: for a process beside this one.
+function M.new(options)
+  local self = setmetatable({
+    server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
+    count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS,
+  }, Policies)
+  self.first_come = new_version(self, nil, { name = "first_come" })
+  self.first_come.about = { kind = "policy", size = { 2, 2 }, window_ms = 100 }
+  local keys = {}
+  for key in pairs(self.slots) do keys[#keys + 1] = key end
+  table.sort(keys)
+  for _, key in ipairs(keys) do
+    local slot = self.slots[key]
+    slot.current = new_version(self, slot, slot.source)
+    slot.current.about = slot.about
+  end
+  if self.open_link then
+    start(self)
+  else
+    self.desk = desks.new(function(message) heard(self, message) end)
+    tell_all(self)
+  end
+  return self
+end
+
+-- The version whose turn it is.
+function Policies:serving(slot)
+  local now = ms(self)
+  local v = slot and slot.current
+  if v and v.until_ms <= now then return v end
+  v = slot and slot.good
+  if v and v.until_ms <= now then return v end
+  return self.first_come
+end
+
+local function version_for(self, queue)
+  return self:serving(self.slots[queue] or self.slots["*"])
+end
+
+function Policies:window_ms(queue) return version_for(self, queue).about.window_ms end
+
+-- Tells of a ticket { no, app, since_ms, props, admitted }.
+function Policies:add(queue, t)
+  local version = version_for(self, queue)
+  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.admitted or false, ms(self) })
+end
+
+function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
+
+function Policies:forget(queue) send(self, { "forget", queue }) end
+
+-- Asks for a pass, unless one is under way.
+function Policies:tick(queue)
+  if self.passes[queue] or not self.desk and not self.link then return end
+  self.serial = self.serial + 1
+  local pass = { serial = self.serial, version = version_for(self, queue) }
+  self.passes[queue] = pass
+  if self.link then
+    pass.timer = self.server.env.timer(PATIENCE_MS, function()
+      pass.timer = nil
+      self.server.log:warn("the policy process does not answer: it is killed")
+      self.link:kill()
+    end)
+  end
+  send(self, { "tick", queue, pass.version.n, pass.serial, ms(self) })
+  if not self.passes[queue] then self.again_ms = AGAIN_MS end
+end
+
+-- Reads every file again. What does not load changes nothing.
+function Policies:reload()
+  for _, slot in pairs(self.slots) do
+    if slot.path then
+      local source, err = sources.read(slot.path)
+      if not source then
+        self.server.counters:add "policy_failed"
+        self.server.log:error("%s; the version before it stays", err)
+      else
+        slot.loading = new_version(self, slot, source)
+        tell_version(self, slot.loading)
+      end
+    end
+  end
+end
+
+function Policies:close()
+  self.closed = true
+  for queue in pairs(self.passes) do
+    local pass = self.passes[queue]
+    if pass.timer then pass.timer:cancel() end
+  end
+  if self.timer then self.timer:cancel() end
+  if self.link then self.link:close() end
+  if self.desk then self.desk:close() end
+end
+
+return M
