@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <sodium.h>
 
 #include "../../runtime/core/probe.h"
 #include "docs.h"
@@ -104,6 +105,23 @@ static void any_changed_byte_of_a_probe_fails(void **state) {
   }
 }
 
+// Authentic, of another version: its first byte of the version says which, the rest are features.
+static void a_probe_of_another_version_is_dropped(void **state) {
+  (void)state;
+  uint8_t out[BDK_PROBE_MAX + 2];
+  bdk_probe p = sample(false), read;
+  size_t n = bdk_probe_write(&a, &p, out, sizeof out);
+  out[2] = 2;
+  crypto_generichash(out + n - 16, 16, out, n - 16, a.probe[0], BDK_KEY_LEN);
+  assert_int_equal(bdk_probe_read(&read, out, n), -BDK_COUNT_drop_version);
+  memmove(out + 5, out + 3, n - 3);
+  memcpy(out + 2, "\xcd\x07\x01", 3); // version 1 with features
+  n += 2;
+  crypto_generichash(out + n - 16, 16, out, n - 16, a.probe[0], BDK_KEY_LEN);
+  assert_int_equal(bdk_probe_read(&read, out, n), 0);
+  assert_true(bdk_probe_authentic(&b, &read, out, n));
+}
+
 static void frames_are_those_of_the_document(void **state) {
   (void)state;
   uint8_t out[BDK_DATAGRAM_MAX], plain[BDK_DATAGRAM_MAX];
@@ -159,9 +177,10 @@ static void window_is_a_set_of_1024(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(keys_are_those_of_the_document),    cmocka_unit_test(probes_are_those_of_the_document),
-      cmocka_unit_test(a_probe_is_at_most_100_bytes),      cmocka_unit_test(any_changed_byte_of_a_probe_fails),
-      cmocka_unit_test(frames_are_those_of_the_document),  cmocka_unit_test(window_is_a_set_of_1024),
+      cmocka_unit_test(keys_are_those_of_the_document),        cmocka_unit_test(probes_are_those_of_the_document),
+      cmocka_unit_test(a_probe_is_at_most_100_bytes),          cmocka_unit_test(any_changed_byte_of_a_probe_fails),
+      cmocka_unit_test(frames_are_those_of_the_document),      cmocka_unit_test(window_is_a_set_of_1024),
+      cmocka_unit_test(a_probe_of_another_version_is_dropped),
   };
   return cmocka_run_group_tests_name("probe", tests, setup, NULL);
 }
