@@ -192,6 +192,7 @@ install: all
 	ln -sf $(LIB_NAME) $(AT)/lib/libbodkin.so
 	@mkdir -p $(AT)/lib/pkgconfig
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' bodkin.pc.in >$(AT)/lib/pkgconfig/bodkin.pc
+	@case '$(AT)' in /usr|/usr/local) ldconfig 2>/dev/null || echo 'next: run ldconfig as root';; esac
 uninstall:
 	rm -f $(AT)/bin/bodkin $(AT)/share/man/man1/bodkin.1 $(AT)/include/bodkin.h $(AT)/lib/pkgconfig/bodkin.pc
 	rm -f $(AT)/lib/libbodkin.a $(AT)/lib/libbodkin.so $(AT)/lib/$(LIB_NAME)

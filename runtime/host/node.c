@@ -315,6 +315,16 @@ static void push_options(lua_State *L, const bdk_config *c) {
   lua_setfield(L, -2, "log_level");
 }
 
+// No modules from the system's directories: those in C would look for a Lua in the process, and find the engine's.
+static void only_embedded(lua_State *L) {
+  lua_getglobal(L, "package");
+  lua_pushliteral(L, "");
+  lua_setfield(L, -2, "path");
+  lua_pushliteral(L, "");
+  lua_setfield(L, -2, "cpath");
+  lua_pop(L, 1);
+}
+
 // Everything that may throw in opening. 1: the node, 2: its config
 static int setup(lua_State *L) {
   bdk_node *n = lua_touserdata(L, 1);
@@ -325,6 +335,7 @@ static int setup(lua_State *L) {
   lua_pushcfunction(L, open_core);
   lua_setfield(L, -2, "bodkin.core");
   bdk_embed_install(L);
+  only_embedded(L);
   lua_getglobal(L, "require");
   lua_pushvalue(L, -1);
   lua_pushliteral(L, "bodkin.core");
