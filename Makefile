@@ -208,7 +208,8 @@ test_goals := $(filter deps soak fuzz lint layers format test test-%,$(MAKECMDGO
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
-	  $(if $(lab_goals)$(test_goals),$(LAB_PACKAGES)) $(if $(test_goals),$(TEST_PACKAGES))
+	  $(if $(lab_goals)$(test_goals),$(LAB_PACKAGES)) $(if $(test_goals),$(TEST_PACKAGES)) \
+	  $(if $(filter deps lint,$(MAKECMDGOALS)),$(LINT_PACKAGES)) $(if $(filter deps soak,$(MAKECMDGOALS)),$(SOAK_PACKAGES))
 FORCE:
 
 help:
