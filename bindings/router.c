@@ -256,7 +256,8 @@ static void take(lua_State *L, bdk_router *r, int router, const bdk_message_head
                  const uint8_t *bytes, size_t len) {
   const bdk_handler *h = &r->handlers[head->type];
   bdk_field fields[BDK_FIELDS_MAX];
-  if (head->version != BDK_PROTOCOL_VERSION) {
+  // That we are too old, a server says in a version of its own.
+  if (head->version != BDK_PROTOCOL_VERSION && head->type != BDK_REFUSED) {
     bdk_count(r->counters, BDK_COUNT_drop_version, 1);
     if (h->schema->request && r->refused) answer_too_old(L, r, router, head, route, len);
     return;

@@ -7,7 +7,8 @@
 #include "wire.h"
 
 #define BDK_FIELDS_MAX 16
-#define BDK_PAD_TO 72u // bytes a request is padded to, so that no reply to it need be longer
+#define BDK_REFUSED 18u // the type of the one message whose layout is the same in every version
+#define BDK_PAD_TO 72u  // bytes a request is padded to, so that no reply to it need be longer
 
 typedef enum bdk_field_kind {
   BDK_FIELD_UINT, // min..max: the value

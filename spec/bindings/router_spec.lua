@@ -220,6 +220,13 @@ describe("router", function()
       assert.equal("featured", got)
     end)
 
+    it("of refused is no hindrance: its layout is the same in all", function()
+      local got
+      router:on(message.refused, nil, function(_, _, tx, code, text) got = { tx, code, text } end)
+      input(wire.encode { 18, 0x702, wire.bin(TX), 1006, "version 2" })
+      assert.same({ TX, 1006, "version 2" }, got)
+    end)
+
     it("of anything else, of a short request, or without a transaction id, is dropped", function()
       input(of_version(71, 2))
       input(wire.encode { 70, 2, wire.bin(TX) })
