@@ -66,6 +66,7 @@ add_named = {
   soak = function()
     add_named.valgrind()
     for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
+    add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,
   fuzz = function()
     for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c 2>/dev/null")) do

@@ -1,0 +1,66 @@
+-- SPDX-License-Identifier: MIT
+-- Bodkin against an implementation of docs/PROTOCOL.md in another language, made from the document alone: on loopback
+-- both ways, and driven through its states from outside. spec/lab/conformance_spec.lua does it behind real NATs.
+
+local processes_of = require "spec.processes"
+
+local BINARY = os.getenv "BODKIN" or "build/release/bodkin"
+local PYTHON = "/usr/bin/python3 -B spec/conformance/"
+local LONG = os.getenv "SOAK" and " --long" or ""
+
+local function lines(command)
+  local pipe <close> = assert(io.popen(command))
+  local out = {}
+  for line in pipe:lines() do out[#out + 1] = line end
+  return out
+end
+
+describe("by the document", function()
+  local results -- name = true, or why not
+
+  setup(function()
+    results = {}
+    for _, line in ipairs(lines(("BODKIN=%s %sdrive.py%s 2>&1"):format(BINARY, PYTHON, LONG))) do
+      local good, bad, why = line:match "^ok (.*)$", line:match "^not ok (.-): (%u.*)$"
+      if good then results[good] = true end
+      if bad then results[bad] = why end
+    end
+  end)
+
+  local names = lines(PYTHON .. "drive.py --list" .. LONG)
+  for _, name in ipairs(names) do
+    it(name, function()
+      assert(results[name], "it did not run")
+      assert.is_true(results[name])
+    end)
+  end
+
+  it("there are cases", function() assert.is_true(#names >= (LONG == "" and 30 or 2)) end)
+end)
+
+describe("the client written from the document, on loopback", function()
+  local processes, url
+  local expect = processes_of.expect
+  local clients = { python = PYTHON .. "client.py ", bodkin = BINARY .. " " }
+
+  before_each(function()
+    processes = processes_of.new()
+    url = expect(processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin"):format(BINARY, processes.dir)),
+      "bodkin://127%.0%.0%.1:%d+")
+  end)
+
+  after_each(function() processes:close() end)
+
+  for _, pair in ipairs { { "python", "bodkin" }, { "bodkin", "python" }, { "python", "python" } } do
+    it(("%s opens a room, %s joins, both talk"):format(pair[1], pair[2]), function()
+      local function start(client, command, said)
+        return processes:start(("%s%s --server %s --app conform/1 --send %s --expect 1 --timeout 10%s"):format(
+          clients[client], command, url, said, client == "bodkin" and " --json" or ""))
+      end
+      local hosting = start(pair[1], "host", "from-a")
+      local joining = start(pair[2], "join " .. expect(hosting, '"code": ?"([%l%-]+)"'), "from-b")
+      expect(hosting, '"message".*from%-b')
+      expect(joining, '"message".*from%-a')
+    end)
+  end
+end)

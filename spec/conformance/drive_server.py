@@ -1,0 +1,475 @@
+# SPDX-License-Identifier: MIT
+"""Cases of drive.py: a real `bodkin serve`, asked by hand. Section numbers are those of docs/PROTOCOL.md."""
+
+import os
+import struct
+import time
+
+import msgpack
+
+import wire
+from fixture import Asker, Server, Sock, between, case, check, directory, equal, on_schedule, vectors
+
+CASES = []
+
+
+def server_case(seconds=1, long=False):
+    def mark(fn):
+        CASES.append(case(seconds, long)(fn))
+        return fn
+
+    return mark
+
+
+@server_case()
+def hex_vectors():
+    """the document's vectors are what a second implementation writes and reads"""
+    v = vectors()
+    for name, (number, fields) in wire.MESSAGES.items():
+        if name in ("test", "confirm"):
+            continue
+        got, m = wire.decode(v[name])
+        equal(name, got)
+        again = wire.encode(name, **{f: x for f, x in m.items() if f != "pad"})
+        equal(v[name].hex(), again.hex(), name)
+    keys = [wire.Keys(bytes(range(16, 32)), bytes(range(64, 96)), bytes([i + 1]) * 16, bytes([2 - i]) * 16)
+            for i in (0, 1)]
+    for r in (0, 1):
+        equal(v["key probe %d" % r], keys[0].probe[r])
+        equal(v["key frame %d" % r], keys[1].frame[r])
+    nonce = bytes(range(0xE0, 0xE8))
+    equal(v["test"].hex(), keys[0].test(0xAABBCCDD, nonce).hex())
+    equal(v["confirm"].hex(), keys[1].confirm(0xAABBCCDD, nonce, ("203.0.113.7", 40000)).hex())
+    equal(v["frame"].hex(), keys[0].seal(0x01020304, wire.DATA, 7, b"hello").hex())
+    equal((0x01020304, wire.DATA, 7, b"hello"), keys[1].open_frame(v["frame"]))
+
+
+@server_case()
+def every_request():
+    """section 4: every request gets the reply it should"""
+    with Server() as server:
+        a, b = Asker(server), Asker(server)
+        tx, _ = a.send("address_request")
+        name, m = a.reply()
+        equal("address_report", name)
+        equal(a.sock.addr, wire.unpack_addr(wire.mask(m["xaddr"], tx)))
+        equal(20, len(m["proof"]))
+        m = a.register(name="ann", props={"map": "dust"})
+        equal(a.sock.addr, wire.unpack_addr(wire.mask(m["xaddr"], m["tx"])))
+        equal(60, m["lifetime_s"])
+        boot = m["boot"]
+        equal((("maintained", boot)), (lambda r: (r[0], r[1]["boot"]))(a.ask("maintain", id=a.me.id)))
+        name, m = b.proven("list", app="conform/1", query=None, cursor=None, want_addr=True)
+        equal(("page", [[a.me.id, "ann", {"map": "dust"}]], None), (name, m["entries"], m["next"]))
+        b.refused(1001, b.proven("lookup", id=a.me.id))
+        code = a.room()["code"]
+        name, m = b.select(code=code)
+        equal(("selected", 2), (name, m["of_n"]))
+        at_a, at_b = a.next_matched(), b.next_matched()
+        equal(m["match"], at_a["match"], at_b["match"])
+        equal(at_a["key"], at_b["key"])
+        equal((b.me.id, a.me.id), (at_a["peer"], at_b["peer"]))
+        equal(("ann", {"map": "dust"}), (at_b["name"], at_b["props"]))
+        equal([wire.pack_addr(b.sock.addr)], at_a["pubs"])
+        equal((0, None), (at_b["start_in_ms"], at_b["data"]))
+        equal("done", b.ask("leave", id=b.me.id, secret=b.me.secret, match=m["match"])[0])
+        equal("done", b.ask("leave", id=b.me.id, secret=b.me.secret, match=bytes(16))[0], "in no such match")
+        equal("done", a.ask("unregister", id=a.me.id, secret=a.me.secret)[0])
+        equal("done", a.ask("unregister", id=a.me.id, secret=a.me.secret)[0], "nobody has the id")
+        equal([], b.proven("list", app="conform/1", query=None, cursor=None, want_addr=False)[1]["entries"])
+        b.send("matched_ack", tx=bytes(12))
+        b.sock.silent()
+
+
+@server_case()
+def reply_rule():
+    """section 3: unproven, a request gets one reply at most and no longer than it; a reply gets none"""
+    with Server() as server:
+        a = Asker(server)
+        me = a.me
+        values = {"id": me.id, "code": "bodav-lirom-tifug", "match": bytes(16), "target": bytes(16), "query": None,
+                  "cursor": None, "want_addr": False}
+        values.update(a.person())
+        sent, replies = {}, {}
+        for name, (_, fields) in wire.MESSAGES.items():
+            if name in ("test", "confirm"):
+                continue
+            tx = os.urandom(12)
+            if all(f in values or f in ("tx", "proof", "pad") for f in fields):
+                data = wire.encode(name, tx=tx, **{f: values[f] for f in fields if f in values})
+            else:  # a reply: the document's
+                data = vectors()[name].replace(b"\x10" * 12, tx, 1)
+            a.sock.send(a.to, data)
+            sent[tx] = name, data
+        for data, _, _ in a.sock.all(0.4):
+            got, m = wire.decode(data)
+            name, asked = sent.pop(m["tx"], (None, b""))
+            check(name, "a second reply", got)
+            check(len(data) <= len(asked), name, "got", len(data), "for", len(asked))
+            replies[name] = got
+        equal({"address_request": "address_report", "register": "address_report", "unregister": "done",
+               "list": "address_report", "lookup": "address_report", "room_open": "address_report",
+               "select": "address_report", "maintain": "maintained", "leave": "done"}, replies)
+        # A request so short that the report would be longer.
+        a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
+        a.sock.silent()
+
+
+@server_case()
+def cookies():
+    """section 3: a proof counts for the address it was given to, in its epoch and the two beside it"""
+    key = os.urandom(32)
+    path = directory() + "/key"
+    with open(path, "wb") as f:
+        f.write(key)
+    with Server(config="key_file = %s" % repr(path)) as server:
+        a, b = Asker(server), Asker(server)
+        b.proof = a.ask("address_request")[1]["proof"]
+
+        def ask(proof):
+            return a.ask("register", proof=proof, **a.person())[0]
+
+        equal("address_report", ask(None))
+        equal("address_report", ask(bytes(20)))
+        equal("address_report", b.proven("register", **b.person())[0], "a proof of another's address")
+        equal("registered", ask(b.proof))
+        secret = wire.blake(32, b"cookie", key)
+        now = int(time.time()) // 600
+
+        def made(epoch):
+            head = struct.pack(">I", epoch)
+            return head + wire.blake(16, wire.pack_addr(a.sock.addr) + head, secret)
+
+        if time.time() % 600 < 598:
+            equal(made(now), b.proof)
+            equal(["address_report", "registered", "registered", "registered", "address_report"],
+                  [ask(made(now + i)) for i in (-2, -1, 0, 1, 2)])
+        equal(4, server.counters()["address_cookie_bad"])
+
+
+@server_case()
+def proven_addresses():
+    """section 3: a proven address counts, an unproven one only with the IP observed, a wrong one is left out"""
+    with Server(config="expose_addresses = true") as server:
+        a, other, far = Asker(server), Asker(server), Asker(server, "127.0.0.2")
+        proof = other.ask("address_request")[1]["proof"]
+        far_proof = far.ask("address_request")[1]["proof"]
+
+        def pubs(*given):
+            a.register(pubs=[wire.pack_addr(addr) + proof for addr, proof in given])
+            found = a.proven("lookup", id=a.me.id)
+            equal("found", found[0])
+            return [wire.unpack_addr(x) for x in found[1]["pubs"]]
+
+        equal([a.sock.addr, far.sock.addr], pubs((far.sock.addr, far_proof)))
+        equal([a.sock.addr], pubs((far.sock.addr, proof)))
+        equal([a.sock.addr, other.sock.addr], pubs((other.sock.addr, bytes(20))), "the same IP")
+        equal([a.sock.addr, other.sock.addr, far.sock.addr], pubs((other.sock.addr, proof), (far.sock.addr, far_proof)))
+        a.register(locals=[wire.pack_addr((ip, 9)) for ip in ("10.1.2.3", "8.8.8.8", "100.64.1.1", "192.168.0.1")])
+        found = a.proven("lookup", id=a.me.id)[1]
+        equal(["10.1.2.3", "100.64.1.1", "192.168.0.1"], [wire.unpack_addr(x)[0] for x in found["locals"]])
+        equal([], far.proven("lookup", id=a.me.id)[1]["locals"], "to another public IP")
+        entries = a.proven("list", app="conform/1", query=None, cursor=None, want_addr=True)[1]["entries"]
+        equal([a.me.id, "", {}, found["pubs"], found["locals"]], entries[0])
+
+
+@server_case()
+def idempotence():
+    """section 4: a repeated request does nothing twice, a selection by its tx"""
+    with Server() as server:
+        a, b = Asker(server), Asker(server)
+        equal(a.register()["boot"], a.register()["boot"])
+        room = a.room()
+        equal((room["code"], room["match"]), (lambda m: (m["code"], m["match"]))(a.room()))
+        tx = os.urandom(12)
+        first, second = b.select(code=room["code"], tx=tx), b.select(code=room["code"], tx=tx)
+        equal(first, second)
+        a.next_matched()
+        a.sock.silent(0.1)
+        third = b.select(code=room["code"])
+        equal(first[1]["match"], third[1]["match"])
+        check(a.next_matched()["key"], "another tx is another selection")
+
+
+@server_case()
+def versions():
+    """section 1: another version is refused with too_old where that is no longer; features are ignored"""
+    with Server() as server:
+        a = Asker(server)
+        values = {"id": a.me.id, "match": bytes(16), "want_addr": False}
+        values.update(a.person())
+        asks = "address_request register unregister list lookup room_open select maintain leave".split()
+        for name, (number, fields) in wire.MESSAGES.items():
+            if number > 31:
+                continue
+            for version in (2, 0, 255, 258):
+                a.send(name, version, **{f: values[f] for f in fields if f in values})
+            got = [a.sock.get() for _ in range(4)] if name in asks else a.sock.all(0.01)
+            equal(4 if name in asks else 0, len(got), name)
+            for data, _, _ in got:
+                equal(("refused", 1006, 1), (lambda r: (r[0], r[1]["code"], data[2]))(wire.decode(data)), name)
+        equal("address_report", a.ask("address_request", version=0xFFFFFF01)[0])
+        a.sock.send(a.to, msgpack.packb([1, 2, "no tx", bytes(60)]))
+        a.sock.silent()
+
+
+@server_case()
+def refusals():
+    """section 4: each request is refused with the codes and for the causes that its row gives"""
+    limits = "limits = { registrations = 3, rooms = 1, room_members = 2 }"
+    with Server(config=limits) as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        for field, bad in (("name", b"\xa1\xff"), ("app", b"\xa1\xff")):
+            person = a.person(**{field: "\x7f"})
+            for what in ("register", "select"):
+                a.proof = a.proof or a.ask("address_request")[1]["proof"]
+                tx = os.urandom(12)
+                data = wire.encode(what, tx=tx, proof=a.proof, **person).replace(b"\xa1\x7f", bad)
+                a.sock.send(a.to, data)
+                a.refused(1010, a.reply())
+        for props in ([1], 7):
+            a.refused(1010, a.proven("register", **a.person(props=props)))
+            a.refused(1010, a.select(props=props, target=bytes(16)))
+        a.refused(1001, a.proven("room_open", id=a.me.id, secret=a.me.secret))
+        a.register()
+        wrong = bytes(16)
+        a.refused(1005, a.proven("register", **a.person(secret=wrong)))
+        a.refused(1005, a.ask("unregister", id=a.me.id, secret=wrong))
+        a.refused(1005, a.proven("room_open", id=a.me.id, secret=wrong))
+        a.refused(1005, a.select(secret=wrong, target=bytes(16)))
+        a.refused(1005, a.select(secret=None, target=bytes(16)))
+        room = a.room()
+        a.refused(1005, a.ask("leave", id=a.me.id, secret=wrong, match=room["match"]))
+        a.refused(1010, a.proven("list", app="conform/1", query=[1], cursor=None, want_addr=False))
+        a.refused(1001, a.proven("lookup", id=a.me.id))
+        b.register()
+        b.refused(1008, b.proven("room_open", id=b.me.id, secret=b.me.secret))
+        b.refused(1010, b.select())
+        b.refused(1010, b.select(target=b.me.id))
+        b.refused(1002, b.select(target=wrong))
+        b.refused(1007, b.select(target=a.me.id, app="other/1"))
+        b.refused(1007, b.select(code=room["code"], app="other/1"))
+        equal("selected", b.select(code=room["code"])[0])
+        c.refused(1008, c.select(code=room["code"]))
+        c.register()
+        d = Asker(server)
+        d.refused(1008, d.proven("register", **d.person()))
+        for _ in range(10):
+            d.refused(1002, d.select(code="babab-babab-babab"))
+        d.refused(1008, d.select(code="babab-babab-babab"))
+        time.sleep(2.1)
+        d.refused(1002, d.select(code="babab-babab-babab"))
+        d.refused(1008, d.select(code=room["code"]))
+
+
+@server_case()
+def lookup_unknown():
+    """section 4: lookup of an unknown id is no_match, where addresses are shown"""
+    with Server(config="expose_addresses = true") as server:
+        a = Asker(server)
+        a.refused(1002, a.proven("lookup", id=bytes(16)))
+
+
+@server_case()
+def pages():
+    """section 4: who is there throughout is paged exactly once; entries, pages, queries and cursors keep their bounds"""
+    with Server() as server:
+        a = Asker(server)
+
+        def register(i):
+            a.me = wire.Identity()
+            a.register(name="n%02d" % i + "x" * 29, props={"n": i, "odd": i % 2, "fill": "y" * 90})
+            return a.me
+
+        people = {register(i).id: i for i in range(24)}
+        seen, cursor, pages = [], None, 0
+        while True:
+            data = None
+            tx, _ = a.send("list", proof=a.proof, app="conform/1", query=None, cursor=cursor, want_addr=False)
+            data = a.sock.get()[0]
+            name, m = wire.decode(data)
+            equal("page", name)
+            entries = m["entries"]
+            check(len(msgpack.packb(entries, use_bin_type=True)) <= 1100, "page of", len(data))
+            check(all(len(msgpack.packb(e, use_bin_type=True)) <= 256 for e in entries))
+            seen += [e[0] for e in entries]
+            pages, cursor = pages + 1, m["next"]
+            if cursor is None:
+                break
+            equal(seen[-1], cursor, "the cursor is the last id")
+            register(50 + pages)  # some come meanwhile, and go
+            equal("done", a.ask("unregister", id=a.me.id, secret=a.me.secret)[0])
+            register(80 + pages)
+        check(pages > 3)
+        equal(sorted(people), sorted(i for i in seen if i in people))
+        equal(len(set(seen)), len(seen), "none twice")
+        odd, cursor = [], None
+        while True:
+            m = a.proven("list", app="conform/1", query={"odd": 1}, cursor=cursor, want_addr=False)[1]
+            odd, cursor = odd + m["entries"], m["next"]
+            if cursor is None:
+                break
+        check(odd and all(e[2]["odd"] == 1 for e in odd))
+        equal(12, len([e for e in odd if e[0] in people]))
+        m = a.proven("list", app="conform/1", query={"n": 7, "odd": 1}, cursor=None, want_addr=False)[1]
+        equal([7], [e[2]["n"] for e in m["entries"]])
+        m = a.proven("list", app="other/1", query=None, cursor=None, want_addr=False)[1]
+        equal(([], None), (m["entries"], m["next"]))
+
+
+@server_case()
+def rooms():
+    """section 4: a room is one match; who joins is paired with each, every pair with a key of its own"""
+    with Server() as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        a.register(locals=[wire.pack_addr(("10.0.0.1", 7))])
+        room = a.room()
+        check(len(room["code"]) == 17 and room["code"].count("-") == 2, room["code"])
+        typed = room["code"].upper().replace("-", " _.")
+        m = b.select(code=typed)[1]
+        equal((room["match"], 2), (m["match"], m["of_n"]))
+        at_a, at_b = a.next_matched(), b.next_matched()
+        equal([wire.pack_addr(("10.0.0.1", 7))], at_b["locals"], "the same public IP")
+        m = c.select(code=room["code"])[1]
+        equal((room["match"], 3), (m["match"], m["of_n"]))
+        at_c = {x["peer"]: x for x in (c.next_matched(), c.next_matched())}
+        equal({a.me.id, b.me.id}, set(at_c))
+        of_a, of_b = a.next_matched(), b.next_matched()
+        equal((c.me.id, c.me.id, 3), (of_a["peer"], of_b["peer"], of_a["of_n"]))
+        equal((of_a["key"], of_b["key"]), (at_c[a.me.id]["key"], at_c[b.me.id]["key"]))
+        equal(3, len({at_a["key"], of_a["key"], of_b["key"]}))
+        # The host leaves: its room lives on with the others, and is no longer found by its id.
+        equal("done", a.ask("leave", id=a.me.id, secret=a.me.secret, match=room["match"])[0])
+        d = Asker(server)
+        m = d.select(code=room["code"])[1]
+        equal((room["match"], 3), (m["match"], m["of_n"]))
+        equal({b.me.id, c.me.id}, {d.next_matched()["peer"], d.next_matched()["peer"]})
+
+
+@server_case()
+def selection_by_id():
+    """section 4: an id selects the client, or the room it opened"""
+    with Server() as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        a.register()
+        first = b.select(target=a.me.id)[1]
+        equal(first["match"], a.next_matched()["match"])
+        equal(first["match"], b.next_matched()["match"])
+        room = a.room()
+        check(first["match"] != room["match"])
+        equal(room["match"], c.select(target=a.me.id)[1]["match"])
+        equal(room["match"], a.next_matched()["match"])
+
+
+@server_case(2)
+def rooms_after_restart():
+    """section 4: after a restart the boot number is another, and host and members get code and match back"""
+    with Server() as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        boot = a.register()["boot"]
+        b.register()
+        room = a.room()
+        b.select(code=room["code"])
+        port = server.addr[1]
+        server.kill()
+        with Server(listen="127.0.0.1:%d" % port):
+            for x in (a, b, c):
+                x.proof, x.matched = None, []
+            a.sock.all(0.05), b.sock.all(0.05)
+            check(a.ask("maintain", id=a.me.id)[1]["boot"] != boot)
+            c.refused(1002, c.select(code=room["code"]))
+            for x in (a, b):
+                check(x.register()["boot"] != boot)
+                again = x.proven("room_open", id=x.me.id, secret=x.me.secret, code=room["code"], match=room["match"])[1]
+                equal((room["code"], room["match"]), (again["code"], again["match"]))
+            equal((room["match"], 3), (lambda m: (m["match"], m["of_n"]))(c.select(code=room["code"])[1]))
+            other = Asker(server)
+            other.register(app="other/1")
+            got = other.proven("room_open", id=other.me.id, secret=other.me.secret, code=room["code"], match=room["match"])
+            check(got[1]["code"] != room["code"] and got[1]["match"] != room["match"], "taken from its room")
+
+
+@server_case(3)
+def matched_until_acknowledged():
+    """section 4: matched is sent at 0, 20, 60, 140, 300, 620, 1260 ms, until acknowledged, from anywhere"""
+    with Server() as server:
+        a, b = Asker(server), Asker(server)
+        a.register()
+        b.proof = b.ask("address_request")[1]["proof"]
+        b.send("select", proof=b.proof, target=a.me.id, **b.person())
+        due = [0, 0.02, 0.06, 0.14, 0.3, 0.62, 1.26]
+        got = [a.sock.get(2) for _ in due]
+        check(all(got), "not all came")
+        fields = [wire.decode(x[0])[1] for x in got]
+        equal(1, len({(x["tx"], x["key"], x["match"]) for x in fields}))
+        on_schedule([x[2] for x in got], due, "matched")
+        for i, at in enumerate(due):
+            between(1000 * at, fields[i]["age_ms"] + 1, 1000 * at + 200, "age_ms", i)
+        other = Sock()
+        other.send(a.to, wire.encode("matched_ack", tx=os.urandom(12)))
+        other.send(a.to, wire.encode("matched_ack", tx=fields[0]["tx"]))
+        time.sleep(0.05)
+        check(server.counters()["matched_acked"] == 1)
+        a.sock.silent(1.6)
+
+
+@server_case(14, long=True)
+def matched_given_up():
+    """section 4: matched is given up after ten"""
+    with Server() as server:
+        a, b = Asker(server), Asker(server)
+        a.register()
+        b.proof = b.ask("address_request")[1]["proof"]
+        b.send("select", proof=b.proof, target=a.me.id, **b.person())
+        got = a.sock.all(13)
+        equal(10, len(got))
+        between(10.1, got[-1][2] - got[0][2], 10.5)
+
+
+@server_case()
+def maintenance_modes():
+    """section 4: maintenance is confirmed, or silent; without the role it is counted in silence"""
+    for options, answers in ((("--maintenance-mode", "confirm"), True), (("--maintenance-mode", "silent"), False),
+                             (("--roles", "address,matching"), False)):
+        with Server(*options) as server:
+            a = Asker(server)
+            boot = a.register()["boot"]
+            for who in (a.me.id, bytes(16)):
+                tx, _ = a.send("maintain", id=who)
+                got = a.reply(0.5 if answers else 0.15)
+                equal(("maintained", {"tx": tx, "boot": boot}) if answers else None, got, options)
+            equal(2, server.counters()["maintained"])
+
+
+@server_case()
+def rubbish():
+    """section 1: what is malformed is dropped without an answer, and counted by its cause"""
+    with Server() as server:
+        s = Sock()
+        request = lambda *fields: msgpack.packb([1, 1, *fields], use_bin_type=True)  # noqa: E731
+        tx, pad = bytes(12), bytes(60)
+        deep = msgpack.packb([1, 1, tx] + [[[[[[[[[1]]]]]]]]])
+        cases = {
+            "drop_stun": [bytes.fromhex("000100002112a442") + tx, b"\x03abc"],
+            "drop_frame": [b"\xc1" + bytes(40)],
+            "drop_short": [b"\x91\x01", b"\x90"],
+            "drop_msgpack": [b"\x80" + pad, b"junk" + pad, request(tx, pad) + b"\x00", request(tx, pad)[:-1], deep,
+                             bytes.fromhex("ddffffffff0101"), b"\x93\x01\x01\xd4\x01\x01", request(tx, {True: 1}),
+                             b"\x94\x01\x01\xc0\x82\x01\x01\x01\x02", request(tx, {i: 0 for i in range(33)}),
+                             msgpack.packb([0, 1, tx, pad]), msgpack.packb([128, 1, tx, pad]),
+                             msgpack.packb([1, -1, tx, pad])],
+            "drop_unknown": [msgpack.packb([100, 1, tx, pad]), msgpack.packb([63, 1, tx])],
+            "drop_field": [request(tx), request(tx, pad, 0), request(bytes(11), pad), request("x" * 12, pad),
+                           request(tx, "y" * 60), msgpack.packb([16, 1, tx, bytes(15)], use_bin_type=True)],
+            "udp_rx_truncated": [request(tx, bytes(1300))],
+        }
+        for group in cases.values():
+            for data in group:
+                s.send(server.addr, data)
+        s.silent(0.2)
+        counted = server.counters()
+        equal({k: len(v) for k, v in cases.items()}, {k: counted[k] for k in cases})
+        # In any encoding of integers, and with as many bytes as a datagram has.
+        s.send(server.addr, b"\xdc\x00\x04\xcd\x00\x01\xd3\0\0\0\0\0\0\0\x01" + msgpack.packb(tx, use_bin_type=True)
+               + msgpack.packb(bytes(1166), use_bin_type=True))
+        check(s.get(), "no answer to a long request")
