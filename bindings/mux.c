@@ -171,9 +171,10 @@ static int new (lua_State *L) {
 // [-0, +1, e] mux:drive(loop, fn(kind, session, x)) -> mux
 static int drive(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
-  bdk_check_loop(L, 2);
+  bdk_loop *loop = bdk_check_loop(L, 2);
   luaL_checktype(L, 3, LUA_TFUNCTION);
   luaL_argcheck(L, !m->driven, 1, "driven already");
+  luaL_argcheck(L, m->hand_us <= bdk_loop_now(loop), 2, "the mux was told of a time later than the loop's");
   lua_settop(L, 3);
   lua_setiuservalue(L, 1, FUNCTION);
   lua_pushvalue(L, 2);
@@ -185,15 +186,23 @@ static int drive(lua_State *L) {
   return 1;
 }
 
-// The time a verb is called at: given, or the loop's.
-static uint64_t check_now(lua_State *L, const bdk_mux_box *m) {
+// The time a verb is called at: given, or the loop's. It never goes back: whatever is timed would be overdue.
+static uint64_t check_now(lua_State *L, bdk_mux_box *m) {
   if (lua_isnoneornil(L, 2)) {
     luaL_argcheck(L, m->driven, 2, "a time in µs expected: the mux is not driven");
     return bdk_loop_now(m->h.loop);
   }
+  luaL_argcheck(L, !m->driven, 2, "a driven mux has its loop's time: pass nil");
   lua_Integer now = luaL_checkinteger(L, 2);
   luaL_argcheck(L, now >= 0, 2, "negative time");
-  return (uint64_t)now;
+  luaL_argcheck(L, (uint64_t)now >= m->hand_us, 2, "a time before that of an earlier call");
+  return m->hand_us = (uint64_t)now;
+}
+
+static uint16_t check_sock(lua_State *L, int idx) {
+  lua_Integer n = luaL_checkinteger(L, idx);
+  if (n < 0 || n > UINT16_MAX) luaL_error(L, "a socket's number is from 0 to 65535, not %I", (LUAI_UACINT)n);
+  return (uint16_t)n;
 }
 
 static int find_via(lua_State *L, int idx) {
@@ -217,7 +226,7 @@ static uint32_t read_candidates(lua_State *L, bdk_candidate *out) {
     lua_rawgeti(L, list + 1, 3);
     out[i].addr = bdk_check_addr(L, list + 2);
     out[i].via = (uint8_t)find_via(L, list + 3);
-    out[i].sock = (uint16_t)luaL_checkinteger(L, list + 4);
+    out[i].sock = check_sock(L, list + 4);
     lua_settop(L, list);
   }
   return (uint32_t)n;
@@ -281,7 +290,7 @@ static int leave(lua_State *L) {
 static int input(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
-  bdk_route route = {.sock = (uint16_t)luaL_checkinteger(L, 3), .remote = bdk_check_addr(L, 4)};
+  bdk_route route = {.sock = check_sock(L, 3), .remote = bdk_check_addr(L, 4)};
   if (!lua_isnil(L, 5)) route.local = bdk_check_addr(L, 5);
   size_t len;
   const char *bytes = luaL_checklstring(L, 6, &len);

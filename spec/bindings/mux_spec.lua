@@ -136,12 +136,28 @@ describe("mux by hand", function()
     end
     for _, bad in ipairs { { match = "x" }, { key = "x" }, { self = "x" }, { peer = false }, { start_in_ms = -1 },
       { candidates = false }, { candidates = { 1 } }, { candidates = { { "x", "host", 1 } } },
-      { candidates = { { A, "nonsense", 1 } } }, { candidates = { { A, "host" } } } } do
+      { candidates = { { A, "nonsense", 1 } } }, { candidates = { { A, "host" } } },
+      { candidates = { { A, "host", 65537 } } }, { candidates = { { A, "host", -1 } } } } do
       local m = match(1, { { B, "srflx", 1 } })
       for k, v in pairs(bad) do m[k] = v end
       assert.has_error(function() a:add(1000, m) end)
     end
     assert.has_error(function() a:add(nil, match(1, { { B, "srflx", 1 } })) end)
+  end)
+
+  it("takes no number of a socket that does not fit, and no time that goes back", function()
+    assert.has_error(function() a:input(5000, 65537, B, A, "\xc1") end)
+    assert.has_error(function() a:input(5000, -1, B, A, "\xc1") end)
+    a:tick(5000)
+    a:tick(5000)
+    assert.error_matches(function() a:tick(4999) end, "before")
+    assert.error_matches(function() a:leave(0, 1) end, "before")
+    local loop <close> = core.loop { virtual = true, now_us = 4000 }
+    assert.error_matches(function() a:drive(loop, print) end, "later")
+    loop:advance(1000)
+    a:drive(loop, print)
+    assert.error_matches(function() a:tick(6000) end, "driven")
+    a:tick()
   end)
 
   it("leaves to others what is not its own, and survives changed bytes", function()
