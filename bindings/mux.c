@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // core.mux: the five verbs as they are, or driven: sockets feed it in C, its deadline is a timer on the loop,
 // its datagrams leave in C, its events call one function.
-#include "udp_box.h"
+#include "mux_trace.h"
 
 #include <string.h>
 
@@ -38,6 +38,7 @@ void bdk_mux_detach(bdk_udp_box *u) {
 }
 
 static void free_mux(bdk_mux_box *m) {
+  if (m->traced) bdk_mux_untrace(m->L, m);
   while (m->sockets) bdk_mux_detach(m->sockets);
   bdk_mux_free(m->mux);
   m->mux = NULL;
@@ -109,6 +110,7 @@ static void drain(bdk_mux_box *m) {
   if (!lua_checkstack(L, 8) || !bdk_handle_push(L, &m->h)) return;
   m->draining = true;
   while (m->mux && bdk_mux_next(m->mux, &out)) {
+    bdk_trace_output(m, &out);
     if (out.kind == BDK_OUT_SEND) {
       send_output(m, &out);
       continue;
@@ -131,17 +133,20 @@ static void drain(bdk_mux_box *m) {
 
 static void fire(bdk_timer *t, uint64_t now_us) {
   bdk_mux_box *m = (bdk_mux_box *)((char *)t - offsetof(bdk_mux_box, timer));
+  bdk_trace_tick(m, now_us);
   bdk_mux_tick(m->mux, now_us);
   drain(m);
 }
 
 bool bdk_mux_box_input(bdk_mux_box *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len) {
   if (!bdk_mux_input(m->mux, now_us, route, bytes, len)) return false;
+  bdk_trace_input(m, now_us, route, bytes, len);
   drain(m);
   return true;
 }
 
 void bdk_mux_box_unreachable(bdk_mux_box *m, uint64_t now_us, const bdk_addr *remote) {
+  bdk_trace_unreachable(m, now_us, remote);
   bdk_mux_unreachable(m->mux, now_us, remote);
   drain(m);
 }
@@ -156,9 +161,14 @@ static int new (lua_State *L) {
   config.max_sessions = (uint32_t)bdk_opt_integer(L, 1, "max_sessions", 0, 0, 65535);
   lua_getfield(L, 1, "counters");
   config.counters = bdk_check_counters(L, 2);
-  bdk_mux_box *m = lua_newuserdatauv(L, sizeof *m, 3);
+  bdk_mux_box *m = lua_newuserdatauv(L, sizeof *m, 4);
   memset(m, 0, sizeof *m);
   m->counters = config.counters;
+  m->max_sessions = config.max_sessions;
+  memcpy(m->seed, config.seed, sizeof m->seed);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  m->L = lua_tothread(L, -1);
+  lua_pop(L, 1);
   m->timer.fire = fire;
   luaL_setmetatable(L, type);
   lua_pushvalue(L, 2);
@@ -251,6 +261,7 @@ static int add(lua_State *L) {
   lua_getfield(L, 3, "candidates");
   match.count = read_candidates(L, candidates);
   uint32_t session;
+  bdk_trace_add(m, now_us, &match);
   int error = bdk_mux_add(m->mux, now_us, &match, &session);
   drain(m);
   if (error) return bdk_lua_fail(L, error);
@@ -270,6 +281,7 @@ static int send(lua_State *L) {
   uint32_t session = check_session(L, 3);
   size_t len;
   const char *bytes = luaL_checklstring(L, 4, &len);
+  bdk_trace_send(m, now_us, session, (const uint8_t *)bytes, len);
   int error = bdk_mux_send(m->mux, now_us, session, (const uint8_t *)bytes, len);
   drain(m);
   if (error) return bdk_lua_fail(L, error);
@@ -281,7 +293,9 @@ static int send(lua_State *L) {
 static int leave(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
-  bdk_mux_close(m->mux, now_us, check_session(L, 3));
+  uint32_t session = check_session(L, 3);
+  bdk_trace_leave(m, now_us, session);
+  bdk_mux_close(m->mux, now_us, session);
   drain(m);
   return 0;
 }
@@ -295,6 +309,7 @@ static int input(lua_State *L) {
   size_t len;
   const char *bytes = luaL_checklstring(L, 6, &len);
   bool taken = bdk_mux_input(m->mux, now_us, &route, (const uint8_t *)bytes, len);
+  if (taken) bdk_trace_input(m, now_us, &route, (const uint8_t *)bytes, len);
   drain(m);
   lua_pushboolean(L, taken);
   return 1;
@@ -303,8 +318,19 @@ static int input(lua_State *L) {
 // [-0, +0, e] mux:tick(now_us)
 static int tick(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
-  bdk_mux_tick(m->mux, check_now(L, m));
+  uint64_t now_us = check_now(L, m);
+  bdk_trace_tick(m, now_us);
+  bdk_mux_tick(m->mux, now_us);
   drain(m);
+  return 0;
+}
+
+// [-0, +0, e] mux:unreachable(now_us, addr): the kernel has no route there
+static int unreachable(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  bdk_addr remote = bdk_check_addr(L, 3);
+  bdk_mux_box_unreachable(m, now_us, &remote);
   return 0;
 }
 
@@ -327,6 +353,7 @@ static int next(lua_State *L) {
     lua_pushnil(L);
     return 1;
   }
+  bdk_trace_output(m, &out);
   if (out.kind != BDK_OUT_SEND) {
     push_event(L, &out);
     return 3;
@@ -388,8 +415,19 @@ static int mux_tostring(lua_State *L) {
 
 void bdk_open_mux(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"drive", drive},       {"add", add},   {"send", send},   {"leave", leave},     {"input", input}, {"tick", tick},
-      {"deadline", deadline}, {"next", next}, {"paths", paths}, {"close", mux_close}, {NULL, NULL},
+      {"drive", drive},
+      {"add", add},
+      {"send", send},
+      {"leave", leave},
+      {"input", input},
+      {"tick", tick},
+      {"deadline", deadline},
+      {"next", next},
+      {"paths", paths},
+      {"trace", bdk_mux_trace},
+      {"unreachable", unreachable},
+      {"close", mux_close},
+      {NULL, NULL},
   };
   static const luaL_Reg meta[] = {
       {"__gc", mux_close}, {"__close", mux_close}, {"__tostring", mux_tostring}, {NULL, NULL}};

@@ -28,8 +28,13 @@ struct bdk_mux_box {
   bdk_timer timer;
   uint64_t hand_us; // the latest time a verb was given by hand
   bdk_udp_box *sockets; // attached
-  bool driven, draining;
+  bool driven, draining, traced;
+  lua_State *L; // the main thread, where a trace is told
+  uint8_t seed[32];
+  uint32_t max_sessions;
 };
+
+enum { BDK_MUX_TRACE = 4 }; // the user value of a mux that a trace's function stands in
 
 // Sends through a socket; 0 or an error of ours (closed sockets: BDK_E_CLOSED).
 int bdk_udp_box_send(bdk_udp_box *u, const bdk_addr *local, const bdk_addr *to, uint8_t ttl, const uint8_t *data,
@@ -40,6 +45,7 @@ int bdk_mux_attach(bdk_mux_box *m, bdk_udp_box *u);
 void bdk_mux_detach(bdk_udp_box *u);
 // A datagram from an attached socket; true when the mux took it. Outputs are carried out.
 bool bdk_mux_box_input(bdk_mux_box *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len);
+void bdk_mux_untrace(lua_State *L, bdk_mux_box *m);
 void bdk_mux_box_unreachable(bdk_mux_box *m, uint64_t now_us, const bdk_addr *remote);
 
 #endif

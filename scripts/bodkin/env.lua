@@ -11,7 +11,7 @@
 --   env.udp(addr [, { number = }]) -> sock | nil, message, code
 --       sock:send(to, bytes [, ttl]) :addr() :router(router) :on_packet(fn(from, bytes, to)) :close()
 --       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...)
---   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =] } -> mux
+--   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
 --       mux:add(match) :send(session, bytes) :leave(session) :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
 --   env.interfaces() -> array of { name, addr, up, loopback }
@@ -76,6 +76,7 @@ function M.new(options)
 
   function env.mux(opts)
     local raw = core.mux { seed = opts.seed, counters = env.counters, max_sessions = opts.max_sessions }
+    if opts.trace then raw:trace(opts.trace) end
     raw:drive(loop, opts.on)
     return keep(setmetatable({ raw = raw }, Mux))
   end

@@ -5,10 +5,10 @@
 local M = {}
 
 local commands = { serve = true, host = true, join = true, list = true, ping = true, run = true, status = true,
-  version = true, help = true }
+  replay = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
-local later = { match = true, tunnel = true, repl = true, check = true, sim = true, replay = true, netcheck = true,
+local later = { match = true, tunnel = true, repl = true, check = true, sim = true, netcheck = true,
   top = true, why = true, lab = true, keygen = true }
 
 local function usage_error(message, next_step)

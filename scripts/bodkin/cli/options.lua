@@ -25,6 +25,7 @@ local client = {
   { "send", arg = "TEXT", kind = "payload", help = "send this to each peer once connected" },
   { "expect", arg = "N", kind = "count", help = "leave with 0 once N messages came, a second later" },
   { "timeout", arg = "SECONDS", kind = "seconds", help = "give up after this long" },
+  { "trace", arg = "FILE", help = "write what the sessions' machines do, for bodkin replay; it holds their keys" },
 }
 
 -- The client options of these names, in the order of the list above.

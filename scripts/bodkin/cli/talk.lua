@@ -21,8 +21,20 @@ function M.open_options(options, env, on_event)
   return {
     env = env, server = options.server, address_server = options.address_server,
     maintenance_server = options.maintenance_server, app = options.app, name = options.name, props = options.props,
-    bind = options.bind, timeout_ms = timeout_ms, on_event = on_event,
+    bind = options.bind, timeout_ms = timeout_ms, on_event = on_event, trace = options.tracer,
   }
+end
+
+-- --trace: a function that writes a line, or nil, message, code. Nobody else may read the keys in it.
+local function tracer(path)
+  os.remove(path)
+  local made = os.execute(("umask 077; : > '%s' 2>/dev/null"):format(path:gsub("'", [['\'']])))
+  local file, err = io.open(path, made and "a" or "w")
+  if not file then return nil, ("cannot write the trace: %s; is the directory there?"):format(err), "invalid" end
+  return function(line)
+    file:write(line, "\n")
+    file:flush()
+  end
 end
 
 -- Ends the command; the first call counts.
@@ -126,6 +138,11 @@ end
 function M.run(options, begin, hosting)
   if not options.server then
     return nil, "no server given: --server bodkin://HOST[:PORT], or set $BODKIN_SERVER", "usage"
+  end
+  if options.trace then
+    local err, code
+    options.tracer, err, code = tracer(options.trace)
+    if not options.tracer then return nil, err, code end
   end
   return process.run(options, function(p)
     local self = setmetatable({

@@ -39,13 +39,14 @@ local function new_identity(env)
   return { key = key, key_secret = key_secret, id = core.crypto.id(key), secret = env.random(16) }
 end
 
-local function open_sockets(self, bind, loopback)
+local function open_sockets(self, options, loopback)
   local counters = self.env.counters
   self.router, self.socks = core.router(counters), {}
   self.mux = self.env.mux {
     seed = self.env.random(32), on = function(kind, session, x) self:on_session(kind, session, x) end,
+    trace = options.trace,
   }
-  local wanted, err, code = locate.binds(self.env, bind, loopback)
+  local wanted, err, code = locate.binds(self.env, options.bind, loopback)
   if not wanted then return nil, err, code end
   for number = 1, 2 do
     local at, sock = wanted[number], nil
@@ -54,7 +55,7 @@ local function open_sockets(self, bind, loopback)
       sock:router(self.router)
       self.mux:attach(sock)
       self.socks[core.addr.family(at)] = sock
-    elseif at and (bind or number == 1) then
+    elseif at and (options.bind or number == 1) then
       return nil, ("cannot use %s: %s; is it this host's, and free?"):format(core.addr.format(at), err), code
     end
   end
@@ -104,7 +105,7 @@ function M.start(self, options)
   local servers
   servers, err, code = locate.servers(self.env, options)
   if not servers then return nil, err, code end
-  ok, err, code = open_sockets(self, options.bind, servers.loopback)
+  ok, err, code = open_sockets(self, options, servers.loopback)
   if not ok then return nil, err, code end
   ok, err, code = build_managers(self, options, servers)
   if not ok then return nil, err, code end

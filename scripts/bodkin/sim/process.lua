@@ -193,6 +193,7 @@ end
 local function new_mux(proc, options)
   local mux = setmetatable({ sockets = {}, on = options.on }, Mux)
   mux.raw = core.mux { seed = options.seed, counters = proc.env.counters, max_sessions = options.max_sessions }
+  if options.trace then mux.raw:trace(options.trace) end
   local function tick()
     if mux.closed then return end
     mux.due = nil
