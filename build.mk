@@ -5,10 +5,11 @@ CORE := addr base counter message mux out path probe registry session wheel wire
 IO := drive_ev drive_poll driver iface os resolve stream tun udp
 BINDINGS := addr call core counters crypto log loop module mux mux_trace registry router sandbox sandbox_base \
   sandbox_string schema stream timer tun udp wire
-HOST := embed event host main node
+HOST := embed event host main node supervisor
 # The library has what the binary does not, and brings neither libev nor a program's own parts.
 LIB_ONLY := runtime/host/stdio
-NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/io/drive_ev bindings/module
+NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/supervisor \
+  runtime/io/drive_ev bindings/module
 
 # Debian packages: to build, for the lab, for tests, for checks, for the soak.
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils

@@ -15,14 +15,15 @@ enum { RESERVE = 65536, ARGUMENTS_MAX = 1000, RESULTS_MAX = 10000 };
 static const char over_work[] = "over its budget of instructions", over_memory[] = "over its memory",
                   over_string[] = "a text longer than 2048 bytes";
 
-// Notes where the running thread is: in the first function, from the top, that is not one of ours.
-static void note_where(bdk_sandbox *s, lua_State *L) {
+// Notes where the running thread is: in the first function, from the top, that is not one of ours; else in ours, if
+// `any` will do.
+static void note_where(bdk_sandbox *s, lua_State *L, bool any) {
   lua_Debug ar;
   s->where[0] = 0;
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
     if (!lua_getinfo(L, "Sl", &ar) || ar.currentline <= 0) continue;
     bool ours = strstr(ar.source, "bodkin/policy") != NULL;
-    if (ours && s->where[0]) continue;
+    if (ours && (s->where[0] || !any)) continue;
     snprintf(s->where, sizeof s->where, "%s:%d: ", ar.short_src, ar.currentline);
     if (!ours) return;
   }
@@ -31,7 +32,7 @@ static void note_where(bdk_sandbox *s, lua_State *L) {
 static void kill_it(bdk_sandbox *s, const char *why) {
   if (s->dead || !s->running) return;
   s->dead = why;
-  note_where(s, s->current);
+  note_where(s, s->current, true);
 }
 
 // All memory of the state. What is refused ends the run: a script that could go on after it would have each
@@ -106,7 +107,7 @@ static int on_error(lua_State *L) {
     lua_replace(L, 1);
   }
   if (has_line(lua_tostring(L, 1))) return 1;
-  note_where(s, L);
+  note_where(s, L, false);
   lua_pushfstring(L, "%s%s", s->where, lua_tostring(L, 1));
   return 1;
 }

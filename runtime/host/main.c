@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "supervisor.h"
 
 static int signal_pipe[2] = {-1, -1};
 
@@ -57,8 +58,13 @@ static int host_pid(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
-  static const luaL_Reg functions[] = {
-      {"signals", host_signals}, {"is_terminal", host_is_terminal}, {"pid", host_pid}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"signals", host_signals},
+                                       {"is_terminal", host_is_terminal},
+                                       {"pid", host_pid},
+                                       {"child", bdk_supervisor_child},
+                                       {"end_child", bdk_supervisor_end},
+                                       {"background", bdk_supervisor_background},
+                                       {NULL, NULL}};
   struct sigaction ignore = {.sa_handler = on_pipe, .sa_flags = SA_RESTART};
   sigaction(SIGPIPE, &ignore, NULL);
   setvbuf(stdout, NULL, _IOLBF, 0);

@@ -51,6 +51,18 @@ local function listen_addr(v)
   return nil, ("%s is not a numeric address and port, such as 0.0.0.0:4433 or [::]:4433"):format(tostring(v))
 end
 
+-- { name = { policy = file } }, "*" for every queue that is not named.
+local function queues(v)
+  if type(v) ~= "table" then return nil, 'must be a table: { duel = { policy = "duel.lua" } }' end
+  for name, queue in pairs(v) do
+    if type(name) ~= "string" or #name < 1 or #name > 32 then return nil, "a queue is a name of at most 32 bytes" end
+    if type(queue) ~= "table" or type(queue.policy) ~= "string" then
+      return nil, ('%s must be { policy = "FILE" }'):format(name)
+    end
+  end
+  return v
+end
+
 local roles = {}
 for _, name in ipairs(servers.ROLES) do roles[name] = true end
 
@@ -64,6 +76,7 @@ local fields = {
   key_file = kind "string",
   admin = kind "string",
   limits = limits.check,
+  queues = queues,
 }
 
 -- Checked data, or nil, message, code. Does not touch the file system.

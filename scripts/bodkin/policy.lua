@@ -99,7 +99,7 @@ local function read_props(props)
       return nil, ("props: '%s' is no name of letters, digits and _"):format(tostring(name))
     end
     local spec, why = property(given)
-    if not spec then return nil, ("props.%s %s"):format(name, why) end
+    if not spec then return nil, ("props.%s: %s"):format(name, why) end
     if spec.default ~= nil then
       local wrong = wrong_value(spec, spec.default)
       if wrong then return nil, ("props.%s: its default must be %s"):format(name, wrong) end

@@ -73,7 +73,10 @@ describe("bodkin", function()
     for _, case in ipairs {
       { {}, "usage: bodkin COMMAND" },
       { { "joni" }, "no command joni (did you mean join?)" },
-      { { "match", "duel" }, "match is not in this version yet" },
+      { { "tunnel" }, "tunnel is not in this version yet" },
+      { { "match" }, "match needs the name of a QUEUE" },
+      { { "check" }, "check needs a FILE" },
+      { { "serve", "--policy", ("q"):rep(33) .. "=x" }, "expected FILE or QUEUE=FILE" },
       { { "--json" }, "options come after a command" },
       { { "help", "serv" }, "no command serv (did you mean serve?)" },
       { { "host", "--sever", "x" }, "unknown option --sever (did you mean --server?)" },

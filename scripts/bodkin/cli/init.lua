@@ -5,10 +5,10 @@
 local M = {}
 
 local commands = { serve = true, host = true, join = true, list = true, ping = true, run = true, status = true,
-  replay = true, version = true, help = true }
+  match = true, check = true, replay = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
-local later = { match = true, tunnel = true, repl = true, check = true, sim = true, netcheck = true,
+local later = { tunnel = true, repl = true, sim = true, netcheck = true,
   top = true, why = true, lab = true, keygen = true }
 
 local function usage_error(message, next_step)
@@ -33,6 +33,7 @@ function M.main(argv)
     io.stderr:write(require("bodkin.cli.help").overview(), "\n")
     return 2
   end
+  if name == "policy-desk" then return require("bodkin.cli.desk").run() end -- started by serve alone
   if not commands[name] then
     if later[name] then return usage_error(name .. " is not in this version yet", "bodkin help lists what is") end
     local help, options = require "bodkin.cli.help", require "bodkin.cli.options"

@@ -11,6 +11,7 @@ local fields = {
   listening = { "url", "role", "addr" },
   registered = { "id", "public", "local" },
   hosting = { "code" },
+  queued = { "ticket" },
   matched = { "match", "peers", "team", "host", "data" },
   connected = { "match", "peer", "path", "via", "remote", "first_ms", "commit_ms" },
   path = { "match", "peer", "path", "via", "remote", "confirmed_ms", "rtt_ms", "commit_ms", "why" },
@@ -87,6 +88,11 @@ end
 
 function sentences.hosting(out, e)
   out:say("room %s: on the other machine run  bodkin join %s", out:paint("bold", e.code), e.code)
+end
+
+function sentences.queued(out, e)
+  out:say("waiting for a match")
+  out:detail("ticket %s", e.ticket)
 end
 
 function sentences.matched(out, e)

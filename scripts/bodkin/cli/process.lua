@@ -8,7 +8,7 @@ local M = {}
 
 -- Runs fn(process) as a task on a loop of its own and returns what it returns; 1 after an error in it, which
 -- has been reported. process.env is its world; SIGINT, SIGTERM and SIGHUP call process.on_stop(name), which may
--- wait and may return an exit code (130 otherwise), and end it.
+-- wait and may return an exit code (130 otherwise), and end it; with process.on_reload, SIGHUP calls that instead.
 function M.run(options, fn)
   local level = options.quiet and "error" or (options.verbose or 0) >= 2 and "debug" or "info"
   local env = require("bodkin.env").new { log_level = level }
@@ -22,6 +22,7 @@ function M.run(options, fn)
   local signals = env.loop:fd(assert(host.signals()))
   signals:on_line(function(name)
     if not name or process.stopping then return end
+    if name == "HUP" and process.on_reload then return task.spawn(process.on_reload) end
     process.stopping = name
     task.spawn(function()
       local code = process.on_stop and process.on_stop(name)

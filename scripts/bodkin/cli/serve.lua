@@ -18,22 +18,33 @@ local function roles(text)
   return list
 end
 
+-- FILE, or QUEUE=FILE.
+local function policy(text)
+  local queue, file = text:match "^([^=/]+)=(.+)$"
+  if not queue then queue, file = "*", text end
+  if #queue <= 32 and file ~= "" then return { queue = queue, file = file } end
+  return nil, "FILE or QUEUE=FILE, a queue's name being at most 32 bytes"
+end
+
 local M = {
   usage = "bodkin serve [--listen ADDR:PORT]... [--roles LIST] [options]",
   summary = "run the server roles: address, matching, maintenance",
   text = [[
 Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
-and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters.
+and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP reads the files of
+--policy again; one that does not load changes nothing.
 
 The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
 role_files, key_file (a secret of 32 bytes that a deployment's servers share), expose_addresses (true: list and lookup
-show addresses), local_addresses, limits. Options given here win.]],
+show addresses), local_addresses, limits, queues = { name = { policy = FILE } }. Options given here win.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
     { "roles", arg = "LIST", kind = roles, help = "address,matching,maintenance (default: all), or FILEs" },
     { "maintenance-mode", arg = "MODE", kind = options.word("confirm", "silent"),
       help = "confirm (default) or silent" },
+    { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
+      help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
     { "admin", arg = "PATH", help = "the Unix socket for status (default: by port)" },
   },
 }
@@ -48,6 +59,12 @@ local function configure(values)
   end
   for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin" } do
     if values[key] then config[key] = values[key] end
+  end
+  if values.policy then
+    local queues = {}
+    for name, queue in pairs(config.queues or {}) do queues[name] = queue end
+    for _, given in ipairs(values.policy) do queues[given.queue] = { policy = given.file } end
+    config.queues = queues
   end
   if config.roles then
     local files = table.move(config.role_files or {}, 1, #(config.role_files or {}), 1, {})
@@ -150,6 +167,7 @@ function M.run(values)
   local out = output.of(values)
   return require("bodkin.cli.process").run(values, function(p)
     config.listen = config.listen or default_listen(p.env)
+    config.open_policy_link = require("bodkin.cli.desk").opener(p.env)
     local server
     server, err, code = require("bodkin.servers").open(p.env, config)
     if not server then
@@ -162,6 +180,7 @@ function M.run(values)
       server:close()
       return nil, err, code
     end
+    p.on_reload = function() server:reload() end
     p.on_stop = function(name)
       server:close()
       if listener then listener:close() end

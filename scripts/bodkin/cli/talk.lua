@@ -73,6 +73,10 @@ end
 
 local on = {}
 
+function on.queued(self)
+  self.queued = true
+end
+
 function on.matched(self, _, match)
   self.match = self.match or match
   self.met = true
@@ -116,6 +120,7 @@ function Talk:timed_out()
     if self.ever then return self:finish(3) end
   end
   if self.ever then return self:finish(0) end
+  if self.queued and not self.match then return end -- the ticket has the same time-out, and more to say
   if not self.match then return self:finish(nil, "the server did not answer " .. after, "timeout") end
   if self.met then return self:finish(nil, "no path to the peer worked " .. after, "no_path") end
   self:finish(nil, ("nobody came %s: does the other side use this server%s?"):format(after,

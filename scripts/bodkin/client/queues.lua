@@ -33,7 +33,8 @@ function Queues:wait(node, queue, props, timeout_ms)
     t.timer = node.env.timer(timeout_ms, function()
       t.timer = nil
       node.sharing:cancel(t.raw)
-      finish(self, t, nil, ("nobody to be matched with in queue %s within %g s"):format(queue, timeout_ms / 1000),
+      finish(self, t, nil, ("no match in queue %s within %g s: does anybody else wait there, and fit?"):format(
+        queue, timeout_ms / 1000),
         "no_match")
     end)
   end

@@ -29,7 +29,7 @@ function M.new(config)
 end
 
 local function decoded(bytes)
-  local value = core.wire.decode(bytes)
+  local value = bytes and core.wire.decode(bytes)
   if value == core.wire.null then return nil end
   return value
 end
@@ -163,7 +163,7 @@ function Sharing:matched(reply, from, tx, match, key, peer, name, props, pubs, l
   self:remember(tx)
   self.on_matched {
     match = match, key = key, peer = peer, name = name, props = decoded(props), pubs = pubs, locals = locals,
-    of_n = of_n, start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat and seat_of(decoded(seat)),
+    of_n = of_n, start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)),
   }
 end
 

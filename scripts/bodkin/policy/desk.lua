@@ -61,7 +61,7 @@ function on:load(version, builtin)
   if instance.about.kind == "policy" then
     self.tell { "loaded", version, instance.about }
   else
-    self.tell { "refused", version, ("%s returns a %s, not a policy"):format(source.name, instance.about.kind) }
+    self.tell { "refused", version, instances.not_policy(source, instance.about.kind) }
   end
   instance:close()
 end

@@ -36,6 +36,16 @@ local function call(self, name, ...)
   return decoded(self.sandbox:call(name, ...))
 end
 
+-- `return bodkin.policy { … }` is a tail call, so an error in the definition knows no line. It begins with the field.
+local function line_of(source, msg)
+  local text = source.files and source.files[1].text or ""
+  local field = msg:match "^policy: has no field '([%w_]+)'" or msg:match "^policy: props[.:] ?'?([%w_]+)"
+    or msg:match "^policy: ([%w_]+)"
+  local at = field and text:find("%f[%w_]" .. field .. "%s*=") or text:find("%.policy%f[^%w_]") or 1
+  local _, before = text:sub(1, at - 1):gsub("\n", "")
+  return ("%s:%d: "):format(source.name, before + 1)
+end
+
 -- source: see source.lua; limits: as above. Returns the instance, whose `about` is { kind = "policy", size, teams,
 -- window_ms } or { kind = what else the file returned }; or nil, message, code.
 function M.new(source, limits)
@@ -54,8 +64,15 @@ function M.new(source, limits)
     ok = self.about
   end
   if ok then return self end
+  if not msg:find ":%d+:" then msg = line_of(source, msg) .. msg end
   sandbox:close()
   return nil, msg, code
+end
+
+-- What is wrong with a file of that kind, where a policy is wanted.
+function M.not_policy(source, kind)
+  local a = kind == "nothing" and "" or kind:find "^[aeiou]" and "an " or "a "
+  return ("%s returns %s%s, not a policy: end it with return bodkin.policy { … }"):format(source.name, a, kind)
 end
 
 -- The declared properties: name -> { kind =, optional =, min =, max =, default =, among = }.

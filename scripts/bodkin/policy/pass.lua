@@ -87,11 +87,9 @@ end
 -- Requires the policy; tells what its host has to know of it.
 function M.start()
   policy = require "policy"
-  if type(policy) == "table" and policy.kind ~= nil and not policies.is(policy) then
-    return { kind = tostring(policy.kind) }
-  end
   if not policies.is(policy) then
-    error("the file does not return a policy: end it with return bodkin.policy { … }", 0)
+    local kind = type(policy) == "table" and policy.kind or type(policy)
+    return { kind = policy == true and "nothing" or tostring(kind) } -- true: what require makes of no value
   end
   return { kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms }
 end

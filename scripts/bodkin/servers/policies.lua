@@ -32,8 +32,7 @@ function M.read(queues)
     local about = instance.about
     instance:close()
     if about.kind ~= "policy" then
-      return nil, ("%s returns a %s, not a policy: end it with return bodkin.policy { … }"):format(source.name,
-        about.kind), "invalid"
+      return nil, instances.not_policy(source, about.kind), "invalid"
     end
     slots[key] = { key = key, path = type(given.policy) == "string" and given.policy, source = source, about = about }
   end
@@ -210,7 +209,7 @@ function M.new(options)
     slot.current.about = slot.about
   end
   if self.open_link then
-    start(self)
+    if next(keys) then start(self) end -- else with the first ticket
   else
     self.desk = desks.new(function(message) heard(self, message) end)
     tell_all(self)
@@ -236,6 +235,7 @@ function Policies:window_ms(queue) return version_for(self, queue).about.window_
 
 -- Tells of a ticket { no, app, since_ms, props, admitted }.
 function Policies:add(queue, t)
+  if not self.desk and not self.link and not self.timer then return start(self) end
   local version = version_for(self, queue)
   send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.admitted or false, ms(self) })
 end
