@@ -8,6 +8,7 @@
 #define NO_PATH_US (10000u * MS)      // SEEKING, never OPEN
 #define SEEK_AGAIN_US (60000u * MS)   // SEEKING after a loss
 #define CONSENT_EVERY_US (5000u * MS) // ±20 %, as RFC 7675 section 5.1
+#define CONSENT_FIRST_US (250u * MS)  // while the peer may not have confirmed the path yet
 #define CONSENT_LOST_US (30000u * MS) // RFC 7675 section 5.1
 #define TOKEN_US (10u * MS)           // 100 tests a second a match
 #define BURST_US (60u * TOKEN_US)     // and 60 at once
@@ -188,6 +189,16 @@ static void tick_probing(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
   }
 }
 
+// How long until the next consent check, before jitter. The controlling side repeats SELECT until the peer, too, has
+// confirmed the path; the other asks sooner until a SELECT tells that. For all that a peer may send to an address
+// nobody listed is three times what comes from there: silence would leave it without tests.
+static uint64_t consent_wait_us(const bdk_session *s, const bdk_path *p, uint64_t now_us) {
+  if (s->keys.role == 0 || s->select_n) return CONSENT_EVERY_US;
+  uint64_t wait_us = now_us - p->valid_us; // doubles
+  if (wait_us < CONSENT_FIRST_US) return CONSENT_FIRST_US;
+  return wait_us < CONSENT_EVERY_US ? wait_us : CONSENT_EVERY_US;
+}
+
 static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
   if (now_us - p->heard_us >= CONSENT_LOST_US) {
     bdk_path_fail(p, BDK_REASON_no_consent, now_us);
@@ -197,8 +208,9 @@ static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
   bdk_outq_random(q, nonce, sizeof nonce);
   if (send_frame(s, q, p, BDK_FRAME_CONSENT, nonce, sizeof nonce)) bdk_path_asked(p, nonce, now_us);
   bdk_outq_random(q, jitter, sizeof jitter);
-  uint64_t spread = CONSENT_EVERY_US / 5 * 2 * (unsigned)(jitter[0] << 8 | jitter[1]) / 65536;
-  p->due_us = now_us + CONSENT_EVERY_US - CONSENT_EVERY_US / 5 + spread;
+  uint64_t wait_us = consent_wait_us(s, p, now_us);
+  uint64_t spread = wait_us / 5 * 2 * (unsigned)(jitter[0] << 8 | jitter[1]) / 65536;
+  p->due_us = now_us + wait_us - wait_us / 5 + spread;
   // The end of consent is a deadline of its own: not up to 6 s late.
   if (p->due_us > p->heard_us + CONSENT_LOST_US) p->due_us = p->heard_us + CONSENT_LOST_US;
 }
@@ -418,7 +430,7 @@ void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
     bool was_valid = p->state == BDK_PATH_VALID;
     p->heard_us = now_us;
     bdk_path_on(p, BDK_PATH_CONFIRM, now_us);
-    if (!was_valid) p->due_us = now_us + CONSENT_EVERY_US;
+    if (!was_valid) p->due_us = now_us + consent_wait_us(s, p, now_us);
   } else {
     bdk_probe answer = {.confirm = true, .epoch = s->epoch, .rx_index = s->index, .origin = route->remote};
     memcpy(answer.nonce, probe->nonce, BDK_NONCE_LEN);
