@@ -28,6 +28,7 @@ local ATTACKER, VICTIMS = at "198.51.100.60", { at "198.51.100.66:1", at "198.51
 local NOBODY = at "198.51.100.77"
 local ELSEWHERE = { a = at "192.0.2.50", b = at "192.0.2.60" }
 local FULL = { EI = "endpoint_independent", AD = "address_dependent", APD = "address_and_port_dependent" }
+local FRAME, SELECT, SELECT_ACK, CLOSE = 0xc1, 1, 2, 5 -- first byte, and kinds
 local counters = core.counters()
 
 -- --- the world
@@ -58,12 +59,12 @@ local function network_of(s)
   }
 end
 
--- Inside a NAT that both are behind: directly as outside, by way of the NAT likewise.
+-- Inside a NAT that both are behind: directly as outside, by way of the NAT likewise (two crossings, two losses).
 local function shared_network(s)
   return {
     delay_ms = { A = { B = s.delay_ab }, a = { b = s.delay_ab }, B = { A = s.delay_ba }, b = { a = s.delay_ba },
       default = math.min(s.delay_ab, s.delay_ba) / 2 + 1 },
-    loss = s.loss, jitter_ms = s.jitter_ms, duplicate = s.duplicate, reorder = s.reorder, reorder_ms = s.reorder_ms,
+    loss = s.loss / 2, jitter_ms = s.jitter_ms, duplicate = s.duplicate, reorder = s.reorder, reorder_ms = s.reorder_ms,
     isolated = s.together.isolated,
   }
 end
@@ -92,6 +93,8 @@ local function new_side(run, name, number)
   local controls = (name == "a") == s.a_controls
   return {
     name = name, upper = name:upper(), number = number, plan = s[name], texts = {}, said = 0, genuine = {},
+    controls = controls, select_n = 0, selects = {}, -- the frames of each selection -> its number
+    accepted_n = 0, -- of the selections this side acknowledged
     id = (controls and "\1" or "\2"):rep(16), peer_id = (controls and "\2" or "\1"):rep(16),
     start_us = ARMED_US + s[name].start_ms * 1000,
     mux = core.mux { seed = string.pack("<i8i8i8i8", s.seed, number, 0, 0), counters = counters, max_sessions = 1 },
@@ -132,6 +135,13 @@ local function send(run, side, to, bytes, ttl)
     side.genuine[bytes] = true
     forge(run, side, to, bytes)
   end
+  if bytes:byte(1) == FRAME then
+    local kind = bytes:byte(6)
+    if kind == SELECT then side.selects[bytes] = side.select_n end
+    if kind == SELECT_ACK and side.select_heard then
+      side.accepted_n = math.max(side.accepted_n, side.select_heard)
+    end
+  end
   side.sock:send(to, bytes, ttl)
 end
 
@@ -150,6 +160,7 @@ local function event(run, side, kind, x)
       type(x) == "table" and addr.format(x.remote) or x)
   end
   side[kind] = x
+  if kind == "path" and side.controls then side.select_n = side.select_n + 1 end
   if kind == "message" then
     side.message_from = side.current_from
     side.heard_n = math.max(side.heard_n or 0, math.tointeger(x:sub(2)))
@@ -160,6 +171,7 @@ end
 
 local function fire(run, side)
   return function()
+    if side.armed ~= run.clock.us then return end -- another, sooner one took its place
     side.armed = nil
     if side.asleep then return end
     local due = side.mux:deadline()
@@ -183,9 +195,28 @@ function drain(run, side)
   local due = mux:deadline()
   side.watch:deadline(run.clock.us, due)
   if due and (not side.armed or due < side.armed) then
-    side.armed = due
-    run.clock:at(math.max(due, run.clock.us), side.fire)
+    side.armed = math.max(due, run.clock.us)
+    run.clock:at(side.armed, side.fire)
   end
+end
+
+local function selected_path(side)
+  for _, path in ipairs(side.mux:paths(side.session) or {}) do
+    if path.selected then return path end
+  end
+end
+
+-- The mux gets a datagram; if that is an older selection than one it accepted, it must not follow.
+local function feed(run, side, from, bytes)
+  local n = side.peer.selects[bytes]
+  local stale = n and n < side.accepted_n and selected_path(side)
+  side.select_heard = n
+  side.mux:input(run.clock.us, 1, from, nil, bytes)
+  drain(run, side)
+  side.select_heard = nil
+  if not stale or stale.remote == from then return end
+  local now = selected_path(side)
+  if now and now.remote == from then run.report(side.name .. ": an old SELECT moved the selection") end
 end
 
 local function input(run, side)
@@ -196,9 +227,8 @@ local function input(run, side)
       side.current_from = from
       local genuine = not run.attacker or side.peer.genuine[bytes] or false
       side.watch:input(from, bytes, genuine)
-      if genuine and bytes:byte(1) == 0xc1 and bytes:byte(6) == 5 then side.told_to_close = true end
-      side.mux:input(run.clock.us, 1, from, nil, bytes)
-      drain(run, side)
+      if genuine and bytes:byte(1) == FRAME and bytes:byte(6) == CLOSE then side.told_to_close = true end
+      feed(run, side, from, bytes)
     end
   end
 end
@@ -292,9 +322,8 @@ local function both_closed(run)
 end
 
 local function selected(side)
-  for _, path in ipairs(side.mux:paths(side.session) or {}) do
-    if path.selected then return path.state == "valid" and path.remote or nil end
-  end
+  local path = selected_path(side)
+  return path and path.state == "valid" and path.remote or nil
 end
 
 -- Each hears the other from where it would send: one pair of addresses.

@@ -23,8 +23,11 @@ local function draws(seed)
 end
 
 local function draw_box(d, kind)
-  local box = { kind = kind }
-  if not kind then
+  local mapping, filtering, ports = (kind or ""):match("^(%u+)/(%u+)/(%l+)$")
+  local box = { kind = not mapping and kind or nil }
+  if mapping then
+    box.mapping, box.filtering, box.ports, box.overload = mapping, filtering, ports, ports == "overload"
+  elseif not kind then
     box.mapping, box.filtering, box.ports = d.one(DEPENDENCE), d.one(DEPENDENCE), d.one(PORTS)
     box.overload = box.ports == "overload"
   end
@@ -50,11 +53,12 @@ local function draw_side(d, only)
   return { boxes = boxes, port = d.int(0, 2) == 0 and 5000 or d.int(1024, 65535), start_ms = 0 }
 end
 
-local function draw_together(d, s)
-  local at = d.chance(0.5) and "home" or "carrier"
-  local shared = draw_box(d, at == "carrier" and d.one(CARRIERS) or nil)
+local function draw_together(d, s, wish)
+  local at = wish.at or d.chance(0.5) and "home" or "carrier"
+  local shared = draw_box(d, wish.shared or at == "carrier" and d.one(CARRIERS) or nil)
   shared.ips, shared.pooling = nil, nil
-  s.together = { at = at, hairpin = shared.hairpin, isolated = at == "home" and d.chance(0.6) or false }
+  if wish.shared then shared.hairpin = true end
+  s.together = { at = at, hairpin = shared.hairpin, isolated = at == "home" and not wish.shared and d.chance(0.6) }
   for _, side in ipairs { s.a, s.b } do
     side.boxes = { shared }
     if at == "carrier" then
@@ -66,7 +70,8 @@ local function draw_together(d, s)
   s.same_host_ip = d.chance(0.5) and at == "carrier"
 end
 
--- wish: { a =, b = kinds of one box each, together = bool, event, attack, bogus, loss, reorder, ... }: fields to be so.
+-- wish: { a =, b = one box each (a kind, or "MAPPING/FILTERING/PORTS"), together = bool or { at =, shared = its box,
+-- with hairpin, not isolated }, event, attack, bogus, loss, reorder, ... }: fields to be so.
 function M.draw(seed, wish)
   wish = wish or {}
   local d = draws(seed)
@@ -89,7 +94,9 @@ function M.draw(seed, wish)
   -- One side starts later: seldom by more than a delay.
   local late = d.chance(0.5) and s.a or s.b
   late.start_ms = d.chance(0.2) and d.int(0, 400) or d.int(0, math.max(1, math.min(s.delay_ab, s.delay_ba) - 1))
-  if wish.together or wish.together == nil and not (wish.a or wish.b) and d.chance(0.1) then draw_together(d, s) end
+  if wish.together or wish.together == nil and not (wish.a or wish.b) and d.chance(0.1) then
+    draw_together(d, s, type(wish.together) == "table" and wish.together or {})
+  end
   if d.chance(0.1) then s.bogus = { n = d.int(1, 15), one_ip = d.chance(0.5) } end -- addresses of nobody
   if not s.together and d.chance(0.1) then
     s.event = { what = d.one(EVENTS), side = d.chance(0.5) and "a" or "b" }
