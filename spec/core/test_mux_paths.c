@@ -223,6 +223,50 @@ static void connected_comes_before_path(void **state) {
   }
 }
 
+// Of two paths of a class: three times faster in a row, and by an eighth and 2 ms.
+static void a_faster_path_is_taken_when_it_is_worth_it(void **state) {
+  (void)state;
+  pair w;
+  pair_init(&w, 26, 20 * MS);
+  links(&w, 3);
+  w.link_cut[1] = true;
+  w.link_delay_us[2] = 50 * MS;
+  both(&w);
+  pair_run(&w, START + 5 * SECOND);
+  assert_int_equal(pair_selected(&w, 0), 0);
+  w.delay_us = 52 * MS; // 104 ms there and back, against 100
+  pair_run(&w, START + 200 * SECOND);
+  assert_int_equal(pair_selected(&w, 0), 0);
+  w.delay_us = 80 * MS;
+  pair_run(&w, START + 400 * SECOND);
+  assert_int_equal(pair_selected(&w, 0), 2);
+  assert_int_equal(pair_selected(&w, 1), 2);
+  pair_free(&w);
+}
+
+static void one_fast_answer_is_not_enough(void **state) {
+  (void)state;
+  pair w;
+  pair_init(&w, 27, 50 * MS);
+  links(&w, 3);
+  w.link_cut[1] = w.link_cut[2] = true;
+  w.link_delay_us[2] = 10 * MS;
+  both(&w);
+  pair_run(&w, START + 400 * MS);
+  w.link_cut[2] = false;
+  pair_run(&w, START + 2 * SECOND);
+  const bdk_session *s = pair_session(&w, 0);
+  int fast = 0;
+  while (pair_link(&w.side[1], &s->paths[fast].route.remote) != 2) fast++;
+  assert_int_equal(s->paths[fast].state, BDK_PATH_VALID);
+  for (; s->paths[fast].rtts < BDK_PATH_SAMPLES; pair_run(&w, w.now_us + 10 * MS))
+    assert_int_equal(pair_selected(&w, 0), 0);
+  pair_run(&w, w.now_us + 20 * SECOND);
+  assert_int_equal(pair_selected(&w, 0), 2);
+  assert_int_equal(pair_selected(&w, 1), 2);
+  pair_free(&w);
+}
+
 static void each_message_once_though_doubled_and_overtaken(void **state) {
   (void)state;
   for (uint64_t seed = 1; seed <= 40; seed++) {
@@ -265,6 +309,8 @@ int main(void) {
       cmocka_unit_test(a_rebind_of_another_path_leaves_the_selected_one),
       cmocka_unit_test(a_learned_path_comes_back_after_an_outage),
       cmocka_unit_test(connected_comes_before_path),
+      cmocka_unit_test(a_faster_path_is_taken_when_it_is_worth_it),
+      cmocka_unit_test(one_fast_answer_is_not_enough),
       cmocka_unit_test(each_message_once_though_doubled_and_overtaken),
   };
   return cmocka_run_group_tests_name("mux_paths", tests, NULL, NULL);
