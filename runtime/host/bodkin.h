@@ -105,7 +105,7 @@ void bdk_wake(bdk_node *node);               // makes bdk_fd readable, from any 
 // Errors that come later come as BDK_ERROR.
 int bdk_host(bdk_node *node, const char *code);                      // a room; code NULL: the server makes one up
 int bdk_join(bdk_node *node, const char *where);                     // a room's code, or a client's id
-int bdk_match(bdk_node *node, const char *queue, const char *props); // props: a JSON object or NULL
+int bdk_match(bdk_node *node, const char *queue, const char *props); // at most 32 bytes; a JSON object or NULL
 // One datagram, to `peer` or (NULL) to all connected, not reliable; channel is 0. Not connected: BDK_E_INVALID;
 // BDK_E_LIMIT when a megabyte waits for bdk_update.
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);

@@ -14,6 +14,7 @@
 #include "io/os.h"
 
 #define QUEUE_MAX (1u << 20) // bytes of commands that wait
+#define QUEUE_NAME_MAX 32    // bytes, as scripts/bodkin/client/node.lua has it
 
 static const char current_key = 0; // registry: the event that bdk_next gave last
 
@@ -204,7 +205,8 @@ int bdk_join(bdk_node *node, const char *where) {
 }
 
 int bdk_match(bdk_node *node, const char *name, const char *props) {
-  return node && name ? queue(node, "match", name, props, NULL, 0) : BDK_E_INVALID;
+  if (!node || !name || strlen(name) < 1 || strlen(name) > QUEUE_NAME_MAX) return BDK_E_INVALID;
+  return queue(node, "match", name, props, NULL, 0);
 }
 
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len) {

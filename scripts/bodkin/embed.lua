@@ -87,7 +87,6 @@ end
 function Embed:begin(verb, ...)
   local arguments = table.pack(...)
   self:with_node(function(opened)
-    if not opened[verb] then return self:fail("there are no queues in this version; use host and join") end
     local ok, err, code = opened[verb](opened, table.unpack(arguments, 1, arguments.n))
     if not ok and not self.closed then self:fail(err, code) end
   end)

@@ -329,18 +329,23 @@ static void failure_comes_as_an_event_and_may_be_tried_again(void **state) {
   bdk_close(p.node);
 }
 
-static void a_queue_that_is_not_there_is_an_error(void **state) {
+static void a_queue_matches_those_who_wait_in_it(void **state) {
   (void)state;
-  peer p = {0};
-  peer_open(&p);
-  assert_int_equal(BDK_E_INVALID, bdk_match(p.node, NULL, NULL));
-  assert_int_equal(0, bdk_match(p.node, "duel", "{\"map\":")); // no JSON
-  world_await(&p, 1, BDK_ERROR, 1, 1);
-  assert_int_equal(BDK_E_INVALID, p.error);
-  assert_int_equal(0, bdk_match(p.node, "no such queue", "{\"map\":1}"));
-  world_await(&p, 1, BDK_ERROR, 2, 1);
-  assert_true(strlen(p.text) > 10);
-  bdk_close(p.node);
+  peer p[2] = {0};
+  for (int i = 0; i < 2; i++) peer_open(&p[i]);
+  assert_int_equal(BDK_E_INVALID, bdk_match(p[0].node, NULL, NULL));
+  assert_int_equal(BDK_E_INVALID, bdk_match(p[0].node, "", NULL));
+  assert_int_equal(BDK_E_INVALID, bdk_match(p[0].node, "a name of more than thirty-two bytes", NULL));
+  assert_int_equal(0, bdk_match(p[0].node, "duel", "{\"map\":")); // no JSON
+  world_await(p, 1, BDK_ERROR, 1, 1);
+  assert_int_equal(BDK_E_INVALID, p[0].error);
+  assert_int_equal(0, bdk_match(p[0].node, "duel", "{\"map\":1}"));
+  world_await(p, 1, BDK_QUEUED, 1, 1);
+  assert_int_equal(0, bdk_match(p[1].node, "duel", NULL));
+  world_await(p, 2, BDK_MATCHED, 1, 2);
+  world_await(p, 2, BDK_CONNECTED, 1, 2);
+  assert_string_equal(p[0].match, p[1].match);
+  world_close(p, 2);
 }
 
 static void the_seed_decides(void **state) {
@@ -455,7 +460,7 @@ int main(void) {
       cmocka_unit_test(update_is_not_entered_twice),
       cmocka_unit_test(configs_that_cannot_work_are_refused),
       cmocka_unit_test(failure_comes_as_an_event_and_may_be_tried_again),
-      cmocka_unit_test(a_queue_that_is_not_there_is_an_error),
+      cmocka_unit_test(a_queue_matches_those_who_wait_in_it),
       cmocka_unit_test(the_seed_decides),
       cmocka_unit_test(memory_comes_from_the_allocator_given),
       cmocka_unit_test(nothing_is_printed),
