@@ -66,6 +66,7 @@ add_named = {
   soak = function()
     add_named.valgrind()
     for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
+    add("soak seeds", "SEEDS=1:100000 " .. busted .. "spec/model/seeds_spec.lua", 1800)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,
   fuzz = function()
@@ -112,14 +113,33 @@ end
 
 local passed, failed, skipped, broken = 0, 0, 0, {}
 
+-- What a soak measured, with the commit and the machine: the tests that failed, and every line that tells a
+-- figure ("# …").
+local record
+if what == "soak" then
+  local function one(command) return lines_of(command)[1] or "?" end
+  local commit = one("git describe --always --dirty --abbrev=10")
+  os.execute("mkdir -p bench/results")
+  record = assert(io.open(("bench/results/soak-%s.txt"):format(commit), "w"))
+  record:setvbuf("line")
+  record:write(("commit %s, %s\n%s, %s cores, Linux %s, %s\n\n"):format(commit, os.date("!%Y-%m-%d"),
+    one("sed -n 's/^model name.*: //p' /proc/cpuinfo"), one("nproc"), one("uname -r"),
+    one("sed -n 's/^PRETTY_NAME=\"\\(.*\\)\"/\\1/p' /etc/os-release")))
+end
+
+local function say(line)
+  print(line)
+  if record and (line:find("^# ") or line:find("^not ok")) then record:write(line, "\n") end
+end
+
 local function run(suite)
-  print("# " .. suite.name)
+  say("# " .. suite.name)
   local command = ("{ %s; } </dev/null 2>&1; status=$?; echo; echo exit $status"):format(suite.command)
   local pipe = assert(io.popen(("timeout -k 5 %d sh -c '%s'"):format(suite.limit_s, command:gsub("'", [['\'']]))))
   local good, bad, skip, plan, status, began = 0, 0, 0, nil, nil, os.time()
   for line in pipe:lines() do
     status = line:match("^exit (%d+)$") or status
-    if not status then print(line) end
+    if not status then say(line) end
     if suite.plain then goto continue end
     plan = tonumber(line:match("^1%.%.(%d+)")) or plan
     if line:find("^not ok") then bad = bad + 1
@@ -133,16 +153,16 @@ local function run(suite)
   elseif suite.plain then
     if status == "0" then
       good = 1
-      print("ok - " .. suite.name)
+      say("ok - " .. suite.name)
     else why = "exit code " .. status end
   elseif good + bad + skip == 0 then why = "reported no test"
   elseif status ~= "0" and bad == 0 then why = "exit code " .. status .. " though no test failed"
   elseif plan ~= good + bad + skip then why = "stopped short of its plan" end
   if why then
     bad = bad + 1
-    print("# " .. suite.name .. ": " .. why)
+    say("# " .. suite.name .. ": " .. why)
   end
-  print(("# %s: %d passed, %d failed, %d s"):format(suite.name, good, bad, os.time() - began))
+  say(("# %s: %d passed, %d failed, %d s"):format(suite.name, good, bad, os.time() - began))
   if bad > 0 then broken[#broken + 1] = ("%s (%d)"):format(suite.name, bad) end
   passed, failed, skipped = passed + good, failed + bad, skipped + skip
 end
@@ -154,5 +174,6 @@ if #suites == 0 then
   print("# no suite called " .. what)
 end
 if #broken > 0 then print("# failed: " .. table.concat(broken, ", ")) end
+if record then record:write(("%d passed, %d failed\n"):format(passed, failed)) end
 print(("%d passed, %d failed%s"):format(passed, failed, skipped > 0 and (", %d skipped"):format(skipped) or ""))
 os.exit(failed == 0 and 0 or 1)
