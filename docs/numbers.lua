@@ -148,7 +148,9 @@ function M.list()
     { "bytes to an unlisted one, a byte received", define(PATH_H, "BDK_PATH_UNLISTED_TIMES"), nil,
       "at most %s times the bytes" },
     { "consent is asked each", define(SESSION, "CONSENT_EVERY_US"), "us", "asked for consent (RFC 7675) each %s" },
-    { "spread of it", 100 / found(SESSION, "CONSENT_EVERY_US / (%d+) %* 2"), "percent", "each 5 s %s" },
+    { "spread of it", 100 / found(SESSION, "spread = wait_us / (%d+) %* 2"), "percent", "each 5 s %s" },
+    { "the first time by the controlled side", define(SESSION, "CONSENT_FIRST_US"), "us",
+      "by the controlled side after %s already" },
     { "consent is lost after", define(SESSION, "CONSENT_LOST_US"), "us", "%s without an answer" },
 
     "Sessions",

@@ -75,7 +75,7 @@ class World:
 
     def matched(self, sock=None, tx=None, **more):
         values = dict(match=self.match, key=self.key, peer=self.peer, name="", props={}, locals=[], of_n=2,
-                      pubs=[wire.pack_addr(s.addr) for s in self.socks], start_in_ms=self.start_in_ms, age_ms=0, data=None)
+                      pubs=[wire.pack_addr(s.addr) for s in self.socks], start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None)
         values.update(more)
         tx = tx or os.urandom(12)
         (sock or self.server).send(self.client, wire.encode("matched", tx=tx, **values))
@@ -348,6 +348,26 @@ def consent():
         check(len(w.seen("test")) <= tests + 1, "tests go on")
         w.frame(wire.CONSENT, b"12345678")
         equal(b"12345678", w.pump(1, name=wire.CONSENT_ANSWER).m)
+
+
+@client_case(4)
+def consent_until_selected():
+    """section 8: the controlled side asks after 250 ms ±20 % already, in doubling steps, until the first select"""
+    with World(peer=LOW) as w:
+        w.begin()
+        w.pump(2, name="test")
+        w.test()
+        valid = time.time()
+        w.pump(2.6)
+        at = [x.when - valid for x in w.seen(wire.CONSENT)]
+        check(3 <= len(at) <= 5, at)
+        between(0.2 - SLACK, at[0], 0.3 + 2 * SLACK)
+        check(at[2] - at[1] > at[1] - at[0] > 0.15, at)
+        w.frame(wire.SELECT, struct.pack(">II", 0, 1))
+        w.pump(1)
+        before = len(w.seen(wire.CONSENT))
+        w.pump(2.5)
+        check(len(w.seen(wire.CONSENT)) <= before + 1, "goes on after the select")
 
 
 @client_case(5)

@@ -88,7 +88,7 @@ def reply_rule():
         a = Asker(server)
         me = a.me
         values = {"id": me.id, "code": "bodav-lirom-tifug", "match": bytes(16), "target": bytes(16), "query": None,
-                  "cursor": None, "want_addr": False}
+                  "cursor": None, "want_addr": False, "ticket": bytes(16), "queue": "q"}
         values.update(a.person())
         sent, replies = {}, {}
         for name, (_, fields) in wire.MESSAGES.items():
@@ -109,7 +109,8 @@ def reply_rule():
             replies[name] = got
         equal({"address_request": "address_report", "register": "address_report", "unregister": "done",
                "list": "address_report", "lookup": "address_report", "room_open": "address_report",
-               "select": "address_report", "maintain": "maintained", "leave": "done"}, replies)
+               "select": "address_report", "maintain": "maintained", "leave": "done", "enqueue": "address_report",
+               "cancel": "done"}, replies)
         # A request so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
         a.sock.silent()
@@ -196,9 +197,9 @@ def versions():
     """section 1: another version is refused with too_old where that is no longer; features are ignored"""
     with Server() as server:
         a = Asker(server)
-        values = {"id": a.me.id, "match": bytes(16), "want_addr": False}
+        values = {"id": a.me.id, "match": bytes(16), "want_addr": False, "ticket": bytes(16), "queue": "q"}
         values.update(a.person())
-        asks = "address_request register unregister list lookup room_open select maintain leave".split()
+        asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel".split()
         for name, (number, fields) in wire.MESSAGES.items():
             if number > 31:
                 continue
@@ -439,6 +440,40 @@ def maintenance_modes():
                 got = a.reply(0.5 if answers else 0.15)
                 equal(("maintained", {"tx": tx, "boot": boot}) if answers else None, got, options)
             equal(2, server.counters()["maintained"])
+
+
+@server_case(3)
+def queues():
+    """section 4: tickets wait in a queue, are matched with a seat, cancelled, queued once, and refused"""
+    with Server(config="limits = { tickets_each = 2 }") as server:
+        a, b = Asker(server), Asker(server)
+
+        def enqueue(x, ticket, queue="duel", **more):
+            return x.proven("enqueue", **{"id": x.me.id, "secret": x.me.secret, "ticket": ticket, "queue": queue,
+                                          "props": None, **more})
+
+        mine, yours = os.urandom(16), os.urandom(16)
+        a.refused(1001, enqueue(a, mine))
+        a.register(), b.register()
+        a.refused(1005, enqueue(a, mine, secret=bytes(16)))
+        a.refused(1010, enqueue(a, mine, props=[1]))
+        a.refused(1010, enqueue(a, mine, queue="*"))
+        for _ in range(2):
+            equal(("queued", mine), (lambda r: (r[0], r[1]["ticket"]))(enqueue(a, mine)))
+        b.refused(1005, enqueue(b, mine))
+        b.refused(1005, b.ask("cancel", id=b.me.id, secret=b.me.secret, ticket=mine))
+        for _ in range(2):
+            equal("done", a.ask("cancel", id=a.me.id, secret=a.me.secret, ticket=mine)[0])
+        mine = os.urandom(16)
+        equal("queued", enqueue(a, mine)[0])
+        equal("queued", enqueue(a, os.urandom(16), "other")[0])
+        a.refused(1008, enqueue(a, os.urandom(16)))
+        equal("queued", enqueue(b, yours)[0])
+        at_a, at_b = a.next_matched(2), b.next_matched(2)
+        equal((at_a["match"], at_a["key"], 2), (at_b["match"], at_b["key"], at_b["of_n"]))
+        equal((b.me.id, a.me.id), (at_a["peer"], at_b["peer"]))
+        equal((mine, yours), (at_a["seat"][0], at_b["seat"][0]))
+        equal((at_a["seat"][1], at_a["seat"][2]), (at_b["seat"][2], at_b["seat"][1]), "team, peer's team")
 
 
 @server_case()
