@@ -3,6 +3,7 @@
 #include "bind.h"
 
 #include <sodium.h>
+#include <string.h>
 
 #include "io/os.h"
 
@@ -47,6 +48,24 @@ static int mac(lua_State *L) {
   uint8_t out[crypto_generichash_BYTES_MAX];
   crypto_generichash(out, (size_t)n, (const uint8_t *)msg, len, (const uint8_t *)key, key_len);
   lua_pushlstring(L, (const char *)out, (size_t)n);
+  return 1;
+}
+
+// [-0, +1, e] proof(secret, addr, epoch) -> 20 bytes: epoch (4, big-endian) ‖ BLAKE2b-128 over addr ‖ epoch, keyed.
+// What each address report carries: hence in one call.
+static int proof(lua_State *L) {
+  size_t key_len, len;
+  const char *key = luaL_checklstring(L, 1, &key_len);
+  const char *addr = luaL_checklstring(L, 2, &len);
+  lua_Integer epoch = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, key_len >= crypto_generichash_KEYBYTES_MIN && key_len <= crypto_generichash_KEYBYTES_MAX, 1,
+                "16 to 64 bytes expected");
+  luaL_argcheck(L, len <= BDK_ADDR_WIRE_MAX, 2, "an address expected");
+  uint8_t msg[BDK_ADDR_WIRE_MAX + 4], out[20];
+  memcpy(msg, addr, len);
+  for (int i = 0; i < 4; i++) out[i] = msg[len + (size_t)i] = (uint8_t)(epoch >> (24 - 8 * i));
+  crypto_generichash(out + 4, 16, msg, len + 4, (const uint8_t *)key, key_len);
+  lua_pushlstring(L, (const char *)out, sizeof out);
   return 1;
 }
 
@@ -109,7 +128,7 @@ static int unhex(lua_State *L) {
 
 void bdk_open_crypto(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"keypair", keypair},     {"id", id},   {"mac", mac},     {"equal", equal},
+      {"keypair", keypair},     {"id", id},   {"mac", mac},     {"proof", proof}, {"equal", equal},
       {"random", random_bytes}, {"hex", hex}, {"unhex", unhex}, {NULL, NULL},
   };
   luaL_newlib(L, functions);

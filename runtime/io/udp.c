@@ -426,8 +426,10 @@ static int open_socket(const bdk_udp_config *c, bdk_addr *local) {
   int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
-  if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on) < 0) goto fail;
-  if (!v6 && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) < 0) goto fail;
+  // Bound to one address, a socket needs not be told for each datagram where it was sent to.
+  bool any = bdk_addr_classify(&c->bind) == BDK_ADDR_NONE;
+  if (any && v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on) < 0) goto fail;
+  if (any && !v6 && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) < 0) goto fail;
   // More than the system allows is cut down to that; any size works.
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);

@@ -92,6 +92,15 @@ describe("crypto", function()
     assert.has_error(function() crypto.mac(key, "m", 65) end)
   end)
 
+  it("proves addresses with epoch and mac, as docs/PROTOCOL.md says", function()
+    local key, address = ("k"):rep(32), "\1\2\3\4\5\6"
+    local epoch = string.pack(">I4", 0x01020304)
+    assert.equal(epoch .. crypto.mac(key, address .. epoch), crypto.proof(key, address, 0x01020304))
+    assert.equal(20, #crypto.proof(key, ("a"):rep(18), 0))
+    assert.has_error(function() crypto.proof("short", address, 0) end)
+    assert.has_error(function() crypto.proof(key, ("a"):rep(19), 0) end)
+  end)
+
   it("gives random bytes", function()
     assert.equal("", crypto.random(0))
     assert.equal(65536, #crypto.random(65536))
