@@ -40,6 +40,7 @@ local on = {}
 
 function on:file(version, name, chunkname, piece)
   local source = source_of(self, version)
+  if name == "policy" then source.name = chunkname:gsub("^@", "") end
   local file = source.by_name[name]
   if not file then
     file = { name = name, chunkname = chunkname, pieces = {} }

@@ -1,0 +1,269 @@
+-- SPDX-License-Identifier: MIT
+local policies = require "bodkin.policy"
+local support = dofile "spec/policy/support.lua"
+local instances = require "bodkin.policy.instance"
+
+describe("bodkin.policy", function()
+  it("checks each field where the policy is made", function()
+    for expect, def in pairs {
+      ["policy: takes a table"] = 3,
+      ["has no field 'sise': it is one of props, size, teams"] = { sise = 2 },
+      ["on_match is not in this version yet"] = { on_match = print },
+      ["size must be a number of players from 2 to 32"] = { size = 1 },
+      ["size must be a number of players from 2 to 32, or { least, most }"] = { size = { 4, 3 } },
+      ["give either size or teams"] = { size = 2, teams = { 1, 1 } },
+      ["teams must list the size of each, such as { 5, 5 }"] = { teams = { 0, 1 } },
+      ["teams: a match has 2 to 32 players, not 40"] = { teams = { 20, 20 } },
+      ["window_ms must be a whole number of ms from 10 to 60000"] = { window_ms = 1.5 },
+      ["form must be a function, not a table"] = { form = {} },
+      ["props must be a table"] = { props = "mmr" },
+      ["props.mmr: there is no type 'nummer': it is number, integer, boolean, string, or a list"] =
+        { props = { mmr = "nummer" } },
+      ["props.mode: must list what it may be"] = { props = { mode = {} } },
+      ["props.mode: its default must be one of a, b"] = { props = { mode = { "a", "b", default = "c" } } },
+      ["props.n: has no field 'minimum'"] = { props = { n = { type = "integer", minimum = 1 } } },
+      ["props.s: min is a number, and for numbers"] = { props = { s = { type = "string", min = 1 } } },
+      ["props: 'my prop' is no name"] = { props = { ["my prop"] = "string" } },
+      ["index must name a property that is a number and always there"] = { props = { mmr = "number?" }, index = "mmr" },
+      ["shard must name one of props"] = { shard = "mode" },
+    } do
+      local ok, err = pcall(function()
+        local policy = policies.policy(def)
+        return policy
+      end)
+      assert.is_false(ok, expect)
+      assert.matches(expect, err, 1, true)
+      assert.matches("policy_spec.lua:%d+: policy: ", err)
+    end
+  end)
+
+  it("knows file and line though `return bodkin.policy` is a tail call", function()
+    for text, line in pairs {
+      ["return bodkin.policy {\n  window_ms = 50,\n  size = 99,\n}"] = 4,
+      ["return bodkin.policy {\n  props = {\n    mmr = 'nummer' },\n}"] = 4,
+      ["return bodkin.policy {\n  admit = 3 }"] = 3,
+      ["local x =\n  {}\nreturn bodkin.policy(7)"] = 4,
+    } do
+      local instance, err = instances.new(support.source(text))
+      assert.is_nil(instance)
+      assert.matches(("^policy.lua:%d: policy: "):format(line), err)
+    end
+  end)
+
+  it("is the facade's, too, and tells its own kind", function()
+    local policy = require("bodkin").policy { size = 4 }
+    assert.is_true(policies.is(policy))
+    assert.equal("policy", policy.kind)
+    assert.same({ 4, 4 }, policy.size)
+    assert.is_false(policies.is { kind = "policy" })
+  end)
+
+  it("takes the properties it declares, and says what is wrong with others", function()
+    local policy = policies.policy { props = {
+      mmr = "number", level = { type = "integer", min = 1, max = 50, default = 1 }, mode = { "ranked", "casual" },
+      region = "string?", solo = { type = "boolean", optional = true },
+    } }
+    assert.same({ mmr = 1500.0, level = 1, mode = "casual" }, policies.props(policy, { mmr = 1500, mode = "casual" }))
+    assert.same({ mmr = 1.5, level = 7, mode = "ranked", region = "eu", solo = true },
+      policies.props(policy, { mmr = 1.5, mode = "ranked", level = 7, region = "eu", solo = true }))
+    for expect, props in pairs {
+      ["the property mmr is missing"] = { mode = "casual" },
+      ["mmr must be a number"] = { mmr = "high", mode = "casual" },
+      ["level must be an integer"] = { mmr = 1, mode = "casual", level = 1.5 },
+      ["level must be at least 1"] = { mmr = 1, mode = "casual", level = 0 },
+      ["level must be at most 50"] = { mmr = 1, mode = "casual", level = 51 },
+      ["mode must be one of ranked, casual"] = { mmr = 1, mode = "fun" },
+      ["region must be at most 64 bytes"] = { mmr = 1, mode = "casual", region = ("x"):rep(65) },
+      ["solo must be a boolean"] = { mmr = 1, mode = "casual", solo = 1 },
+      ["there is no property map"] = { mmr = 1, mode = "casual", map = "dust" },
+    } do
+      local got, why = policies.props(policy, props)
+      assert.is_nil(got)
+      assert.equal(expect, why)
+    end
+    local nan = policies.props(policy, { mmr = 0 / 0, mode = "casual" })
+    assert.is_nil(nan)
+    assert.same({ anything = 1 }, policies.props(policies.policy {}, { anything = 1 }))
+  end)
+end)
+
+describe("a pass", function()
+  it("puts the oldest first, and asks compatible and form", function()
+    local d = support.desk [[
+      return bodkin.policy { size = 2, props = { n = "integer" },
+        compatible = function(a, b) return (a.props.n + b.props.n) % 2 == 0 end,
+        form = function(anchor, near, now_ms)
+          return { teams = { { anchor, near[#near].id } }, host = near[#near],
+            data = { near = #near, waited = anchor.waited_ms, now = now_ms } }
+        end }]]
+    for n = 1, 6 do d:add({ n = n }, { since_ms = n * 100 }) end
+    assert.same({
+      { { { 1, 5 } }, 5, { near = 2, waited = 900, now = 1000 } },
+      { { { 2, 6 } }, 6, { near = 2, waited = 800, now = 1000 } },
+    }, d:tick(1000))
+    assert.same({}, d:tick(1100))
+    d:tell { "drop", "q", 3 }
+    d:add({ n = 9 }, { since_ms = 1200 })
+    assert.same({}, d:tick(1300))
+    d:add({ n = 11 }, { since_ms = 1250 })
+    assert.same({ { { { 7, 8 } }, 8, { near = 1, waited = 100, now = 1300 } } }, d:tick(1300))
+  end)
+
+  it("offers the nearest by index first, and keeps shards and apps apart", function()
+    local d = support.desk [[
+      return bodkin.policy { size = 2, props = { mmr = "number", mode = { "a", "b" } }, index = "mmr", shard = "mode",
+        form = function(anchor, near)
+          local list = {}
+          for i, t in ipairs(near) do list[i] = t.id end
+          return { teams = { { anchor, near[1] } }, data = list }
+        end }]]
+    for _, mmr in ipairs { 100, 300, 90, 150, 95, 1000 } do d:add { mmr = mmr, mode = "a" } end
+    d:add { mmr = 100, mode = "b" }
+    d:add({ mmr = 100, mode = "a" }, { app = "other" })
+    assert.same({
+      { { { 1, 5 } }, false, { 5, 3, 4, 2, 6 } }, { { { 2, 4 } }, false, { 4, 3, 6 } }, { { { 3, 6 } }, false, { 6 } },
+    }, d:tick(0))
+  end)
+
+  it("fills a match by itself where there is no form: mutually compatible, oldest first", function()
+    local d = support.desk [[
+      return bodkin.policy { teams = { 2, 1 }, props = { n = "integer" },
+        compatible = function(a, b) return math.abs(a.props.n - b.props.n) <= 2 end }]]
+    for _, n in ipairs { 5, 3, 7, 4, 9 } do d:add { n = n } end
+    -- 5 takes 3, not 7 (4 away from 3), then 4.
+    assert.same({ { { { 1, 2 }, { 4 } }, false } }, d:tick(0))
+  end)
+
+  it("refuses what form must not return, with file and line", function()
+    local function tick(body, fields)
+      local d = support.desk("return bodkin.policy { " .. (fields or "size = 2,") .. "\nform = function(a, near)\n"
+        .. body .. "\nend }")
+      for _ = 1, 4 do d:add {} end
+      return d:tick(0)
+    end
+    for body, expect in pairs {
+      ["return 7"] = "form returned a number, not { teams",
+      ["return {}"] = "form returned a table, not { teams",
+      ["return { teams = {} }"] = "form returned 0 teams",
+      ["return { teams = { a } }"] = "form returned 0 players; a match has 2 to 2",
+      ["return { teams = { 1 } }"] = "form returned a team that is a number",
+      ["return { teams = { { a } } }"] = "form returned 1 players; a match has 2 to 2",
+      ["return { teams = { { a, a } } }"] = "form returned ticket 1 twice",
+      ["return { teams = { { a, 99 } } }"] = "form returned what is no waiting ticket (a number)",
+      ["return { teams = { { a, 'x' } } }"] = "form returned what is no waiting ticket (a string)",
+      ["return { teams = { { a, near[1], near[2] } } }"] = "form returned 3 players; at most 2",
+      ["return { teams = { { a, near[1] } }, host = near[2] }"] = "a host that is not in the match",
+      ["return { teams = { { a, near[1] } }, data = ('x'):rep(600) }"] = "not told: 603 bytes; at most 512",
+      ["return { teams = { { a, near[1] } }, data = print }"] = "data that is not told: only nil, booleans",
+    } do
+      local matches, err = tick(body)
+      assert.is_nil(matches, body)
+      assert.matches(expect, err, 1, true)
+      assert.matches("^policy.lua:3: ", err)
+    end
+    local _, err = tick("return { teams = { { a, near[1] }, { near[2] } } }", "teams = { 1, 2 },")
+    assert.matches("form returned a team of 2 in place of 1", err, 1, true)
+    assert.same({}, tick "return nil")
+  end)
+
+  it("asks admit once, and says why not", function()
+    local d = support.desk [[
+      return bodkin.policy { size = 2, props = { age = "integer" },
+        admit = function(t)
+          if t.props.age < 18 then return false, "too young" end
+          if t.props.age > 99 then return false end
+          if t.props.age == 50 then return nil, {} end
+          return true
+        end }]]
+    assert.equal(1, d:add { age = 20 })
+    assert.same({ nil, "too young" }, { d:add { age = 17 } })
+    assert.same({ nil, "the queue does not admit you" }, { d:add { age = 100 } })
+    assert.same({ nil, "age must be an integer" }, { d:add { age = "x" } })
+    local no, why = d:add { age = 50 }
+    assert.is_nil(no)
+    assert.matches("policy.lua:3: admit returned false and a table", why, 1, true)
+  end)
+
+  it("goes on with another version, all tickets in it", function()
+    local d = support.desk "return bodkin.policy { size = 2, compatible = function() error 'never' end }"
+    d:add {}
+    d:add {}
+    local matches, err = d:tick(0)
+    assert.is_nil(matches)
+    assert.matches("policy.lua:2: never", err, 1, true)
+    assert.equal("loaded", d:load(2, "first_come"))
+    assert.same({ { { { 1, 2 } }, false } }, d:tick(0, 2))
+    assert.same({ "refused", "policy.lua returns a number, not a policy: end it with return bodkin.policy { … }" },
+      { d:load(3, "return 7") })
+  end)
+
+  it("is linear in the number of tickets", function()
+    local function work(n)
+      local d = support.desk("return bodkin.policy { size = 2, compatible = function() return false end }",
+        { memory = 64 << 20, instructions = 1 << 40 })
+      for _ = 1, n do d:add {} end
+      d:tick(0)
+      return d.told[#d.told][4]
+    end
+    local one, four = work(500), work(2000)
+    assert.is_true(four < 4.5 * one, ("%d, %d"):format(one, four))
+  end)
+
+  it("finds text files beside the policy, and keeps them as they were", function()
+    local source = require "bodkin.policy.source"
+    local dir = assert(io.popen "mktemp -d"):read "l"
+    local function write(name, text)
+      local f <close> = assert(io.open(dir .. "/" .. name, "w"))
+      f:write(text)
+    end
+    write("p.lua", 'local bodkin, lib = require "bodkin", require("sub.lib")\n'
+      .. "return bodkin.policy { size = lib.size }")
+    assert(os.execute("mkdir " .. dir .. "/sub"))
+    write("sub/lib.lua", "return { size = require 'sub.more' }")
+    write("sub/more.lua", "return 5")
+    local read = assert(source.read(dir .. "/p.lua"))
+    write("sub/more.lua", "syntax error")
+    assert.same({ 5, 5 }, assert(instances.new(read)).about.size)
+    local instance, err = instances.new(assert(source.read(dir .. "/p.lua")))
+    assert.is_nil(instance)
+    assert.matches("sub/more.lua:1: syntax error", err, 1, true)
+    write("p.lua", 'require "nothing"')
+    instance, err = instances.new(assert(source.read(dir .. "/p.lua")))
+    assert.is_nil(instance)
+    assert.matches("p.lua:1: module 'nothing' not found: a policy may require text files beside it", err, 1, true)
+    os.execute("rm -r " .. dir)
+    assert.matches("No such file", select(2, source.read(dir .. "/p.lua")), 1, true)
+  end)
+end)
+
+describe("policy", function()
+  it("first_come puts two together in order of arrival", function()
+    local d = support.desk "first_come"
+    for i = 1, 5 do d:add { any = i } end
+    assert.same({ { { { 1, 2 } }, false }, { { { 3, 4 } }, false } }, d:tick(0))
+    d:add {}
+    assert.same({ { { { 5, 6 } }, false } }, d:tick(100))
+  end)
+
+  it("skill widens its window with time, for both", function()
+    local d = support.desk "skill"
+    d:add { mmr = 1000 }
+    d:add { mmr = 1200 }
+    assert.same({}, d:tick(0))
+    assert.same({}, d:tick(14000))
+    d:add({ mmr = 1100 }, { since_ms = 14000 }) -- new: takes nobody 100 away
+    assert.same({}, d:tick(14500))
+    assert.same({ { { { 1 }, { 2 } }, false, { gap = 200 } } }, d:tick(15000))
+    d:add({ mmr = 1100, mode = "ranked" }, { since_ms = 15000 })
+    assert.same({}, d:tick(90000))
+    assert.equal("the property mmr is missing", select(2, d:add {}))
+  end)
+
+  it("rooms fills a room by its name", function()
+    local d = support.desk "rooms"
+    for _, room in ipairs { "red", "blue", "red", "red" } do d:add { room = room, players = 3 } end
+    assert.same({ { { { 1, 3, 4 } }, 1, { room = "red" } } }, d:tick(0))
+    assert.equal("a room needs a name", select(2, d:add { room = "" }))
+    assert.equal("players must be at most 16", select(2, d:add { room = "x", players = 17 }))
+  end)
+end)

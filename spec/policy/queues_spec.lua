@@ -1,0 +1,331 @@
+-- SPDX-License-Identifier: MIT
+-- Queues end to end in the simulated world: the unchanged server and client.
+local client = dofile "spec/client/support.lua"
+local policy = dofile "spec/policy/support.lua"
+local servers = require "bodkin.servers"
+local task = require "bodkin.task"
+
+local events = client.events
+
+describe("a queue", function()
+  local s
+
+  -- A world whose server has these policies: { queue or "*" = policy }.
+  local function world(policies, options)
+    s = client.new(options)
+    if not policies then return end
+    s.server:close()
+    local queues = {}
+    for name, given in pairs(policies) do
+      queues[name] = { policy = given:find "^/" and given or policy.source(given) }
+    end
+    s.server = assert(servers.open(s.hub.env, { listen = { "198.51.100.10:4433" }, queues = queues,
+      limits = options and options.limits }))
+    s.servers[s.hub] = s.server
+  end
+
+  local function open(n, options)
+    return s:open(s:host("h" .. n, "203.0.113." .. n), options)
+  end
+
+  -- Begins to wait; .result is filled when that ends.
+  local function wait(node, queue, props, timeout_ms)
+    local w = {}
+    task.spawn(function() w.result = table.pack(node:match(queue, props, { timeout_ms = timeout_ms })) end)
+    return w
+  end
+
+  local function count(name) return s.server.counters:get(name) end
+  local function logged(pattern)
+    for _, line in ipairs(s.hub.log) do
+      if line:find(pattern, 1, true) then return line end
+    end
+  end
+
+  after_each(function()
+    if s then s:close() end
+    s = nil
+  end)
+
+  it("without a policy is first come, first served, and the match works", function()
+    world()
+    local a, b = open(1), open(2)
+    local wa = wait(a, "duel")
+    s.world:run(500)
+    assert.is_nil(wa.result)
+    assert.equal(1, #events(a, "queued"))
+    assert.equal(32, #events(a, "queued")[1].ticket)
+    local wb = wait(b, "duel")
+    s.world:run(3000)
+    local ma, mb = wa.result[1], wb.result[1]
+    assert.equal(ma.id, mb.id)
+    assert.equal(1, #events(a, "connected"))
+    assert.equal(1, #events(b, "connected"))
+    local got
+    s:run(function()
+      assert(ma:send "hello")
+      got = mb:messages()().data
+    end)
+    assert.equal("hello", got)
+    assert.equal(1, count "match_formed")
+    assert.equal(0, s.server:status().info.tickets)
+  end)
+
+  it("tells every member its team, the host and the data, and connects all pairs", function()
+    world { team = [[
+      return bodkin.policy { teams = { 2, 2 }, props = { n = "integer" },
+        form = function(a, near)
+          local all = { a, near[1], near[2], near[3] }
+          table.sort(all, function(x, y) return x.props.n < y.props.n end)
+          return { teams = { { all[1], all[4] }, { all[2], all[3] } }, host = all[2], data = { map = "dust" } }
+        end }]] }
+    local nodes, waits = {}, {}
+    for n = 1, 4 do
+      nodes[n] = open(n, { name = "n" .. n })
+      waits[n] = wait(nodes[n], "team", { n = n })
+    end
+    s.world:run(4000)
+    local teams = { 1, 2, 2, 1 }
+    for n = 1, 4 do
+      local match = waits[n].result[1]
+      assert.equal(teams[n], match.team)
+      assert.equal(nodes[2].id, match.host)
+      assert.same({ map = "dust" }, match.data)
+      assert.equal(3, #events(nodes[n], "matched"))
+      local last = events(nodes[n], "matched")[3]
+      assert.equal(3, #last.peers)
+      assert.same({ teams[n], nodes[2].id, { map = "dust" } }, { last.team, last.host, last.data })
+      for _, peer in ipairs(match:peers()) do
+        assert.is_true(peer.connected)
+        assert.equal(teams[tonumber(peer.name:sub(2))], peer.team)
+      end
+    end
+    -- All twelve at once, nobody's after another's.
+    local sent = {}
+    for _, line in ipairs(s.world:trace()) do
+      local at = line:match "^(%d+) send 198.51.100.10:4433 > %S+ %d+ matched"
+      if at then sent[#sent + 1] = at end
+    end
+    assert.equal(sent[1], sent[12])
+  end)
+
+  it("times out with no_match, and the ticket is gone", function()
+    world()
+    local a, b = open(1), open(2)
+    local match, err, code = s:run(function() return a:match("duel", {}, { timeout_ms = 3000 }) end)
+    assert.is_nil(match)
+    assert.matches("no match in queue duel within 3 s", err, 1, true)
+    assert.equal("no_match", code)
+    s.world:run(500)
+    assert.equal(1, count "ticket_cancelled")
+    assert.equal("no_match", select(3, s:run(function() return b:match("duel", {}, { timeout_ms = 1000 }) end)))
+  end)
+
+  it("gives a ticket back on cancel", function()
+    world()
+    local a = open(1)
+    local w = wait(a, "duel")
+    s.world:run(300)
+    local ticket = events(a, "queued")[1].ticket
+    assert.is_false(a:cancel(("0"):rep(32)))
+    assert.is_true(a:cancel(ticket))
+    assert.is_false(a:cancel(ticket))
+    assert.same({ nil, "the ticket was taken back", "closed" }, { table.unpack(w.result, 1, 3) })
+    s.world:run(300)
+    assert.equal(0, s.server:status().info.tickets)
+  end)
+
+  it("does not match one that took its ticket back while `matched` was on its way", function()
+    world()
+    local a, b = open(1), open(2)
+    local wa = wait(a, "duel")
+    s.world:run(300)
+    wait(b, "duel")
+    s.world:run_until(function() return count "match_formed" == 1 end, 2000)
+    a:cancel(events(a, "queued")[1].ticket)
+    s.world:run(15000)
+    assert.equal("closed", wa.result[3])
+    assert.equal(0, #events(a, "matched"))
+    assert.equal("no_path", events(b, "closed")[1].reason)
+  end)
+
+  it("refuses what its policy does not admit, and wrong names", function()
+    world { duel = "skill" }
+    local a = open(1)
+    local function refusal(...)
+      local arguments = table.pack(...)
+      local _, err, code = s:run(function() return a:match(table.unpack(arguments, 1, 2)) end)
+      return err, code
+    end
+    assert.same({ "the property mmr is missing", "refused" }, { refusal("duel", {}) })
+    assert.same({ "mmr must be a number", "refused" }, { refusal("duel", { mmr = "x" }) })
+    assert.same({ "no queue's name", "invalid" }, { refusal("*", {}) })
+    assert.same({ "props do not fit in 128 bytes; say less", "limit" }, { refusal("duel", { x = ("x"):rep(200) }) })
+    assert.equal(3, count "ticket_refused")
+  end)
+
+  it("holds to its limits", function()
+    world({}, { limits = { tickets_each = 2, tickets = 3, queues = 2 } })
+    local a, b = open(1), open(2)
+    for _, name in ipairs { "one", "two" } do wait(a, name) end
+    s.world:run(500)
+    assert.same({ "you wait in too many queues", "limit" },
+      { select(2, s:run(function() return a:match("one") end)) })
+    assert.same({ "too many queues here", "limit" }, { select(2, s:run(function() return b:match("three") end)) })
+    wait(b, "two", {}) -- matched
+    s.world:run(500)
+    assert.equal(1, count "match_formed")
+  end)
+
+  it("drops the tickets of a client whose registration ended", function()
+    world()
+    local a, b, c = open(1), open(2), open(3)
+    wait(a, "duel")
+    s.world:run(200)
+    a:close()
+    s.world:run(200)
+    assert.equal(1, count "ticket_dropped")
+    local wb = wait(b, "duel")
+    s.world:run(1000)
+    assert.is_nil(wb.result)
+    local wc = wait(c, "duel")
+    s.world:run(1000)
+    assert.equal(wb.result[1].id, wc.result[1].id)
+  end)
+
+  it("keeps apps apart", function()
+    world()
+    local a, b = open(1), open(2, { app = "other/1" })
+    local wa, wb = wait(a, "duel", {}, 2000), wait(b, "duel", {}, 2000)
+    s.world:run(5000)
+    assert.equal("no_match", wa.result[3])
+    assert.equal("no_match", wb.result[3])
+  end)
+
+  it("survives a restart of the server: who waits is queued again, untold", function()
+    world()
+    local a, b = open(1), open(2)
+    local wa = wait(a, "duel")
+    s.world:run(500)
+    s:kill()
+    s.world:run(1000)
+    s.server = s:serve(s.hub)
+    s.world:run(32000)
+    assert.equal(1, s.server:status().info.tickets)
+    assert.equal(1, #events(a, "queued"))
+    local wb = wait(b, "duel")
+    s.world:run(1000)
+    assert.equal(wa.result[1].id, wb.result[1].id)
+  end)
+
+  it("answers a repeated request as before, also after the match", function()
+    world(nil, { loss = 0.3, seed = 7 })
+    local a, b = open(1), open(2)
+    local wa, wb = wait(a, "duel"), wait(b, "duel")
+    s.world:run(20000)
+    assert.equal(wa.result[1].id, wb.result[1].id)
+    assert.equal(1, count "match_formed")
+    assert.equal(2, count "ticket_queued")
+    assert.equal(0, s.server:status().info.tickets)
+  end)
+
+  describe("whose policy fails", function()
+    local failing = [[
+      local n = 0
+      return bodkin.policy { size = 2, window_ms = 100, form = function(a, near)
+        n = n + 1
+        if n > 1 then error "no more" end
+        return { teams = { { a, near[1] } }, data = n }
+      end }]]
+
+    local function four()
+      local nodes, waits = {}, {}
+      for n = 1, 4 do nodes[n] = open(n) end
+      for n = 1, 4 do
+        waits[n] = wait(nodes[n], "duel")
+        s.world:run(n == 2 and 500 or 50)
+      end
+      return waits
+    end
+
+    it("is served by first_come in the next pass, and the log says the line", function()
+      world { duel = failing }
+      local waits = four()
+      assert.equal(1, waits[1].result[1].data)
+      s.world:run(400)
+      assert.equal(waits[3].result[1].id, waits[4].result[1].id)
+      assert.is_nil(waits[3].result[1].data)
+      assert.equal(1, count "policy_failed")
+      assert.truthy(logged "policy.lua failed: policy.lua:5: no more; first_come serves, it is tried again in 1 s")
+      s.world:run(2000)
+      local e, f = open(5), open(6)
+      local we, wf = wait(e, "duel"), wait(f, "duel")
+      s.world:run(500)
+      -- A new instance of it: it works again, once.
+      assert.equal(1, we.result[1].data)
+      assert.equal(we.result[1].id, wf.result[1].id)
+    end)
+
+    it("is served by the last good version", function()
+      local path = os.tmpname()
+      local function write(text)
+        local file <close> = assert(io.open(path, "w"))
+        file:write(policy.prelude .. text)
+      end
+      write [[
+        return bodkin.policy { size = 2, form = function(a, near)
+          return { teams = { { a, near[1] } }, data = 'good' }
+        end }]]
+      world { ["*"] = path }
+      local a, b = open(1), open(2)
+      local wa = wait(a, "duel")
+      wait(b, "duel")
+      s.world:run(500)
+      assert.equal("good", wa.result[1].data)
+      write "return bodkin.policy { size = 2, form = function(a, near) error 'bad' end }"
+      s.server:reload()
+      assert.truthy(logged "loaded, it serves every queue without its own")
+      local c, d = open(3), open(4)
+      local wc = wait(c, "duel")
+      wait(d, "duel")
+      s.world:run(1000)
+      assert.equal("good", wc.result[1].data)
+      assert.truthy(logged ":2: bad; the version before it serves")
+      write "syntax error"
+      s.server:reload()
+      assert.truthy(logged ":2: syntax error near 'error'; the version before it stays")
+      os.remove(path)
+      s.server:reload()
+      assert.truthy(logged "No such file or directory; the version before it stays")
+      s.world:run(3000)
+      local e, f = open(5), open(6)
+      local we = wait(e, "duel")
+      wait(f, "duel")
+      s.world:run(1000)
+      assert.equal("good", we.result[1].data)
+    end)
+
+    it("in admit, is asked no more: the next version admits", function()
+      world { duel = "return bodkin.policy { size = 2, admit = function() error 'on admission' end }" }
+      local a, b = open(1), open(2)
+      local wa, wb = wait(a, "duel"), wait(b, "duel")
+      s.world:run(1000)
+      assert.equal(wa.result[1].id, wb.result[1].id)
+      assert.truthy(logged "policy.lua:2: on admission; first_come serves")
+    end)
+
+    it("at the start, is an error of the start", function()
+      world()
+      for text, expect in pairs {
+        ["return bodkin.policy { size = 1 }"] = "the policy does not load: policy.lua:2: policy: size must be",
+        ["return 1"] = "returns a number, not a policy",
+      } do
+        local server, err, code = servers.open(s.hub.env, { listen = { "198.51.100.10:5000" },
+          queues = { duel = { policy = policy.source(text) } } })
+        assert.is_nil(server)
+        assert.matches(expect, err, 1, true)
+        assert.equal("invalid", code)
+      end
+    end)
+  end)
+end)

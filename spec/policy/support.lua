@@ -1,0 +1,67 @@
+-- SPDX-License-Identifier: MIT
+-- A desk with what it tells kept, for the specs of policies.
+
+local desks = require "bodkin.policy.desk"
+local sources = require "bodkin.policy.source"
+
+local M = {}
+local Desk = {}
+Desk.__index = Desk
+
+M.prelude = 'local bodkin = require "bodkin"\n'
+
+-- `policy`: the name of one that ships, or text whose first line is the prelude's.
+function M.source(policy)
+  if sources.BUILTIN[policy] then return { name = policy } end
+  return sources.text(M.prelude .. policy)
+end
+
+-- A desk that serves the queue "q" with a policy, as version 1.
+function M.desk(policy, limits)
+  local self = setmetatable({ told = {}, no = 0, serial = 0 }, Desk)
+  self.desk = desks.new(function(message) self.told[#self.told + 1] = message end, limits)
+  self:load(1, policy)
+  return self
+end
+
+-- Returns what load told: "loaded" or "refused", and about or why.
+function Desk:load(version, policy)
+  local source = M.source(policy)
+  for _, file in ipairs(source.files or {}) do
+    self.desk:input { "file", version, file.name, file.chunkname, file.text }
+  end
+  local told = self:tell { "load", version, not source.files and source.name or false }
+  return told[1][1], told[1][3]
+end
+
+-- What is told in answer.
+function Desk:tell(message)
+  self.told = {}
+  self.desk:input(message)
+  return self.told
+end
+
+-- Adds a ticket; options: app, since_ms, version, now_ms. Returns its number, or nil and what was told instead.
+function Desk:add(props, options)
+  options = options or {}
+  self.no = self.no + 1
+  local now_ms = options.now_ms or options.since_ms or 0
+  local told = self:tell { "add", "q", options.version or 1, self.no, options.app or "a", options.since_ms or now_ms,
+    props, false, now_ms }
+  local last = told[#told]
+  if last[1] == "verdict" and last[4] then return self.no end
+  return nil, last[1] == "verdict" and last[5] or last[4]
+end
+
+-- One pass: the matches as { teams, host, data }; or nil and why it failed.
+function Desk:tick(now_ms, version)
+  self.serial = self.serial + 1
+  local matches = {}
+  for _, m in ipairs(self:tell { "tick", "q", version or 1, self.serial, now_ms }) do
+    if m[1] == "failed" then return nil, m[4] end
+    if m[1] == "match" then matches[#matches + 1] = { m[4], m[5], m[6] } end
+  end
+  return matches
+end
+
+return M
