@@ -9,9 +9,9 @@ local support = require "spec.hostile.support"
 
 local addr = core.addr
 local soak = os.getenv "SOAK"
-local WHOLE = soak and 1200 or 40
-local NOISE = soak and 20000000 or 1000000
-local SHAPES = soak and 500000 or 5000
+local WHOLE = soak and 64 or 40
+local NOISE = soak and 10000000 or 1000000
+local SHAPES = soak and 100000 or 5000
 
 -- What a client reads from servers: what its managers tell a router. And from peers.
 local replies, probes = {}, {}
@@ -84,7 +84,7 @@ describe("bad input at a client process", function()
   end
 
   it("from strangers: bodkin host lives, answers none of it, and is joined", function()
-    local flags = { "--server", server.url, "--json", "--send", "hello", "--expect", "1", "--timeout", "60" }
+    local flags = { "--server", server.url, "--json", "--send", "hello", "--expect", "1", "--timeout", "600" }
     local host = world:start { support.asan, "host", "--bind", "127.0.0.1:0", table.unpack(flags) }
     local code = host:expect '"code":"([^"]+)"'
     local f = world:feeder(assert(addr.parse(host:expect '"public":%["([^"]+)"')))

@@ -204,7 +204,8 @@ end
 local function is_uint(v) return math.type(v) == "integer" and v >= 0 or math.type(v) == "float" and v >= 2 ^ 63 end
 
 -- What the datagram must be counted as where messages of the types in `handled` have a handler: the name of a
--- drop counter, or "handled". Second, whether a reply may come (a refusal of the version is one).
+-- drop counter, or "handled". Second, where a reply may come (a refusal of the version is one), the transaction id
+-- that it bears, wherever that stands after some byte was changed.
 function M.cause(bytes, handled)
   local first = bytes:byte()
   if #bytes > 1200 then return "udp_rx_truncated" end
@@ -214,7 +215,7 @@ function M.cause(bytes, handled)
   local skip = first & 0xf0 == 0x90 and 1 or first == 0xdc and 3 or first == 0xdd and 5
   local values = skip and wire.decode(bytes)
   if not values or #values < 2 then return "drop_msgpack" end
-  local type, version = values[1], values[2]
+  local type, version, tx = values[1], values[2], math.type(values[3]) == nil and values[3] or nil
   if math.type(type) ~= "integer" or type < 1 or type > 127 then return "drop_msgpack" end
   -- A float that large is a uint64, unless it was a float on the wire.
   local version_at = integer_end(bytes, 1 + skip) + 1
@@ -223,9 +224,14 @@ function M.cause(bytes, handled)
   end
   local schema = handled[type]
   if not schema then return "drop_unknown" end
-  if bytes:byte(integer_end(bytes, version_at)) ~= core.protocol_version then return "drop_version", schema.request end
+  local version_to = integer_end(bytes, version_at)
+  if bytes:byte(version_to) ~= core.protocol_version then
+    -- That we are too old, a server says in a version of its own.
+    if schema ~= message.refused then return "drop_version", schema.request and tx end
+    bytes = bytes:sub(1, version_at - 1) .. string.char(core.protocol_version) .. bytes:sub(version_to + 1)
+  end
   if schema:decode(bytes) == nil then return "drop_field" end
-  return "handled", schema.request
+  return "handled", schema.request and tx
 end
 
 return M

@@ -10,11 +10,11 @@ local support = require "spec.hostile.support"
 
 local soak = os.getenv "SOAK"
 -- Messages up to this length get all 255 changes of each byte: by what else there is to do.
-local WHOLE, WHOLE_LONE, WHOLE_RSS = soak and 1200 or 64, soak and 1200 or 40, soak and 64 or 0
-local NOISE = soak and 20000000 or 1000000
+local WHOLE, WHOLE_LONE, WHOLE_RSS = soak and 1200 or 64, soak and 64 or 40, 0
+local NOISE = soak and 10000000 or 1000000
 -- Lua's collector lets garbage come to about as much as what lives (some 700 KB here) before it collects.
 local GROWTH_KB = 256
-local SHAPES = soak and 500000 or 5000
+local SHAPES = soak and 100000 or 5000
 
 local lone, all = { "address", "matching", "maintenance" }, "address,matching,maintenance"
 
@@ -35,6 +35,8 @@ local function handled_by(world, roles)
   return by_type
 end
 
+local TOO_OLD = math.abs(core.errors.too_old.value)
+
 -- Feeds one server and keeps the books: how many datagrams of each cause, and that no reply is more than its request.
 local Books = {}
 Books.__index = Books
@@ -54,16 +56,17 @@ function Books:reply(bytes)
   local tx = bytes:sub(input.TX_FROM, input.TX_TO)
   local left = self.asked[tx]
   self.asked[tx] = 0
-  if bytes:byte(2) == message.refused.type and bytes:find "version 1" then self.too_old = self.too_old + 1 end
+  local _, code = message.refused:decode(bytes)
+  if code == TOO_OLD then self.too_old = self.too_old + 1 end
   if self.proven or self.wrong or (left and left >= #bytes) then return end
   self.wrong = ("a reply of %d bytes, type %d, to %s"):format(#bytes, bytes:byte(2),
     not left and "no request" or left == 0 and "a request answered before" or ("a request of %d"):format(left))
 end
 
 function Books:send(bytes)
-  local cause, request = input.cause(bytes, self.handled)
+  local cause, tx = input.cause(bytes, self.handled)
   self.causes[cause] = (self.causes[cause] or 0) + 1
-  if request then self.asked[bytes:sub(input.TX_FROM, input.TX_TO)] = #bytes end
+  if tx then self.asked[tx] = #bytes end
   self.feeder:send(bytes)
 end
 
