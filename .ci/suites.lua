@@ -66,7 +66,8 @@ add_named = {
   soak = function()
     add_named.valgrind()
     for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
-    add("soak seeds", "SEEDS=1:100000 " .. busted .. "spec/model/seeds_spec.lua", 1800)
+    add("soak seeds", lua_env .. "lua5.4 spec/model/soak.lua 100000", 1800, true)
+    add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,
   fuzz = function()

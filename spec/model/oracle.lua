@@ -83,7 +83,7 @@ function M.side(side)
     all.wanders = all.wanders or b.pool
     all.overload, all.translates = all.overload or b.overload, all.translates or b.translates
   end
-  all.wanders = all.wanders and all.mapping ~= "EI"
+  all.pool, all.wanders = all.wanders, all.wanders and all.mapping ~= "EI"
   return all
 end
 
@@ -155,8 +155,9 @@ function M.after(event, side_x, side_y)
     return event.ms < least - SLACK_MS and M.theory.events.sleep[y.filtering] or "may"
   end
   if event.what ~= "roam" and not x.translates then return "yes" end
+  local verdict = M.theory.events[event.what][y.filtering]
   if event.what ~= "roam" and (x.wanders or y.wanders) then return "may" end
-  return M.theory.events[event.what][y.filtering]
+  return x.pool and either(verdict, M.theory.events.roam[y.filtering]) or verdict -- as well from another IP
 end
 
 -- The rule of "The theory" as a formula, to hold the table against: a slip of the pen would be in one of the two.

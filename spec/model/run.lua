@@ -373,7 +373,7 @@ local function mid_session(run)
   local what = run.s.event
   local x = run[what.side]
   local verdict = oracle.after(what, x.plan, x.peer.plan)
-  if verdict == "no" and run.attacker then verdict = "may" end
+  if run.verdict ~= "yes" or verdict == "no" and run.attacker then verdict = "may" end
   happens(run, what, x)
   local again = talk(run, run.clock.us + LONG_US, 1000)
   if again and verdict == "no" then run.report("goes on after " .. what.what .. ", which theory excludes") end
@@ -398,7 +398,8 @@ end
 local function connected(run)
   run.outcome = "connected"
   run_for(run, 2 * in_flight_ms(run.s) + 100) -- selections settle
-  local patience_us = run.verdict == "yes" and 10000000 or LONG_US
+  -- A path that only an attacker's copies made valid holds until its consent runs out.
+  local patience_us = run.verdict == "yes" and not run.attacker and 10000000 or LONG_US
   if not talk(run, run.clock.us + patience_us, 100 + in_flight_ms(run.s)) then
     if run.verdict == "yes" or not both_closed(run) then
       run.report("at rest, the two sides are not on the same pair")
