@@ -65,7 +65,7 @@ class Session:
         self.added, self.state, self.reason = now, "armed", None
         self.starts, self.give_up = now + start_in, None
         self.rx_index = int.from_bytes(os.urandom(4), "big")
-        self.tx_index, self.counter, self.window = None, 0, wire.Window()
+        self.tx_index, self.counter, self.window = None, random.getrandbits(55), wire.Window()
         self.paths = {addr: Path(addr, kind, True) for addr, kind in candidates}
         self.selected, self.told, self.queue, self.rebound = None, None, [], None
         self.tokens, self.filled, self.round, self.silent = BUCKET, now, 1, {}
@@ -172,7 +172,6 @@ class Session:
 
     def _heard(self, now, path, data, index):
         path.bytes_in += len(data)
-        path.heard = now
         self.silent.pop(path.addr[0], None)
         self.unanswered = None
         if index is not None:
@@ -191,6 +190,7 @@ class Session:
             better = rtt < self.selected.rtt - max(self.selected.rtt / 8, 0.002)
             path.better = path.better + 1 if better else 0
         path.rtt = rtt if path.rtt is None else path.rtt + (rtt - path.rtt) / 8
+        path.heard = now
         if path.state != "valid":
             path.state, path.was_valid = "valid", True
             path.consent_due = now + around(CONSENT_S, 0.2)
@@ -204,7 +204,7 @@ class Session:
     def _kind(self, now, path, kind, text):
         if kind == wire.DATA:
             self.tell("message", self, data=text)
-        elif kind == wire.SELECT and len(text) == 8 and self.keys.role == 1:
+        elif kind == wire.SELECT and len(text) == 8 and self.keys.role == 1 and path.state == "valid":
             n = int.from_bytes(text[4:], "big")
             self._frame(path, wire.SELECT_ACK, text)
             if n > self.peer_n:
@@ -215,7 +215,7 @@ class Session:
         elif kind == wire.CONSENT and len(text) == 8:
             self._frame(path, wire.CONSENT_ANSWER, text)
         elif kind == wire.CONSENT_ANSWER and path.consent_sent and text == path.consent_sent[0]:
-            path.rtt, path.consent_sent = now - path.consent_sent[1], None
+            path.rtt, path.heard, path.consent_sent = now - path.consent_sent[1], now, None
         elif kind == wire.CLOSE:
             self.close("left")
 
@@ -247,6 +247,8 @@ class Session:
                     break
         if self.selected.state == "valid" and self.told is not self.selected:
             self.told = self.selected
+            if self.keys.role == 0:
+                self.n, self.select_due, self.select_wait = self.n + 1, now, 0.1
             self.tell("path", self, path=self._class(self.told), remote=self.told.addr, confirmed_ms=self._ms(now),
                       rtt_ms=(self.told.rtt or 0) * 1000)
 
@@ -259,8 +261,6 @@ class Session:
         self.selected = path
         for p in self.paths.values():
             p.better = 0
-        if self.keys.role == 0:
-            self.n, self.select_due, self.select_wait = self.n + 1, now, 0.1
 
     def _lost(self, now):
         self.state, self.selected, self.round, self.give_up = "seeking", None, self.round + 1, now + LOST_S
@@ -397,7 +397,8 @@ class Client:
             return
         self.matched[m["tx"]] = True
         candidates = {wire.unpack_addr(a): "public" for a in m["pubs"]}
-        candidates.update({wire.unpack_addr(a): "local" for a in m["locals"]})
+        for a in m["locals"]:
+            candidates.setdefault(wire.unpack_addr(a), "local")
         keys = wire.Keys(m["match"], m["key"], self.me.id, m["peer"])
         session = Session(now, keys, m["peer"], candidates.items(), m["start_in_ms"] / 1000, self.send_to, self.tell)
         self.sessions.append(session)
