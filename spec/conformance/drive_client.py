@@ -474,17 +474,17 @@ def replay():
 @client_case()
 def data_before_connected():
     """section 8: data that come before a test or confirm are dropped, and those after it are told after `connected`"""
-    with World(does="confirm") as w:
+    with World(does="") as w:
         w.begin()
-        test = w.pump(2, name="test")
-        check(test and w.tx_index)
-        w.process.event("matched")
-        w.log.clear()
-        with_other = Sock()
-        w.socks.append(with_other)
-        w.frame(wire.DATA, b"after", w.socks[0])
-        e = w.process.event("message", 1)
-        check(e is None or e["data"] == "after")
+        check(w.pump(2, name="test") and w.tx_index)
+        w.frame(wire.DATA, b"before")
+        equal(None, w.process.event("connected", 0.2))
+        w.test()
+        check(w.pump(1, name="confirm"))
+        w.frame(wire.DATA, b"after")
+        e = [w.process.event_of("connected", "message") for _ in range(2)]
+        equal(["connected", "message"], [x["event"] for x in e])
+        equal("after", e[1]["data"])
 
 
 @client_case(3)

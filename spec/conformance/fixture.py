@@ -112,11 +112,14 @@ class Process:
 
     def event(self, name, seconds=3.0):
         """The next event of that name, which takes those before it away; None after so long."""
+        return self.event_of(name, seconds=seconds)
+
+    def event_of(self, *names, seconds=3.0):
         end = time.monotonic() + seconds
         while True:
             while self.events:
                 e = self.events.pop(0)
-                if e["event"] == name:
+                if e["event"] in names:
                     return e
             left = end - time.monotonic()
             if not select.select([self.p.stdout], [], [], max(0, left))[0]:
