@@ -147,7 +147,7 @@ test-quick: test-build
 test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
 test-%: all $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
 	@$(SUITES) $*
-soak: all $(r)/spec/host/test_pairs
+soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin
 	@$(SUITES) soak
 bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)

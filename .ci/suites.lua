@@ -65,6 +65,7 @@ add_named = {
   end,
   soak = function()
     add_named.valgrind()
+    add("soak hostile", "SOAK=1 " .. busted .. "spec/hostile", 900)
     for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
     add("soak seeds", lua_env .. "lua5.4 spec/model/soak.lua 100000", 1800, true)
     add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
