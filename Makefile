@@ -153,6 +153,15 @@ bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
 	$(call quiet,LD) $(CC) -o $@ $^ $(LIB_LINK)
+bench-server: all $(r)/bench/echo $(r)/bench/load
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
+bench-connect: all $(r)/bench/nice
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/connect.lua
+$(r)/bench/echo $(r)/bench/load: $(r)/bench/%: $(r)/bench/%.o
+	$(call quiet,LD) $(CC) -o $@ $^
+$(r)/bench/nice.o: CFLAGS += $$(pkg-config --cflags nice)
+$(r)/bench/nice: $(r)/bench/nice.o
+	$(call quiet,LD) $(CC) -o $@ $^ $$(pkg-config --libs nice)
 bench: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
 fuzz: $(FUZZ_BINS)
@@ -203,17 +212,19 @@ install-rock: rock
 	cd scripts && find bodkin -name '*.lua' -exec install -Dm644 {} $(LUADIR)/{} ';'
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
-lab_goals := $(filter demo bench,$(MAKECMDGOALS))
+bench_goals := $(filter bench-server bench-connect,$(MAKECMDGOALS))
+lab_goals := $(filter demo bench,$(MAKECMDGOALS))$(bench_goals)
 test_goals := $(filter deps soak fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
 	  $(if $(lab_goals)$(test_goals),$(LAB_PACKAGES)) $(if $(test_goals),$(TEST_PACKAGES)) \
-	  $(if $(filter deps lint,$(MAKECMDGOALS)),$(LINT_PACKAGES)) $(if $(filter deps soak,$(MAKECMDGOALS)),$(SOAK_PACKAGES))
+	  $(if $(filter deps lint,$(MAKECMDGOALS)),$(LINT_PACKAGES)) $(if $(filter deps soak,$(MAKECMDGOALS)),$(SOAK_PACKAGES)) \
+  $(if $(bench_goals),$(BENCH_PACKAGES))
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE

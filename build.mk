@@ -11,13 +11,14 @@ LIB_ONLY := runtime/host/stdio
 NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/supervisor \
   runtime/io/drive_ev bindings/module
 
-# Debian packages: to build, for the lab, for tests, for checks, for the soak.
+# Debian packages: to build, for the lab, for tests, for checks, for the soak, for what benches stand beside.
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
 TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
   python3-msgpack python3-cryptography pkg-config g++ luajit luarocks
 LINT_PACKAGES := gcc-mingw-w64-x86-64
 SOAK_PACKAGES := valgrind
+BENCH_PACKAGES := coturn libnice-dev pkg-config
 
 # Lua from its static library, whole, so that C modules a script loads find every symbol of it.
 LUA_INC := -I/usr/include/lua5.4
