@@ -8,6 +8,8 @@ local function output_of(command)
   return (pipe:read("a"):gsub("%s+$", ""))
 end
 
+local commit = output_of("git rev-parse --short HEAD; git diff --quiet HEAD -- runtime/core scripts/bodkin/sim "
+  .. "spec/model docs/NAT.md || echo and changes"):gsub("%s+", " ")
 local cores = math.tointeger(tonumber(output_of "nproc"))
 local share = (count + cores - 1) // cores
 
@@ -35,8 +37,6 @@ for _, child in ipairs(children) do
 end
 if ran ~= count and failed == 0 then failed = 1 end
 
-local commit = output_of("git rev-parse --short HEAD; "
-  .. "git diff --quiet HEAD -- runtime/core scripts/bodkin/sim spec/model docs/NAT.md || echo and changes"):gsub("%s", " ")
 local report = ([[
 # Random NAT pairs against docs/NAT.md: make soak, or lua5.4 spec/model/soak.lua
 commit: %s
