@@ -478,7 +478,7 @@ def data_before_connected():
         w.begin()
         check(w.pump(2, name="test") and w.tx_index)
         w.frame(wire.DATA, b"before")
-        equal(None, w.process.event("connected", 0.2))
+        equal(None, w.process.event_of("connected", "message", seconds=0.2))
         w.test()
         check(w.pump(1, name="confirm"))
         w.frame(wire.DATA, b"after")
