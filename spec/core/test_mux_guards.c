@@ -205,6 +205,20 @@ static void a_select_is_repeated_ever_more_slowly(void **state) {
   lone_free(l);
 }
 
+static void a_select_by_a_path_not_confirmed_waits(void **state) {
+  (void)state;
+  lone *l = lone_begin(1, &home, true);
+  lone_test(l, &other);
+  select_frame(l, &other, BDK_FRAME_SELECT, 0, 1);
+  assert_true(selected(l, &home));
+  assert_int_equal(lone_count(l, BDK_FRAME_SELECT_ACK, NULL), 0); // so it comes again
+  lone_confirm(l, &other, &other, 1);
+  select_frame(l, &other, BDK_FRAME_SELECT, 0, 1);
+  assert_true(selected(l, &other));
+  assert_int_equal(lone_count(l, BDK_FRAME_SELECT_ACK, &other), 1);
+  lone_free(l);
+}
+
 // --- patience and consent
 
 static void a_send_unanswered_is_followed_by_a_test(void **state) {
@@ -224,6 +238,18 @@ static void a_send_unanswered_is_followed_by_a_test(void **state) {
   lone_run(l, MS);
   assert_int_equal(lone_count(l, LONE_TEST, &home), 1);
   assert_int_equal(lone_last(l, LONE_TEST, &home)->at_us, sent_us + 300 * MS);
+  lone_free(l);
+}
+
+static void one_more_send_does_not_renew_patience(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  l->sent_count = 0;
+  for (int i = 0; i < 30; i++) {
+    assert_int_equal(send(l), 0);
+    lone_run(l, 100 * MS);
+  }
+  assert_in_range(lone_count(l, LONE_TEST, &home), 8, 10); // each 300 ms
   lone_free(l);
 }
 
@@ -299,6 +325,45 @@ static void sixteen_unconfirmed_frames_are_counted_anew(void **state) {
   lone_test(l, &home);
   for (int i = 0; i < 16; i++) assert_int_equal(send(l), 0);
   assert_int_equal(send(l), BDK_E_LIMIT);
+  lone_free(l);
+}
+
+// What a stranger was sent counts though its place in the table was given to another.
+static void tests_to_places_taken_are_not_forgotten(void **state) {
+  (void)state;
+  lone *l = lone_new(0);
+  bdk_candidate c[BDK_SESSION_PATHS];
+  for (int i = 0; i < BDK_SESSION_PATHS; i++) {
+    c[i] = (bdk_candidate){.addr = lone_addr("203.0.113.9:1"), .sock = 1, .via = BDK_VIA_SRFLX};
+    c[i].addr.port = (uint16_t)(1000 + i);
+  }
+  assert_int_equal(lone_add(l, c, BDK_SESSION_PATHS), 0);
+  lone_run(l, 300 * MS);
+  for (int i = 0; i < 10; i++) {
+    bdk_addr from = stranger(i);
+    lone_test(l, &from);
+  }
+  lone_run(l, 9 * SECOND);
+  int tests = 0;
+  for (int i = 0; i < l->sent_count; i++)
+    tests += l->sent[i].kind == LONE_TEST && bdk_addr_same_ip(&l->sent[i].route.remote, &c[0].addr);
+  assert_in_range(tests, 80, 100);
+  lone_free(l);
+}
+
+// Heard now and then, confirmed no more: that lasts 60 s from the last path's end, not for ever.
+static void being_heard_alone_does_not_keep_a_session(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  uint64_t start = l->now_us;
+  while (!l->told[BDK_OUT_CLOSED] && l->now_us < start + 300 * SECOND) {
+    lone_run(l, 15 * SECOND); // a round of tests ends meanwhile
+    if (!l->told[BDK_OUT_CLOSED]) lone_test(l, &home);
+  }
+  assert_int_equal(l->told[BDK_OUT_CLOSED], 1);
+  assert_int_equal(l->last[BDK_OUT_CLOSED].reason, BDK_REASON_consent_lost);
+  assert_in_range(l->now_us - start, 90 * SECOND, 106 * SECOND);
+  assert_int_equal(l->sends_after_close, 0);
   lone_free(l);
 }
 
@@ -387,12 +452,16 @@ int main(void) {
       cmocka_unit_test(a_path_returned_to_is_selected_anew),
       cmocka_unit_test(a_better_class_is_taken_before_the_first_select),
       cmocka_unit_test(a_select_is_repeated_ever_more_slowly),
+      cmocka_unit_test(a_select_by_a_path_not_confirmed_waits),
       cmocka_unit_test(a_send_unanswered_is_followed_by_a_test),
+      cmocka_unit_test(one_more_send_does_not_renew_patience),
       cmocka_unit_test(patience_lasts_two_round_trips),
       cmocka_unit_test(tests_beside_consent_leave_it_alone),
       cmocka_unit_test(a_silent_candidate_gets_twenty_five_tests),
       cmocka_unit_test(a_candidate_listed_twice_is_one_path),
       cmocka_unit_test(sixteen_unconfirmed_frames_are_counted_anew),
+      cmocka_unit_test(tests_to_places_taken_are_not_forgotten),
+      cmocka_unit_test(being_heard_alone_does_not_keep_a_session),
       cmocka_unit_test(the_peer_may_begin_first),
       cmocka_unit_test(no_frame_goes_out_before_the_peers_number_is_known),
       cmocka_unit_test(what_ended_can_be_asked_about_and_takes_nothing),
