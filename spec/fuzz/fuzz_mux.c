@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The mux fed with arbitrary strings of events: authentic and forged datagrams from several addresses, time,
-// sends, closes. Checked at every output: nothing goes to an address that is neither listed nor heard from,
-// nothing follows `closed`, no message comes before `connected`.
+// The mux fed with arbitrary strings of events: authentic and forged datagrams from several addresses, answers
+// to what it asked, time, sends, closes. Checked at every output: nothing goes to an address that is neither
+// listed nor heard from, to one that is not listed and never answered no more than three times what came from
+// there, nothing follows `closed`, no message or path comes before `connected`.
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,27 +28,67 @@ static bdk_addr address(uint8_t n) {
   return a;
 }
 
+#define ASKED 16
+
+typedef struct question { // a test or consent check of the mux
+  bdk_addr to;
+  bool consent;
+  uint8_t nonce[BDK_NONCE_LEN];
+} question;
+
 typedef struct world {
   bdk_mux *mux;
   bdk_keys peer; // the other end of the session
   uint32_t session;
   uint64_t counter;
-  bool known[256], connected, closed;
+  question asked[ASKED]; // the latest, a ring
+  unsigned asked_count;
+  size_t in[256], out[256]; // bytes, by address
+  bool known[256], listed[256], answered[256], connected, closed;
 } world;
+
+// The smallest number of an address: several stand for one.
+static uint8_t number(const bdk_addr *a) {
+  for (int i = 0; i < 256; i++) {
+    bdk_addr b = address((uint8_t)i);
+    if (bdk_addr_equal(a, &b)) return (uint8_t)i;
+  }
+  abort();
+}
+
+static void note_question(world *w, const bdk_output *o) {
+  question q = {.to = o->route.remote};
+  uint8_t plain[BDK_DATAGRAM_MAX];
+  bdk_probe probe;
+  if (o->data[0] == 0xC1) {
+    if (o->data[5] != BDK_FRAME_CONSENT || !bdk_frame_open(&w->peer, o->data, o->len, plain)) return;
+    q.consent = true;
+    memcpy(q.nonce, plain, sizeof q.nonce);
+  } else {
+    if (bdk_probe_read(&probe, o->data, o->len)) abort();
+    if (!bdk_probe_authentic(&w->peer, &probe, o->data, o->len)) abort();
+    if (probe.confirm) return;
+    memcpy(q.nonce, probe.nonce, sizeof q.nonce);
+  }
+  w->asked[w->asked_count++ % ASKED] = q;
+}
 
 static void drain(world *w) {
   bdk_output o;
+  const bdk_session *session = bdk_mux_session(w->mux, w->session);
+  for (int i = 0; session && i < session->path_count; i++)
+    if (session->paths[i].valid_us) w->answered[number(&session->paths[i].route.remote)] = true;
   while (bdk_mux_next(w->mux, &o)) {
     if (w->closed) abort();
     if (o.session != w->session) abort();
     if (o.kind == BDK_OUT_SEND) {
-      bool found = false;
-      for (int i = 0; i < 256 && !found; i++) {
-        bdk_addr a = address((uint8_t)i);
-        found = w->known[i] && bdk_addr_equal(&a, &o.route.remote);
-      }
-      if (!found || o.len > BDK_DATAGRAM_MAX) abort();
+      uint8_t n = number(&o.route.remote);
+      w->out[n] += o.len;
+      if (!w->known[n] || o.len > BDK_DATAGRAM_MAX) abort();
+      if (!w->listed[n] && !w->answered[n] && w->out[n] > 3 * w->in[n]) abort();
+      note_question(w, &o);
     }
+    if (o.kind == BDK_OUT_PATH && !w->connected) abort();
     if (o.kind == BDK_OUT_CONNECTED) w->connected = true;
     if (o.kind == BDK_OUT_MESSAGE && (!w->connected || o.len > BDK_PAYLOAD_MAX)) abort();
     if (o.kind == BDK_OUT_CLOSED) w->closed = true;
@@ -58,15 +99,36 @@ static void begin(world *w, input *in) {
   bdk_candidate candidates[4];
   uint32_t count = 1 + take(in) % 4;
   for (uint32_t i = 0; i < count; i++) {
-    uint8_t n = take(in);
-    candidates[i] = (bdk_candidate){.addr = address(n), .sock = 1, .via = take(in) % BDK_VIA_COUNT};
-    w->known[n] = true;
+    candidates[i] = (bdk_candidate){.addr = address(take(in)), .sock = 1, .via = take(in) % BDK_VIA_COUNT};
+    uint8_t n = number(&candidates[i].addr);
+    w->known[n] = w->listed[n] = true;
   }
   bdk_match match = {.peer = {(uint8_t)(1 + take(in) % 2)}, .self = {1}, .candidates = candidates, .count = count};
   match.peer[1] = 1; // smaller or larger than ours
   match.start_in_us = take(in) * 1000u;
   if (bdk_mux_add(w->mux, 1, &match, &w->session)) abort();
   bdk_keys_init(&w->peer, match.match, match.key, match.peer, match.self);
+}
+
+static void receive(world *w, uint64_t now, const bdk_addr *from, const uint8_t *bytes, size_t n) {
+  w->known[number(from)] = true; // it may be answered if it was authentic
+  w->in[number(from)] += n;
+  bdk_route route = {.remote = *from, .sock = 1};
+  if (n) bdk_mux_input(w->mux, now, &route, bytes, n);
+}
+
+// Answers one of the latest questions, from where it was sent to or from elsewhere.
+static void answer(world *w, uint64_t now, input *in) {
+  uint8_t out[BDK_DATAGRAM_MAX], which = take(in), elsewhere = take(in);
+  if (!w->asked_count) return;
+  const question *q = &w->asked[which % (w->asked_count < ASKED ? w->asked_count : ASKED)];
+  bdk_addr from = elsewhere & 0x20 ? address(elsewhere) : q->to;
+  bdk_probe p = {.confirm = true, .rx_index = 1, .origin = address(1)};
+  memcpy(p.nonce, q->nonce, sizeof p.nonce);
+  size_t n = q->consent ? bdk_frame_write(&w->peer, w->session, BDK_FRAME_CONSENT_ANSWER, ++w->counter, q->nonce,
+                                          sizeof q->nonce, out, sizeof out)
+                        : bdk_probe_write(&w->peer, &p, out, sizeof out);
+  receive(w, now, &from, out, n);
 }
 
 static size_t forge(world *w, input *in, uint8_t *out) {
@@ -98,7 +160,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint64_t now = 1;
   while (in.p < in.end) {
     uint8_t op = take(&in), out[BDK_DATAGRAM_MAX];
-    switch (op % 6) {
+    switch (op % 7) {
     case 0:
       now += (uint64_t)take(&in) * (op & 0x80 ? 1000000 : 1000);
       for (int i = 0; i < 100 && bdk_mux_deadline(w.mux) <= now; i++) {
@@ -109,20 +171,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       break;
     case 1:
     case 2: {
-      uint8_t from = take(&in);
-      size_t n = forge(&w, &in, out);
-      w.known[from] = true; // it may be answered if it was authentic
-      bdk_route route = {.remote = address(from), .sock = 1};
-      if (n) bdk_mux_input(w.mux, now, &route, out, n);
+      bdk_addr from = address(take(&in));
+      receive(&w, now, &from, out, forge(&w, &in, out));
       break;
     }
-    case 3: bdk_mux_send(w.mux, now, w.session, data, size > BDK_PAYLOAD_MAX ? BDK_PAYLOAD_MAX : size); break;
+    case 3:
+      bdk_mux_send(w.mux, now, w.session, data, size > BDK_PAYLOAD_MAX ? BDK_PAYLOAD_MAX : size);
+      break;
     case 4: {
       bdk_addr a = address(take(&in));
       bdk_mux_unreachable(w.mux, now, &a);
       break;
     }
     case 5:
+      answer(&w, now, &in);
+      break;
+    case 6:
       if (take(&in) > 250) bdk_mux_close(w.mux, now, w.session);
     }
     drain(&w);
