@@ -1,0 +1,66 @@
+-- SPDX-License-Identifier: MIT
+local output = require "bodkin.cli.output"
+
+local function seed(text)
+  local n = math.tointeger(tonumber(text))
+  if n and n >= 0 then return n end
+  return nil, "a whole number of at least 0"
+end
+
+local function failed(out, message)
+  out:failure(message, "invalid")
+  return 3
+end
+
+local function write(path, text)
+  local file, err = io.open(path, "w")
+  if not file then return nil, ("cannot write the plot: %s; is the directory there?"):format(err), "invalid" end
+  local ok
+  ok, err = file:write(text)
+  local closed, why = file:close()
+  if ok and closed then return true end
+  return nil, ("cannot write the plot %s: %s"):format(path, err or why), "invalid"
+end
+
+local order = { "event", "name", "seed", "clients", "duration_s", "arrived", "registered", "what", "queue", "asked",
+  "matched", "failed", "policy_errors", "connected", "tried", "under_way", "paths", "lan", "direct", "relay", "none",
+  "wait_ms", "first_ms", "confirmed_ms", "code", "n", "p50", "p90", "p99", "max", "pairs", "a", "b", "same_nat",
+  "theory" }
+
+return {
+  usage = "bodkin sim FILE [--seed N] [--svg FILE] [--json]",
+  summary = "play a scenario, or a policy, on a virtual network",
+  text = [[
+Plays the scenario that FILE returns (bodkin.scenario) with the unchanged client and server on a virtual network in
+virtual time, and prints which pairs of NATs connected, by which paths, and how long things took. FILE may also return
+a policy, or be first_come, skill or rooms: it then serves 1,000 clients that fit it. The same file and seed give the
+same output, byte for byte. Exit code 3 when FILE is not right.]],
+  options = {
+    { "seed", arg = "N", kind = seed, help = "another course of things for another number (default: the scenario's)" },
+    { "svg", arg = "FILE", help = "write a plot of waits and connect times" },
+  },
+  arguments = 1,
+  run = function(values, rest)
+    if not rest[1] then return nil, "sim needs a FILE", "usage" end
+    local out = output.of(values)
+    local scenario, err = require("bodkin.sim.file").read(rest[1])
+    if not scenario then return failed(out, err) end
+    scenario.seed = values.seed or scenario.seed
+    local run
+    run, err = require("bodkin.sim.run").play(scenario)
+    if not run then return failed(out, err) end
+    local stats = require "bodkin.sim.stats"
+    local report, all = stats.report(run)
+    if out.json then
+      report.event = "simulated"
+      out:object(report, order)
+    else
+      out:line(table.concat(stats.text(report), "\n"))
+    end
+    if values.svg then
+      local ok, why, code = write(values.svg, require("bodkin.sim.plot").svg(report, all))
+      if not ok then return nil, why, code end
+    end
+    return 0
+  end,
+}
