@@ -14,7 +14,7 @@
   X(udp_tx_bytes, "bytes sent")                                                                                        \
   X(udp_tx_again, "sends put off because the socket was full (EAGAIN)")                                                \
   X(udp_tx_nobufs, "sends put off because the kernel had no buffer (ENOBUFS)")                                         \
-  X(udp_tx_dropped, "datagrams dropped because the send queue was full")                                               \
+  X(udp_tx_dropped, "datagrams dropped because the send queue was full, or its socket closed")                         \
   X(udp_tx_unreachable, "sends the kernel refused: no route, or forbidden")                                            \
   X(udp_icmp, "ICMP errors read from a socket and ignored")                                                            \
   X(udp_rx_truncated, "datagrams dropped because they were longer than 1200 bytes")                                    \

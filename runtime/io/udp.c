@@ -469,7 +469,9 @@ fail:
 
 void bdk_udp_close(bdk_udp *u) {
   if (!u || u->closed) return;
+  u->waiting = false;
   send_queue(u);
+  bdk_count(u->c.counters, BDK_COUNT_udp_tx_dropped, (uint64_t)u->count);
   u->closed = true;
   bdk_driver_unwatch(u->c.driver, &u->watch);
   bdk_driver_cancel(u->c.driver, &u->retry);

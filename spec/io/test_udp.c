@@ -523,6 +523,26 @@ static void closing_sends_what_is_queued(void **state) {
   close_world(&w);
 }
 
+// A socket that was full is tried once more, its last words may be the ones that tell a peer; then they are lost.
+static void closing_tries_a_full_socket_and_counts_what_is_lost(void **state) {
+  (void)state;
+  for (int full = 0; full < 2; full++) {
+    world w;
+    open_world(&w, "127.0.0.1:0", "127.0.0.1:0");
+    tx_fault.error = EAGAIN;
+    tx_fault.times = 1 + (unsigned)full;
+    send_text(w.a, to(w.b, "127.0.0.1"), "bye");
+    send_text(w.a, to(w.b, "127.0.0.1"), "bye");
+    bdk_udp_flush(w.a);
+    bdk_udp_close(w.a);
+    w.a = NULL;
+    assert_int_equal(0, tx_fault.times);
+    assert_int_equal(full ? 0 : 2, w.counters.value[BDK_COUNT_udp_tx]);
+    assert_int_equal(full ? 2 : 0, w.counters.value[BDK_COUNT_udp_tx_dropped]);
+    close_world(&w);
+  }
+}
+
 // A game that reads few packets a frame, so that a flood costs it no more than that.
 static void a_turn_reads_as_many_packets_as_its_limit(void **state) {
   (void)state;
@@ -573,6 +593,7 @@ int main(void) {
       TEST(a_full_queue_drops_and_counts),
       TEST(a_port_in_use_is_an_error),
       TEST(closing_sends_what_is_queued),
+      TEST(closing_tries_a_full_socket_and_counts_what_is_lost),
       cmocka_unit_test_setup(a_turn_reads_as_many_packets_as_its_limit, on_poll),
   };
   return cmocka_run_group_tests_name("udp", tests, NULL, NULL);
