@@ -5,6 +5,8 @@
 local json = require "dkjson"
 local support = require "spec.lab.support"
 
+if (os.getenv "SOAK" or "1") ~= "1" then return end -- once a soak
+
 local NATS = { a = "port_restricted", b = "port_restricted", delay_ms = 20 }
 
 describe("the client written from the document, in the lab", function()
