@@ -138,7 +138,8 @@ for _, path in ipairs(files("scripts", "*.lua")) do
   text = text:gsub("%-%-%[%[.-%]%]", ""):gsub("%-%-[^\n]*", "")
   for name in text:gmatch "%f[%w_]require%s*%(?%s*[\"']([^\"']+)" do
     -- What runs inside a sandbox finds the policy there under this name.
-    local mine = name == "bodkin" or name:find "^bodkin%." or name == "dkjson" or (part == "policy" and name == "policy")
+    local mine = name == "bodkin" or name:find "^bodkin%." or name == "dkjson"
+      or (part == "policy" and name == "policy")
     if not mine then complain("%s requires %s", path, name) end
     if name == "bodkin.host" and part ~= "cli" then complain("%s requires bodkin.host; only the cli may", path) end
     if part ~= "cli" and (name .. "."):find "^bodkin%.cli%." then complain("%s requires %s", path, name) end
