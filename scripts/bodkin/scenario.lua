@@ -153,7 +153,9 @@ local function match(v)
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 or queue == "*" then
     return nil, "queue must be a name of at most 32 bytes"
   end
-  if v.policy ~= nil and type(v.policy) ~= "string" then return nil, "policy must be a file, or first_come, skill or rooms" end
+  if v.policy ~= nil and type(v.policy) ~= "string" then
+    return nil, "policy must be a file, or first_come, skill or rooms"
+  end
   local props
   props, why = properties(v.props or {})
   if not props then return nil, "props " .. why end

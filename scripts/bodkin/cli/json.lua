@@ -53,7 +53,7 @@ local function to_json(value, key, arrays)
 end
 
 local array_keys = { public = true, ["local"] = true, peers = true, why = true, entries = true, counters = true,
-  roles = true, listening = true, urls = true, pairs = true, failed = true, policy_errors = true }
+  roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true }
 
 -- One line. Strings that are not UTF-8 are given in base64.
 function M.encode(value, order)

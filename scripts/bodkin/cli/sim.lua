@@ -23,9 +23,9 @@ local function write(path, text)
 end
 
 local order = { "event", "name", "seed", "clients", "duration_s", "arrived", "registered", "what", "queue", "asked",
-  "matched", "failed", "policy_errors", "connected", "tried", "under_way", "paths", "lan", "direct", "relay", "none",
+  "matched", "failed", "errors", "connected", "tried", "under_way", "paths", "lan", "direct", "relay", "none",
   "wait_ms", "first_ms", "confirmed_ms", "code", "n", "p50", "p90", "p99", "max", "pairs", "a", "b", "same_nat",
-  "theory" }
+  "theory", "at_s", "text" }
 
 return {
   usage = "bodkin sim FILE [--seed N] [--svg FILE] [--json]",
@@ -34,7 +34,7 @@ return {
 Plays the scenario that FILE returns (bodkin.scenario) with the unchanged client and server on a virtual network in
 virtual time, and prints which pairs of NATs connected, by which paths, and how long things took. FILE may also return
 a policy, or be first_come, skill or rooms: it then serves 1,000 clients that fit it. The same file and seed give the
-same output, byte for byte. Exit code 3 when FILE is not right.]],
+same output, byte for byte. Exit code 3 when FILE is not right, or its policy failed meanwhile.]],
   options = {
     { "seed", arg = "N", kind = seed, help = "another course of things for another number (default: the scenario's)" },
     { "svg", arg = "FILE", help = "write a plot of waits and connect times" },
@@ -61,6 +61,6 @@ same output, byte for byte. Exit code 3 when FILE is not right.]],
       local ok, why, code = write(values.svg, require("bodkin.sim.plot").svg(report, all))
       if not ok then return nil, why, code end
     end
-    return 0
+    return report.errors[1] and 3 or 0
   end,
 }

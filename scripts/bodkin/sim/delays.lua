@@ -56,7 +56,7 @@ local function median_of(rows, i)
     if ms then list[#list + 1] = ms end
   end
   table.sort(list)
-  return list[(#list + 1) // 2], #list
+  return list[#list // 2 + 1], #list
 end
 
 -- The server's site: the one that is nearest to most, of those measured to at least half of the others.

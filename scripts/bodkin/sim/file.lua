@@ -10,6 +10,10 @@ local M = {}
 M.CLIENTS, M.ARRIVE_PER_S, M.DURATION_S = 1000, 25, 60 -- of a policy's own scenario
 local TEXTS = 8 -- how many different texts a property has that may be any
 
+local function name_of(path)
+  return (path:match "([^/]*)$":gsub("%.lua$", ""))
+end
+
 -- How a property that a policy declares is drawn; nil: it is left out, since it has a default or may be absent.
 local function drawn(spec)
   if spec.optional or spec.default ~= nil then return nil end
@@ -33,7 +37,7 @@ function M.for_policy(source, declared)
   local props = {}
   for name, spec in pairs(declared) do props[name] = drawn(spec) end
   local scenario = assert(scenarios.check {
-    name = source.name:match "([^/]*)$", clients = M.CLIENTS, arrive_per_s = M.ARRIVE_PER_S, duration_s = M.DURATION_S,
+    name = name_of(source.name), clients = M.CLIENTS, arrive_per_s = M.ARRIVE_PER_S, duration_s = M.DURATION_S,
     match = { props = props },
   })
   scenario.match.policy = source
@@ -61,7 +65,7 @@ local function run_scenario(path, text)
   local ok, scenario = pcall(chunk)
   if not ok then return nil, with_line(path, text, tostring(scenario)), "invalid" end
   if not scenarios.is(scenario) then return nil, path .. " returns a scenario only at times", "invalid" end
-  if scenario.name == "scenario" then scenario.name = path:match "([^/]*)$":gsub("%.lua$", "") end
+  if scenario.name == "scenario" then scenario.name = name_of(path) end
   if scenario.match then scenario.match.policy = beside(path, scenario.match.policy) end
   scenario.delay_ms.matrix = beside(path, scenario.delay_ms.matrix)
   return scenario

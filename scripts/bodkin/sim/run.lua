@@ -243,7 +243,8 @@ local function new_world(self, delay)
     seed = scenario.seed, trace = false, loss = scenario.loss, jitter_ms = scenario.jitter_ms,
     delay_ms = function(from, to) return delay(place[from], place[to]) end,
     log = function(line)
-      if line:find("^%d+ server error") then table.insert(self.server_errors, line) end
+      local us, text = line:match "^(%d+) server error (.*)$"
+      if us then table.insert(self.server_errors, { at_s = (us - self.start_us) / 1000000, text = text }) end
     end,
   }
 end
@@ -270,6 +271,7 @@ function M.play(scenario)
   local delay, why = delays.new(scenario.delay_ms, scenario.seed)
   if not delay then return nil, why, "invalid" end
   new_world(self, delay)
+  self.start_us = self.world:now()
   local code
   self.server, why, code = open_server(self)
   if not self.server then

@@ -5,6 +5,8 @@ local theory = require "bodkin.sim.theory"
 
 local M = {}
 
+local ERRORS_SHOWN = 3
+
 -- Nearest rank: the least value that at least p per cent are not above. nil of none.
 function M.percentile(sorted, p)
   if #sorted == 0 then return nil end
@@ -28,7 +30,7 @@ local function row_of(rows, by_key, pair)
   local key = ("%s %s %s"):format(pair.together and "1" or "0", a, b)
   local row = by_key[key]
   if not row then
-    row = { key = key, a = a, b = b, same_nat = pair.together, connected = 0, tried = 0, under_way = 0,
+    row = { key = key, a = a, b = b, same_nat = pair.together or false, connected = 0, tried = 0, under_way = 0,
       theory = pair.together and "yes" or theory.verdict(a, b) }
     by_key[key] = row
     rows[#rows + 1] = row
@@ -72,7 +74,7 @@ function M.report(run)
     what = scenario.match and "ticket" or "join", queue = scenario.match and scenario.match.queue,
     connected = 0, tried = 0, under_way = 0, pairs = {}, paths = { lan = 0, direct = 0, relay = 0, none = 0 },
     wait_ms = percentiles(waits), first_ms = percentiles(run.first_ms), confirmed_ms = percentiles(run.confirmed_ms),
-    policy_errors = run.server_errors,
+    errors = run.server_errors,
   }
   count_pairs(report, run)
   -- For the plot: every value, sorted.
@@ -129,7 +131,13 @@ function M.text(report)
     report.what == "ticket" and "waited in the queue " .. report.queue or "joined a room", report.matched,
     waiting > 0 and (", %d not"):format(waiting) or ""))
   for _, f in ipairs(report.failed) do add(("failed with %s: %d"):format(f.code, f.n)) end
-  for _, text in ipairs(report.policy_errors) do add("the server says: " .. text) end
+  for i, e in ipairs(report.errors) do
+    if i > ERRORS_SHOWN then
+      add(("and %d more such errors"):format(#report.errors - ERRORS_SHOWN))
+      break
+    end
+    add(("the server, after %.1f s: %s"):format(e.at_s, e.text))
+  end
   add ""
   pair_lines(add, report)
   add ""
