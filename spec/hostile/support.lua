@@ -27,6 +27,8 @@ function M.write_file(path, text)
   file:close()
 end
 
+M.self = read_file("/proc/self/stat"):match "^%d+"
+
 local function quote(word) return "'" .. tostring(word):gsub("'", "'\\''") .. "'" end
 
 local function command_of(words)
@@ -82,11 +84,13 @@ Process.__index = Process
 function World:start(words)
   local base = ("%s/%d"):format(self.dir, #self.processes + 1)
   local p = setmetatable({ world = self, base = base, words = words }, Process)
+  -- A shell keeps its exit code; another ends it should this process be killed.
   local script = [[( ASAN_OPTIONS=exitcode=99 LSAN_OPTIONS=exitcode=99 \
     UBSAN_OPTIONS=exitcode=99:print_stacktrace=1 WORDS \
-    </dev/null >BASE.out 2>BASE.err & echo $! >BASE.new; mv BASE.new BASE.pid
-    wait $!; echo $? >BASE.new; mv BASE.new BASE.code ) </dev/null >/dev/null 2>&1 &]]
-  os.execute((script:gsub("%u%u%u%u%u?", { WORDS = command_of(words), BASE = base })))
+    </dev/null >BASE.out 2>BASE.err & pid=$!; echo $pid >BASE.new; mv BASE.new BASE.pid
+    { while kill -0 $pid; do kill -0 SELF || kill -KILL $pid; sleep 2; done; } &
+    wait $pid; echo $? >BASE.new; mv BASE.new BASE.code ) </dev/null >/dev/null 2>&1 &]]
+  os.execute((script:gsub("%u%u%u%u%u?", { WORDS = command_of(words), BASE = base, SELF = M.self })))
   self.processes[#self.processes + 1] = p
   p.pid = self:wait("the start of " .. words[1], 5000, function()
     return math.tointeger(tonumber(read_file(base .. ".pid") or ""))
