@@ -11,6 +11,7 @@ struct bdk_mux {
   bdk_wheel wheel;
   bdk_outq out;
   bdk_session **sessions;
+  uint64_t *tags;  // the beginning of each one's match id: what a flood of probes is held against
   uint32_t closed; // sessions that ended and await reap
 };
 
@@ -20,6 +21,12 @@ static void give(const bdk_alloc *a, void *p, size_t size) {
   if (p) a->resize(a->ctx, p, size, 0);
 }
 
+static uint64_t tag_of(const uint8_t match[BDK_MATCH_LEN]) {
+  uint64_t tag;
+  memcpy(&tag, match, sizeof tag);
+  return tag;
+}
+
 bdk_mux *bdk_mux_new(const bdk_mux_config *config) {
   bdk_mux *m = take(&config->alloc, sizeof *m);
   if (!m) return NULL;
@@ -27,13 +34,17 @@ bdk_mux *bdk_mux_new(const bdk_mux_config *config) {
   m->config = *config;
   if (!m->config.max_sessions) m->config.max_sessions = SESSIONS_DEFAULT;
   if (m->config.max_sessions > SESSIONS_MAX) m->config.max_sessions = SESSIONS_MAX;
-  size_t size = m->config.max_sessions * sizeof *m->sessions;
+  size_t size = m->config.max_sessions * sizeof *m->sessions, tags_size = m->config.max_sessions * sizeof *m->tags;
   m->sessions = take(&config->alloc, size);
-  if (!m->sessions) {
+  m->tags = take(&config->alloc, tags_size);
+  if (!m->sessions || !m->tags) {
+    give(&config->alloc, m->sessions, size);
+    give(&config->alloc, m->tags, tags_size);
     give(&config->alloc, m, sizeof *m);
     return NULL;
   }
   memset(m->sessions, 0, size);
+  memset(m->tags, 0, tags_size);
   bdk_wheel_init(&m->wheel, &config->alloc);
   bdk_outq_init(&m->out, &config->alloc, config->counters, config->seed);
   return m;
@@ -55,6 +66,7 @@ void bdk_mux_free(bdk_mux *m) {
   bdk_outq_clear(&m->out);
   bdk_alloc alloc = m->config.alloc;
   give(&alloc, m->sessions, m->config.max_sessions * sizeof *m->sessions);
+  give(&alloc, m->tags, m->config.max_sessions * sizeof *m->tags);
   give(&alloc, m, sizeof *m);
 }
 
@@ -74,8 +86,10 @@ static void settle(bdk_mux *m, bdk_session *s) {
   }
   uint64_t due = bdk_session_deadline(s);
   // Only the first set can want memory, and bdk_mux_add saw to that one.
-  if (due == BDK_NEVER) bdk_wheel_cancel(&m->wheel, &s->timer);
-  else bdk_wheel_set(&m->wheel, &s->timer, due);
+  if (due == BDK_NEVER)
+    bdk_wheel_cancel(&m->wheel, &s->timer);
+  else
+    bdk_wheel_set(&m->wheel, &s->timer, due);
 }
 
 static bdk_session *find(const bdk_mux *m, uint32_t index) {
@@ -92,7 +106,7 @@ static bdk_session *find_open(const bdk_mux *m, uint32_t index) {
 
 static bool known(const bdk_mux *m, const bdk_match *match) {
   for (uint32_t i = 0; i < m->config.max_sessions; i++) {
-    const bdk_session *s = m->sessions[i];
+    const bdk_session *s = m->tags[i] == tag_of(match->match) ? m->sessions[i] : NULL;
     if (s && s->state != BDK_SESSION_CLOSED && memcmp(s->keys.match, match->match, BDK_MATCH_LEN) == 0 &&
         memcmp(s->peer, match->peer, BDK_ID_LEN) == 0)
       return true;
@@ -121,6 +135,7 @@ int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *s
     return error;
   }
   m->sessions[place] = s;
+  m->tags[place] = tag_of(match->match);
   *session = s->index;
   bdk_session_tick(s, &m->out, now_us);
   settle(m, s);
@@ -175,8 +190,9 @@ static void input_probe(bdk_mux *m, uint64_t now_us, const bdk_route *route, con
     return;
   }
   // The peers of one match share its id; which of them sent this, only the key tells.
+  uint64_t tag = tag_of(probe.match);
   for (uint32_t i = 0; i < m->config.max_sessions; i++) {
-    bdk_session *s = m->sessions[i];
+    bdk_session *s = m->tags[i] == tag ? m->sessions[i] : NULL;
     if (!s || s->state == BDK_SESSION_CLOSED || !bdk_probe_authentic(&s->keys, &probe, bytes, len)) continue;
     bdk_session_probe(s, &m->out, now_us, route, &probe, len);
     settle(m, s);
@@ -190,8 +206,10 @@ bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const ui
   bool probe = (bytes[0] & 0xF0) == 0x90 && (bytes[1] == bdk_message_test.type || bytes[1] == bdk_message_confirm.type);
   if (!probe && bytes[0] != 0xC1) return false;
   reap(m);
-  if (probe) input_probe(m, now_us, route, bytes, len);
-  else input_frame(m, now_us, route, bytes, len);
+  if (probe)
+    input_probe(m, now_us, route, bytes, len);
+  else
+    input_frame(m, now_us, route, bytes, len);
   return true;
 }
 
@@ -200,8 +218,7 @@ void bdk_mux_unreachable(bdk_mux *m, uint64_t now_us, const bdk_addr *remote) {
   for (uint32_t i = 0; i < m->config.max_sessions; i++) {
     bdk_session *s = m->sessions[i];
     if (!s || s->state == BDK_SESSION_CLOSED) continue;
-    bdk_session_unreachable(s, &m->out, now_us, remote);
-    settle(m, s);
+    if (bdk_session_unreachable(s, &m->out, now_us, remote)) settle(m, s);
   }
 }
 

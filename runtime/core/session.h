@@ -87,7 +87,8 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
 void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_deadline(const bdk_session *s);
 int bdk_session_send(bdk_session *s, bdk_outq *q, uint64_t now_us, const uint8_t *data, size_t len);
-void bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *remote);
+// False, and nothing done, when no path of this session goes there.
+bool bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *remote);
 // Ends it, telling the peer when `reason` is closed; the owner hears BDK_OUT_CLOSED.
 void bdk_session_close(bdk_session *s, bdk_outq *q, uint64_t now_us, bdk_reason reason);
 
