@@ -69,6 +69,34 @@ describe("README.md", function()
     assert.equal("well met", processes_of.expect(start(command .. " " .. code), "^%x+%s+(.*)$"))
   end)
 
+  it("has a policy that is checked, simulated, served, edited and reloaded", function()
+    local path = save("duel.lua", block("lua", "bodkin.policy"))
+    local commands = {}
+    for line in block("sh", "bodkin check"):gmatch("[^\n]+") do commands[#commands + 1] = line end
+    assert.equal(6, #commands)
+    local function typed(n, at)
+      return (commands[n]:gsub("duel%.(%l+)", dir .. "/duel.%1"):gsub(":4433", at or ":0"))
+    end
+    processes_of.expect(start(typed(1)), "tickets made up")
+    local sim = start(typed(2))
+    processes_of.expect(sim, "paths: direct %d+")
+    sim.out:read("a") -- to its end
+    assert.truthy(read_all(dir .. "/duel.svg"):find("^<"))
+    local server = start(typed(3) .. " --admin " .. dir .. "/admin")
+    local at = processes_of.expect(server, "bodkin://127%.0%.0%.1(:%d+)")
+    local one, two = start(typed(4, at)), start(typed(4, at))
+    processes_of.expect(one, "^connected")
+    processes_of.expect(two, "^connected")
+    assert(os.execute(typed(5)))
+    assert.truthy(read_all(path):find("<= 80", 1, true))
+    local reload = "pkill -HUP -P " .. server.pid -- the sixth, aimed at this one alone
+    assert(os.execute(reload))
+    processes_of.expect(server, "duel%.lua: loaded")
+    save("duel.lua", "return bodkin.policy {")
+    assert(os.execute(reload))
+    processes_of.expect(server, "duel%.lua:%d+:.*the version before it")
+  end)
+
   it("has a server role of at most twenty lines that serves", function()
     local role = block("lua", "bodkin.role")
     assert.is_true(select(2, role:gsub("\n", "")) <= 20)
