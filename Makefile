@@ -153,6 +153,8 @@ bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
 	$(call quiet,LD) $(CC) -o $@ $^ $(LIB_LINK)
+bench-policy: all
+	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
 bench-connect: all $(r)/bench/nice
@@ -224,7 +226,7 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-policy fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-policy fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE

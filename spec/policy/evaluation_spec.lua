@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What the policies that ship do for a population, in the virtual network.
 local core = require "bodkin.core"
-local population = require "bodkin.sim.population"
+local population = dofile "spec/policy/population.lua"
 
 local function percentile(list, p)
   table.sort(list)

@@ -2,7 +2,7 @@
 -- A population that a policy serves, in a virtual network: one server, many clients behind NATs of given kinds, that
 -- arrive, wait in a queue, are matched, connect and leave again. Same seed, same result, byte for byte.
 --
---   local result = require("bodkin.sim.population").run { policy = "skill", clients = 1000, seconds = 60 }
+--   local result = dofile("spec/policy/population.lua").run { policy = "skill", clients = 1000, seconds = 60 }
 --   for _, c in ipairs(result.clients) do print(c.nat, c.waited_ms, c.path, c.first_ms) end
 
 local instances = require "bodkin.policy.instance"

@@ -1,0 +1,104 @@
+-- SPDX-License-Identifier: MIT
+-- Policies that mean harm: each is stopped within its budget, first_come serves the next pass, and the server that
+-- they run beside does not notice.
+local core = require "bodkin.core"
+local hostile = dofile "spec/policy/hostile.lua"
+local instances = require "bodkin.policy.instance"
+local latency = dofile "spec/policy/latency.lua"
+local sources = require "bodkin.policy.source"
+
+local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
+-- Under the sanitizers everything takes longer, the budget too.
+local slow = bodkin:find "/asan/" and 8 or 1
+
+local BUDGET = 10000000
+
+-- The CPU time, in ms, of what a budget's instructions are at their plainest.
+local function budget_ms()
+  local best = math.huge
+  for _ = 1, 3 do
+    local sandbox <close> = core.sandbox { instructions = BUDGET }
+    assert(sandbox:load("return { f = function() while true do end end }", "@x"))
+    local from = os.clock()
+    sandbox:call "f"
+    best = math.min(best, (os.clock() - from) * 1000)
+  end
+  return best
+end
+
+-- Loads it, adds tickets and looks at them, twice. Returns the longest time of a run in ms, and the last error.
+local function run(text)
+  local longest, err = 0, nil
+  local function timed(fn, ...)
+    local from = os.clock()
+    local results = table.pack(fn(...))
+    longest = math.max(longest, (os.clock() - from) * 1000)
+    if results[1] == nil then err = results[2] or err end
+    return table.unpack(results, 1, results.n)
+  end
+  local instance = timed(instances.new, sources.text(text), { memory = 32 << 20, instructions = BUDGET })
+  if instance then
+    for no = 1, 4 do timed(instance.add, instance, { no = no, app = "a", since_ms = 0, props = {} }, false, 0) end
+    timed(instance.tick, instance, 100)
+    timed(instance.tick, instance, 200)
+    timed(instance.close, instance)
+  end
+  return longest, err
+end
+
+describe("a hostile policy:", function()
+  local budget
+
+  setup(function() budget = budget_ms() end)
+
+  for _, case in ipairs(hostile) do
+    it(case[1] .. " is stopped within its budget and 100 ms", function()
+      local longest, err = run(case[2])
+      assert.is_string(err)
+      assert.matches("^policy.lua:%d+: ", err)
+      assert.is_true(longest <= budget + 100 * slow, ("%.0f ms; the budget takes %.0f ms"):format(longest, budget))
+    end)
+  end
+
+  it("a loop, whether while it loads or in any function of its own, is stopped", function()
+    for _, text in ipairs {
+      "while true do end",
+      "return require('bodkin').policy { size = 2, admit = function() while true do end end }",
+      "return require('bodkin').policy { size = 2, compatible = function() while true do end end }",
+      "return require('bodkin').policy(setmetatable({}, { __index = function() while true do end end }))",
+      "local b = require 'bodkin' b.policy = nil string.format = nil table.unpack = nil pairs = nil error 'x'",
+    } do
+      local longest, err = run(text)
+      assert.is_string(err, text)
+      assert.is_true(longest <= budget + 100 * slow)
+    end
+  end)
+
+  it("ten at once leave a real server's address reports as fast as they were, and first_come serves", function()
+    local queues, policies = {}, {}
+    local dir = assert(io.popen "mktemp -d"):read "l"
+    for i = 1, 10 do
+      queues[i] = "q" .. i
+      policies["q" .. i] = ("%s/hostile%d.lua"):format(dir, i)
+      local file <close> = assert(io.open(policies["q" .. i], "w"))
+      file:write(hostile[i][2])
+    end
+    -- The machine has other work, too: the best of the rounds counts, three of each or, if need be, six.
+    local before, during = math.huge, math.huge
+    for round = 1, 6 do
+      if round > 3 and during <= before + 1 * slow then break end
+      local quiet = latency.measure(bodkin, queues, {}, 1)
+      local loud = latency.measure(bodkin, queues, policies, 1)
+      before, during = math.min(before, quiet.p99), math.min(during, loud.p99)
+      assert.is_true(quiet.played and loud.played)
+      for i, queue in ipairs(queues) do
+        assert.is_true(loud.matches[queue] >= 1, hostile[i][1] .. ": nobody was matched\n" .. loud.log)
+        assert.is_true(loud.longest_ms[queue] <= 4000 * slow, hostile[i][1] .. ": " .. loud.longest_ms[queue] .. " ms")
+        assert.matches(("hostile%d.lua failed: [^\n]*hostile%d.lua:%%d+: "):format(i, i), loud.log)
+      end
+    end
+    os.execute("rm -r " .. dir)
+    print(("# p99 of address reports: %.3f ms without, %.3f ms with ten hostile policies"):format(before, during))
+    assert.is_true(during <= before + 1 * slow, ("%.3f ms, before %.3f ms"):format(during, before))
+  end)
+end)

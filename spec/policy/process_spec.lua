@@ -1,0 +1,128 @@
+-- SPDX-License-Identifier: MIT
+-- The policy process of the real binary: reloaded, killed, and gone with its server.
+local processes_of = require "spec.processes"
+local support = dofile "spec/policy/support.lua"
+
+local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
+local expect = processes_of.expect
+
+describe("bodkin serve --policy", function()
+  local processes, path, server, url
+
+  local function write(text)
+    local file <close> = assert(io.open(path, "w"))
+    file:write(support.prelude .. text)
+  end
+
+  local function data(value)
+    return ("return bodkin.policy { size = 2, form = function(a, near)\n"
+      .. "return { teams = { { a, near[1] } }, data = %q } end }"):format(value)
+  end
+
+  local function serve(policy)
+    server = processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin --policy duel=%s"):format(bodkin,
+      processes.dir, policy))
+    url = expect(server, "(bodkin://127%.0%.0%.1:%d+)")
+  end
+
+  -- Two clients; what the match of both says.
+  local function duel()
+    local list = {}
+    for i = 1, 2 do
+      list[i] = processes:start(("%s match duel --server %s --json --send hi --expect 1 --timeout 10"):format(bodkin,
+        url))
+    end
+    local said = {}
+    for i, p in ipairs(list) do
+      said[i] = expect(p, '"event":"matched".*"data":("?[^"}]*"?)}')
+      while p.out:read "l" do end
+      assert.is_true(p.out:close())
+    end
+    assert.equal(said[1], said[2])
+    return said[1]
+  end
+
+  -- The pids of the server's children: `timeout` runs it, so of that one's child.
+  local function children()
+    local pipe <close> = assert(io.popen(("pgrep -P $(pgrep -P %s)"):format(server.pid)))
+    local list = {}
+    for pid in pipe:lines() do list[#list + 1] = pid end
+    return list
+  end
+
+  local function signal(name) assert(os.execute(("kill -%s $(pgrep -P %s)"):format(name, server.pid))) end
+
+  before_each(function()
+    processes = processes_of.new()
+    path = processes.dir .. "/duel.lua"
+  end)
+  after_each(function() processes:close() end)
+
+  it("matches by the policy, reloads it on SIGHUP, and keeps the old one when the new one does not load", function()
+    write(data "one")
+    serve(path)
+    assert.equal('"one"', duel())
+    write(data "two")
+    signal "HUP"
+    expect(server, "(duel%.lua: loaded)")
+    assert.equal('"two"', duel())
+    write "return bodkin.policy { size = 77 }"
+    signal "HUP"
+    expect(server, "(duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
+    assert.equal('"two"', duel())
+  end)
+
+  it("loses no ticket when its process is killed, and ends it with itself", function()
+    write [[
+      return bodkin.policy { size = 2, window_ms = 50, compatible = function(a, b)
+        return a.waited_ms > 1500
+      end }]]
+    serve(path)
+    local waiting = {}
+    for i = 1, 2 do
+      waiting[i] = processes:start(("%s match duel --server %s --json --expect 1 --send hi --timeout 15"):format(bodkin,
+        url))
+      expect(waiting[i], '("event":"queued")')
+    end
+    for _ = 1, 3 do
+      local list = children()
+      assert.equal(1, #list)
+      assert(os.execute("kill -9 " .. list[1]))
+      expect(server, "(the policy process ended; it is started again)")
+      -- It is there again when the server has a child again.
+      repeat os.execute "sleep 0.05" until #children() == 1
+    end
+    for _, p in ipairs(waiting) do
+      while p.out:read "l" do end
+      assert.is_true(p.out:close())
+    end
+    local last = children()[1]
+    signal "TERM"
+    expect(server, "(stopped)")
+    while server.out:read "l" do end
+    server.out:close()
+    assert.falsy(os.execute("kill -0 " .. last .. " 2>/dev/null"))
+  end)
+
+  it("does not start with a policy that does not load", function()
+    write "return bodkin.policy { sise = 2 }"
+    local p = processes:start(("%s serve --listen 127.0.0.1:0 --policy %s"):format(bodkin, path))
+    expect(p, "(duel%.lua:2: policy: has no field 'sise')")
+    assert.equal(1, select(3, p.out:close()))
+    p = processes:start(("%s serve --listen 127.0.0.1:0 --policy duel=/nowhere.lua"):format(bodkin))
+    expect(p, "(cannot read the policy: /nowhere.lua: No such file)")
+    assert.equal(1, select(3, p.out:close()))
+  end)
+
+  it("knows those that ship by name, and one for all queues", function()
+    server = processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin --policy rooms"):format(bodkin,
+      processes.dir))
+    url = expect(server, "(bodkin://127%.0%.0%.1:%d+)")
+    local p = processes:start(("%s match any --server %s --timeout 5"):format(bodkin, url))
+    expect(p, "(the property room is missing)")
+    assert.equal(6, select(3, p.out:close()))
+    p = processes:start(([[%s match any --props '{"room":"red"}' --server %s --timeout 0.5]]):format(bodkin, url))
+    expect(p, "(no match in queue any within 0.5 s)")
+    assert.equal(4, select(3, p.out:close()))
+  end)
+end)
