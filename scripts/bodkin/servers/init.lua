@@ -27,7 +27,8 @@ local function bind(server, listen)
     end
     local sock, msg, code = server.env.udp(at, { number = i, counters = server.counters })
     if not sock then
-      return nil, ("cannot listen: %s; is another server running there? try another --listen"):format(msg), code
+      local hint = msg:find "[Aa]ssign" and "is that an address of this machine?" or "is another server running there?"
+      return nil, ("cannot listen: %s; %s try another --listen"):format(msg, hint), code
     end
     server.socks[i] = sock
   end
