@@ -25,7 +25,8 @@ void bdk_mux_free(bdk_mux *m);
 // is a host's address, both ids the same, or a session of that match and peer is there already).
 int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *session);
 // One datagram of at most BDK_PAYLOAD_MAX bytes to the peer. BDK_E_INVALID before `connected` or too long,
-// BDK_E_CLOSED after the end, BDK_E_LIMIT while the path's address has not confirmed and had its share.
+// BDK_E_CLOSED after the end, BDK_E_NO_PATH while a path is sought again after a loss, BDK_E_LIMIT while the
+// path's address has not confirmed and had its share.
 int bdk_mux_send(bdk_mux *m, uint64_t now_us, uint32_t session, const uint8_t *data, size_t len);
 // Leaves: tells the peer, then CLOSED(closed). Unknown sessions are ignored.
 void bdk_mux_close(bdk_mux *m, uint64_t now_us, uint32_t session);
