@@ -13,7 +13,7 @@ enum { RESERVE = 65536, ARGUMENTS_MAX = 1000, RESULTS_MAX = 10000 };
 
 // --- the account
 static const char over_work[] = "over its budget of instructions", over_memory[] = "over its memory",
-                  over_string[] = "a text longer than 2048 bytes";
+                  over_string[] = "a text longer than 1280 bytes";
 
 // Notes where the running thread is: in the first function, from the top, that is not one of ours; else in ours, if
 // `any` will do.

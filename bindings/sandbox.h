@@ -9,7 +9,7 @@
 
 enum {
   BDK_SANDBOX_PERIOD = 1000,     // instructions between two looks at the account
-  BDK_SANDBOX_STRING_MAX = 2048, // bytes of one string: comparing two is one instruction, however long they are
+  BDK_SANDBOX_STRING_MAX = 1280, // bytes of one string: comparing two is one instruction, however long they are
   BDK_SANDBOX_SAID_MAX = 1024,   // bytes kept of what it printed
 };
 

@@ -246,7 +246,7 @@ static int sandbox_pairs(lua_State *L) {
   lua_settop(L, 1);
   lua_Integer n = 0;
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) n++;
-  bdk_sandbox_charge(L, (uint64_t)n * 4);
+  bdk_sandbox_charge(L, (uint64_t)n * 10);
   key *keys = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *keys, 0);
   lua_Integer i = 0;
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) keys[i++] = read_key(L, -2);
@@ -278,7 +278,7 @@ static int sandbox_next(lua_State *L) {
     best = k;
     found = true;
   }
-  bdk_sandbox_charge(L, n);
+  bdk_sandbox_charge(L, n * 2);
   if (!found) {
     lua_pushnil(L);
     return 1;
@@ -443,7 +443,7 @@ static int sandbox_require(lua_State *L) {
 // --- putting it together
 static int charged(lua_State *L) {
   size_t len = lua_isstring(L, 1) ? lua_rawlen(L, 1) : 0;
-  bdk_sandbox_charge(L, 1 + len / 4);
+  bdk_sandbox_charge(L, 1 + len / 2);
   return original(L);
 }
 

@@ -26,7 +26,7 @@ return {
       local s = "x"
       while true do
         pcall(string.rep, "x", 1 << 40)
-        pcall(function() s = ("x"):rep(2000) .. s end)
+        pcall(function() s = ("x"):rep(1200) .. s end)
         pcall(string.format, "%99.99f", 1e300)
       end]] },
   { "a bomb of tables", in_form "local t = {} while true do pcall(function() t[#t + 1] = { {}, {} } end) end" },
@@ -62,10 +62,10 @@ return {
         pcall(table.unpack, {}, 1, 1e6)
       end]] },
   { "long texts compared", in_form [[
-      local a, b = ("x"):rep(2040) .. "a", ("x"):rep(2040) .. "b"
+      local a, b = ("x"):rep(1270) .. "a", ("x"):rep(1270) .. "b"
       while true do local _ = a < b, a == b end]] },
   { "work in C", in_form [[
-      local s, t = ("x"):rep(2000), {}
+      local s, t = ("x"):rep(1200), {}
       for i = 1, 20000 do t[i] = i end
       while true do s:byte(1, -1) s:upper() s:rep(1) tonumber(s) for _ in pairs(t) do break end next(t) end]] },
   { "an error that recurses", in_form [[
