@@ -189,6 +189,16 @@ static int reply_length(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, e] reply:at() -> the address of ours that the request came to | nil where that is not known
+static int reply_at(lua_State *L) {
+  const bdk_reply *r = check_reply(L);
+  if (r->route.local.family)
+    bdk_push_addr(L, &r->route.local);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
 // --- input
 typedef struct delivery {
   const bdk_handler *handler;
@@ -321,7 +331,7 @@ void bdk_open_router(lua_State *L) {
       {"on", on}, {"refuse", refuse}, {"reply_schemas", reply_schemas}, {"input", input}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{NULL, NULL}};
   static const luaL_Reg reply_methods[] = {
-      {"proven", reply_proven}, {"length", reply_length}, {"send", reply_send}, {NULL, NULL}};
+      {"proven", reply_proven}, {"length", reply_length}, {"send", reply_send}, {"at", reply_at}, {NULL, NULL}};
   static const luaL_Reg reply_meta[] = {{"__call", reply_call}, {NULL, NULL}};
   bdk_lua_type(L, type, methods, meta);
   bdk_lua_type(L, reply_type, reply_methods, reply_meta);

@@ -138,15 +138,16 @@ static int mux(lua_State *L) {
   return 1;
 }
 
-// [-0, +1|3, e] udp:send(to, bytes [, ttl]) -> true | nil, message, code
+// [-0, +1|3, e] udp:send(to, bytes [, ttl [, from]]) -> true | nil, message, code
 static int send(lua_State *L) {
   bdk_udp_box *u = check(L);
-  bdk_addr to = bdk_check_addr(L, 2), any = {0};
+  bdk_addr to = bdk_check_addr(L, 2), from = {0};
   size_t len;
   const char *bytes = luaL_checklstring(L, 3, &len);
   lua_Integer ttl = luaL_optinteger(L, 4, 0);
   luaL_argcheck(L, ttl >= 0 && ttl <= 255, 4, "TTL out of range");
-  int error = bdk_udp_box_send(u, &any, &to, (uint8_t)ttl, (const uint8_t *)bytes, len);
+  if (!lua_isnoneornil(L, 5)) from = bdk_check_addr(L, 5);
+  int error = bdk_udp_box_send(u, &from, &to, (uint8_t)ttl, (const uint8_t *)bytes, len);
   if (error) return bdk_lua_fail(L, error);
   lua_pushboolean(L, true);
   return 1;

@@ -2,6 +2,7 @@
 -- Two programs behind two real NATs find each other and talk: the binary, real sockets, kernel NATs, the server in
 -- the net. `make soak` runs this twenty times. The slow cases begin first and are looked at last.
 
+local plan = require "bodkin.lab.plan"
 local shell = require "bodkin.lab.shell"
 local support = require "spec.lab.support"
 
@@ -123,6 +124,13 @@ describe("in the lab", function()
 
   it("connects through an address-restricted NAT", function()
     connects({ a = "address_restricted", b = "port_restricted", delay_ms = 20 }, "direct")
+  end)
+
+  it("connects through the second address of a server that listens on any", function()
+    local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = 20 }
+    support.serve(net)
+    net.urls = { "--server", "bodkin://" .. plan.witness }
+    assert.equal("direct", support.meet(net).path)
   end)
 
   it("connects two plain Linux NATs, since both are told at once", function()

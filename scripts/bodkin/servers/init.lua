@@ -18,6 +18,8 @@ M.ROLES = compose.ROLES
 M.MODES = { confirm = true, silent = true }
 M.DEFAULT_LISTEN = "0.0.0.0:4433"
 
+local WAYS_MAX = 250 -- a way stands in a byte of an entry; more addresses of its own no host has
+
 local function bind(server, listen)
   for i, where in ipairs(listen) do
     local at = where
@@ -30,7 +32,8 @@ local function bind(server, listen)
       local hint = msg:find "[Aa]ssign" and "is that an address of this machine?" or "is another server running there?"
       return nil, ("cannot listen: %s; %s try another --listen"):format(msg, hint), code
     end
-    server.socks[i] = sock
+    server.socks[i], server.ways[i] = sock, { sock = sock }
+    server.any[i] = core.addr.class(at) == "none" or nil
   end
   return true
 end
@@ -62,7 +65,8 @@ local function setup(env, options)
       key = key, random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
     },
     policy_slots = slots, open_policy_link = options.open_policy_link,
-    started_us = env.now(), roles = {}, socks = {}, routers = {}, schemas = setmetatable({}, { __index = message }),
+    started_us = env.now(), roles = {}, socks = {}, ways = {}, way_of = {}, any = {}, routers = {},
+    schemas = setmetatable({}, { __index = message }),
     replies = table.move(message.all, 1, #message.all, 1, {}), closers = {}, reporters = {},
   }, Server)
 end
@@ -105,14 +109,30 @@ function Server:addresses()
   return list
 end
 
--- Sends a message to an address by the first socket of its family, or by socket number `via`.
+-- Inside a handler: the way that its message came, a number for send_via: the socket and, where that is bound
+-- to any address, the one of this host's that the message was sent to. What is pushed later leaves from there:
+-- a client's NAT lets in nothing else.
+function Server:way(reply)
+  local at = self.any[self.via] and reply:at()
+  if not at then return self.via end
+  local key = self.via .. at
+  local way = self.way_of[key]
+  if not way and #self.ways < WAYS_MAX then
+    way = #self.ways + 1
+    self.ways[way] = { sock = self.socks[self.via], at = at }
+    self.way_of[key] = way
+  end
+  return way or self.via
+end
+
+-- Sends a message to an address by the first socket of its family, or by the way `via`.
 -- An address that did not prove itself is never sent to: that is the caller's part.
 function Server:send_via(via, to, name, ...)
   local bytes, msg, code = self.schemas[name]:encode(...)
   if not bytes then return nil, msg, code end
-  local sock = self.socks[via]
-  if not sock then return nil, "no such socket", "closed" end
-  return sock:send(to, bytes)
+  local way = self.ways[via]
+  if not way then return nil, "no such socket", "closed" end
+  return way.sock:send(to, bytes, nil, way.at)
 end
 
 function Server:send(to, name, ...)

@@ -53,7 +53,7 @@ local function registration(server, on, gone)
     local own, near = addresses.collect(server, from, pubs, locals)
     local ok, _, code = registry:put {
       id = id, secret = secret, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
-      props = people.map(props), addrs = addresses.pack(server.via, own, near),
+      props = people.map(props), addrs = addresses.pack(server:way(reply), own, near),
     }
     if not ok then
       return refuse(reply, tx, code, code == "limit" and "the registry is full" or "not a valid entry")

@@ -178,7 +178,7 @@ local function handlers(self, on)
     local t = self.by_ticket[ticket]
     if t and t.id ~= id then return refuse(reply, tx, "bad_key", "this ticket is another's") end
     if t and t.admitted or self.ended:get(env.now(), ticket) then return reply("queued", tx, ticket) end
-    local asker = { via = server.via, from = from, tx = tx }
+    local asker = { via = server:way(reply), from = from, tx = tx }
     if t then
       t.asker = asker
       return

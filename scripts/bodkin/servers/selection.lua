@@ -96,7 +96,7 @@ local function commit(self, person, registered, room, selected)
 end
 
 -- The selector as a person, and whether it is registered; or nil, code, text.
-local function selector(self, from, id, secret, pubs, locals, app, name, props)
+local function selector(self, way, from, id, secret, pubs, locals, app, name, props)
   local server = self.server
   local known = server.registry:get(id)
   if known and not (secret and core.crypto.equal(known.secret, secret)) then
@@ -106,11 +106,11 @@ local function selector(self, from, id, secret, pubs, locals, app, name, props)
   if wrong then return nil, "invalid", wrong end
   local own, near = addresses.collect(server, from, pubs, locals)
   if known then -- a selection carries addresses fresher than the registration's
-    known.addrs = addresses.pack(server.via, own, near)
+    known.addrs = addresses.pack(way, own, near)
     server.registry:put(known)
   end
   return {
-    id = id, app = app, name = name, props = people.map(props), pubs = own, locals = near, via = server.via,
+    id = id, app = app, name = name, props = people.map(props), pubs = own, locals = near, via = way,
     secret = secret,
   }, known ~= nil
 end
@@ -124,7 +124,7 @@ local function handlers(self, on)
     local id = core.crypto.id(key)
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
-    local person, registered, text = selector(self, from, id, secret, pubs, locals, app, name, props)
+    local person, registered, text = selector(self, server:way(reply), from, id, secret, pubs, locals, app, name, props)
     if not person then return server:refuse(reply, tx, registered, text) end
     local room, selected, why
     room, why, text, selected = target_of(self, from, id, target, code)
