@@ -134,6 +134,13 @@ describe("a scenario that is played", function()
     end
   end)
 
+  it("puts no more than a hundred behind one NAT", function()
+    local report = play { clients = 250, duration_s = 20, arrive_per_s = 50, nats = { full_cone = 1 }, together = 1,
+      rooms = { size = 2 } }
+    assert.equal(125, report.connected)
+    assert.same({ lan = 125, direct = 0, relay = 0, none = 0 }, report.paths)
+  end)
+
   it("connects everyone in a room of four with everyone", function()
     local report = play { clients = 22, duration_s = 30, nats = { port_restricted = 1 }, loss = 0.05,
       rooms = { size = 4 } }

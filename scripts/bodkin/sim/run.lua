@@ -11,6 +11,7 @@ local worlds = require "bodkin.sim.world"
 local M = {}
 local SERVER_IP = "198.51.100.10"
 local END_MS = 3000 -- for the last goodbyes
+local HOME_MAX = 100 -- clients behind one NAT
 
 -- --- who there is
 local function draw_weighted(rng, list)
@@ -47,7 +48,7 @@ local function new_client(self, n, rng)
     client.props = {}
     for _, d in ipairs(scenario.match.props) do client.props[d.name] = draw_property(rng, d) end
   end
-  if is_shared and self.last_home then
+  if is_shared and self.last_home and self.last_home.count < HOME_MAX then
     client.home = self.last_home
     client.kind = client.home.kind
   end
@@ -176,7 +177,6 @@ end
 
 local function failed(self, client, code)
   if client.closed then return end
-  code = code or "?"
   self.failures[code] = (self.failures[code] or 0) + 1
 end
 
@@ -199,9 +199,9 @@ function plays.rooms(self, client, node)
     self.rooms[number] = room
   end
   client.expected = math.min(size, self.scenario.clients - number * size) - 1
-  local match, code
+  local match, code, _
   if (client.n - 1) % size == 0 then
-    match, code = node:host()
+    match, _, code = node:host()
     if not match then return failed(self, client, code) end
     room.code = match.code
     for _, resume in ipairs(room.waiting) do resume() end
@@ -211,14 +211,12 @@ function plays.rooms(self, client, node)
   if client.closed then return end
   client.asked_ms = now_ms(self)
   self.asked = self.asked + 1
-  local err
-  match, err, code = node:join(room.code)
-  if not match then failed(self, client, code or err) end
+  match, _, code = node:join(room.code)
+  if not match then failed(self, client, code) end
 end
 
 local function live(self, client)
   task.sleep(client.env, client.arrive_ms)
-  client.arrived = true
   self.arrived = self.arrived + 1
   local node, _, code = open_node(self, client)
   if not node then return failed(self, client, code) end
