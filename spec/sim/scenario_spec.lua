@@ -6,6 +6,11 @@ local scenarios = require "bodkin.scenario"
 
 local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
 
+local function read_all(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
 local function with(fields)
   local data = { rooms = { size = 2 } }
   for name, value in pairs(fields) do data[name] = value end
@@ -55,6 +60,21 @@ describe("bodkin.scenario", function()
       assert.truthy(why:find("scenario: ", 1, true) and why:find(case[2], 1, true), why)
     end)
   end
+
+  it("has every field and every kind of NAT in its document and in the editor's notes", function()
+    local _, why = scenarios.check { nothing = 1 }
+    local document, notes = read_all "docs/SIM.md", read_all "scripts/library/scenario.lua"
+    local count = 0
+    for name in why:match("a scenario has (.*)$"):gmatch "[%a_]+" do
+      count = count + 1
+      assert.truthy(document:find("`" .. name .. "`", 1, true), name)
+      assert.truthy(notes:find("---@field " .. name .. "? ", 1, true), name)
+    end
+    assert.equal(13, count)
+    for kind in pairs(require("bodkin.sim.nat").kinds) do
+      assert.truthy(notes:find('---| "' .. kind .. '"', 1, true), kind)
+    end
+  end)
 
   it("throws at its caller", function()
     local ok, why = pcall(function()
@@ -135,11 +155,6 @@ describe("bodkin sim", function()
     return dir .. "/" .. name
   end
 
-  local function read(path)
-    local file <close> = assert(io.open(path))
-    return file:read "a"
-  end
-
   local function sim(arguments)
     local pipe = assert(io.popen(("%s sim %s 2>&1 </dev/null"):format(bodkin, arguments)))
     local text = pipe:read "a"
@@ -156,8 +171,8 @@ describe("bodkin sim", function()
       assert.truthy(one:find("NAT pair", 1, true) and one:find("matched to path confirmed", 1, true))
       assert.is_nil(one:find("not as in theory", 1, true), one)
       assert.is_true(one == two)
-      assert.is_true(read(dir .. "/1.svg") == read(dir .. "/2.svg"))
-      assert.is_true(one ~= other and read(dir .. "/1.svg") ~= read(dir .. "/3.svg"))
+      assert.is_true(read_all(dir .. "/1.svg") == read_all(dir .. "/2.svg"))
+      assert.is_true(one ~= other and read_all(dir .. "/1.svg") ~= read_all(dir .. "/3.svg"))
     end
   end)
 
@@ -244,7 +259,7 @@ describe("bodkin sim", function()
       for one in svg:gmatch ">([^<]*%a%a%a[^<]*)</text>" do list[#list + 1] = one:gsub("[%d.]+", "N") end
       return list
     end
-    assert.is_true(#words(read "docs/sim.svg") > 8)
-    assert.same(words(read(dir .. "/doc.svg")), words(read "docs/sim.svg"))
+    assert.is_true(#words(read_all "docs/sim.svg") > 8)
+    assert.same(words(read_all(dir .. "/doc.svg")), words(read_all "docs/sim.svg"))
   end)
 end)
