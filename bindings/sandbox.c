@@ -51,7 +51,7 @@ static void *sandbox_alloc(void *ud, void *p, size_t osize, size_t nsize) {
     if (s->running && (too_long || s->used + more > s->cap)) kill_it(s, too_long ? over_string : over_memory);
     if (too_long || s->used + more > s->cap + RESERVE) return NULL;
     if (s->dead && more > 1024) return NULL;
-    if (s->running) s->work += more / 16;
+    if (s->running) s->work += 16 + more / 4; // and the collector will have to look at it
   }
   void *q = realloc(p, nsize);
   if (!q) return nsize <= old ? p : NULL; // Lua counts on shrinking

@@ -1,0 +1,189 @@
+---@meta bodkin
+-- SPDX-License-Identifier: MIT
+-- luacheck: ignore
+-- For editors with the Lua language server: what `require "bodkin"` offers to scripts.
+
+---@class bodkin
+---@field version string
+---@field protocol_version integer
+---@field message table<string, any> every message between client and server, as a schema
+bodkin = {}
+
+---@alias bodkin.Code
+---| "timeout"
+---| "refused"
+---| "no_match"
+---| "no_path"
+---| "blocked_udp"
+---| "bad_key"
+---| "too_old"
+---| "app_mismatch"
+---| "limit"
+---| "closed"
+---| "invalid"
+
+---@class bodkin.OpenOptions
+---@field server string               bodkin://HOST[:PORT]
+---@field address_server? string      another address server than `server`
+---@field maintenance_server? string  another mapping maintenance server
+---@field app? string                 only clients of the same app meet; at most 64 bytes
+---@field name? string                what others see; at most 32 bytes
+---@field props? table<string, any>   in the registry; at most 128 bytes as msgpack
+---@field bind? string                ADDR:PORT
+---@field timeout_ms? number          of a request
+---@field register? boolean           false: not before it hosts or waits
+---@field on_event? fun(event: bodkin.Event, match: bodkin.Match?)
+
+---@class bodkin.Event
+---@field event "registered"|"hosting"|"queued"|"matched"|"connected"|"path"|"message"|"closed"|"error"
+---@field match? string     the match's id
+---@field peer? string      the peer's id
+---@field peers? string[]   matched: all met so far
+---@field ticket? string    queued
+---@field team? integer     matched by a queue: one's own
+---@field host? string      matched by a queue: who its policy named
+---@field data? any         matched: what the policy says; message: the bytes
+---@field path? "lan"|"direct"|"relay"
+---@field via? "host"|"ipv6"|"mapped"|"srflx"|"prflx"|"predicted"|"relay"
+---@field remote? string
+---@field first_ms? number
+---@field confirmed_ms? number
+---@field rtt_ms? number
+---@field reason? string
+---@field code? string      error, and a room's code in hosting
+---@field message? string
+---@field hint? string
+
+---@class bodkin.Entry
+---@field id string
+---@field name string
+---@field props table<string, any>
+---@field pubs? string[]
+---@field locals? string[]
+
+---@class bodkin.Peer
+---@field id string
+---@field name string
+---@field props table<string, any>
+---@field team? integer
+---@field connected boolean
+---@field path? string
+---@field via? string
+---@field remote? string
+---@field reason? string
+
+---@class bodkin.Message
+---@field match string
+---@field peer string
+---@field channel integer
+---@field data string
+
+---@class bodkin.Node
+---@field id string 32 hexadecimal digits
+local Node = {}
+
+---Opens a room; others join with match.code. In a task.
+---@param options? { code: string }
+---@return bodkin.Match? match, string? message, bodkin.Code? code
+function Node:host(options) end
+
+---Into the room of a code, or to the client with an id. In a task.
+---@param where string
+---@return bodkin.Match? match, string? message, bodkin.Code? code
+function Node:join(where) end
+
+---Waits in a queue until its policy makes a match. In a task.
+---@param queue string
+---@param props? table<string, any> the ticket's
+---@param options? { timeout_ms: number }
+---@return bodkin.Match? match, string? message, bodkin.Code? code
+function Node:match(queue, props, options) end
+
+---Takes a ticket back. Whether it was waiting.
+---@param ticket string
+---@return boolean
+function Node:cancel(ticket) end
+
+---Who is registered under the same app. In a task.
+---@param query? table<string, any>
+---@param want_addr? boolean
+---@return bodkin.Entry[]? entries, string? message, bodkin.Code? code
+function Node:list(query, want_addr) end
+
+---@param name string
+---@param fn fun(event: bodkin.Event, match: bodkin.Match?)
+function Node:on(name, fn) end
+
+---@param id? string of a match or peer
+---@return table[]
+function Node:why(id) end
+
+---@return table
+function Node:stats() end
+
+function Node:close() end
+
+---@class bodkin.Match
+---@field id string
+---@field code? string  of a room that is hosted
+---@field team? integer
+---@field host? string
+---@field data? any
+local Match = {}
+
+---One unreliable datagram of at most 1120 bytes to a peer, or to all that are connected.
+---@param data string
+---@param peer? string
+---@return boolean? ok, string? message, bodkin.Code? code
+function Match:send(data, peer) end
+
+---In a task: `for m in match:messages() do`.
+---@return fun(): bodkin.Message?
+function Match:messages() end
+
+---@return bodkin.Peer[]
+function Match:peers() end
+
+---In a task: until data may flow to one of them.
+---@param timeout_ms? number
+---@return boolean? ok, string? message, bodkin.Code? code
+function Match:wait_connected(timeout_ms) end
+
+function Match:leave() end
+
+---A client of the servers given. In a task.
+---@param options bodkin.OpenOptions
+---@return bodkin.Node? node, string? message, bodkin.Code? code
+function bodkin.open(options) end
+
+---Runs fn as a task on an event loop of its own until it returns.
+---@param fn fun(...): any
+function bodkin.run(fn, ...) end
+
+---@param fn fun(...): any
+function bodkin.spawn(fn, ...) end
+
+---@param ms number
+function bodkin.sleep(ms) end
+
+---The clock, timers and sockets of the bodkin.run under way.
+---@return table?
+function bodkin.env() end
+
+---@class bodkin.RoleDefinition
+---@field name string
+---@field messages? table[]
+---@field wants? table<string, string[]>
+---@field on table<string, function>|fun(server: table): table<string, function>
+
+---A server role.
+---@param definition bodkin.RoleDefinition
+---@return table
+function bodkin.role(definition) end
+
+---A server's configuration.
+---@param data table<string, any>
+---@return table
+function bodkin.config(data) end
+
+return bodkin

@@ -1,0 +1,62 @@
+---@meta bodkin.policy
+-- SPDX-License-Identifier: MIT
+-- luacheck: ignore
+-- For editors with the Lua language server: what a matchmaking policy sees. Add this folder to workspace.library.
+
+---The type of a property: "number", "integer", "boolean" or "string" (at most 64 bytes), with "?" where it may be
+---absent; or a list of the texts it may be.
+---@alias bodkin.PropertyType
+---| "number"
+---| "integer"
+---| "boolean"
+---| "string"
+---| "number?"
+---| "integer?"
+---| "boolean?"
+---| "string?"
+
+---@class bodkin.Property
+---@field type bodkin.PropertyType|string[]
+---@field min? number      the least it may be, for numbers
+---@field max? number      the most
+---@field default? any     what it is where a ticket does not say; without one, and not optional, it has to
+---@field optional? boolean
+
+---A client that waits. A copy: changing it changes nothing anybody else sees.
+---@class bodkin.Ticket
+---@field id integer               its number; the older, the smaller
+---@field props table<string, any> its properties, of the types declared, defaults filled in
+---@field waited_ms integer        how long it has waited when the pass began
+
+---@class bodkin.Formed
+---@field teams (bodkin.Ticket|integer)[][]  the players by team, as tickets or their ids
+---@field host? bodkin.Ticket|integer        one of them, named to all
+---@field data? any                          told to all with the match; at most 512 bytes as msgpack
+
+---@class bodkin.PolicyDefinition
+---How many players a match has: a number, or { least, most }. 2 to 32; 2 when neither this nor teams is given.
+---@field size? integer|integer[]
+---The size of each team, in place of size.
+---@field teams? integer[]
+---The properties a ticket has. Others, and wrong ones, are refused. Without props it may have any.
+---@field props? table<string, bodkin.PropertyType|string[]|bodkin.Property>
+---How often the queue is looked at, in ms: 10 to 60000, else 100. Tickets that come in between are seen together.
+---@field window_ms? integer
+---A numeric property: `near` is then in order of distance from the anchor's, and long queues stay fast.
+---@field index? string
+---A property in which all players of a match agree.
+---@field shard? string
+---Whether a ticket may wait here; the second result says why not, in at most 40 bytes.
+---@field admit? fun(ticket: bodkin.Ticket): boolean, string?
+---Whether two may be in one match. Asked for the anchor and another; without form, for every two chosen.
+---@field compatible? fun(a: bodkin.Ticket, b: bodkin.Ticket, now_ms: integer): boolean?
+---Makes a match of the anchor, the oldest not yet matched, and some of those near it, all compatible with it; or nil,
+---to let them wait. Without it: the first that are compatible with one another.
+---@field form? fun(anchor: bodkin.Ticket, near: bodkin.Ticket[], now_ms: integer): bodkin.Formed?
+
+---@class bodkin.Policy
+
+---Checks a policy; an error names the field. A policy's file ends with `return bodkin.policy { … }`.
+---@param definition bodkin.PolicyDefinition
+---@return bodkin.Policy
+function bodkin.policy(definition) end
