@@ -149,6 +149,19 @@ describe("a sandbox", function()
     assert.equal(spent(), spent())
   end)
 
+  it("has so much memory and no more, whatever catches the error", function()
+    local sandbox <close> = assert(open([[
+      local t = {}
+      return { f = function() while true do pcall(function() t[#t + 1] = { #t } end) end end }]],
+      { memory = 1 << 20, instructions = 1 << 40 }))
+    local v, err, code = sandbox:call "f"
+    assert.is_nil(v)
+    assert.matches("policy.lua:2: over its memory", err, 1, true)
+    assert.equal("limit", code)
+    local _, held = sandbox:spent()
+    assert.is_true(held <= (1 << 20) + 65536)
+  end)
+
   it("is closed once, and says so", function()
     local sandbox = core.sandbox {}
     assert.equal("sandbox (open)", tostring(sandbox))
