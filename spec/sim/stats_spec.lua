@@ -149,6 +149,16 @@ describe("a scenario that is played", function()
     assert.equal(22 - 6, report.asked)
   end)
 
+  it("takes under ten seconds of this processor for a minute of a thousand clients and the skill policy", function()
+    local scenario = assert(require("bodkin.sim.file").read "skill")
+    assert.same({ 1000, 60 }, { scenario.clients, scenario.duration_s })
+    local before = os.clock()
+    local report = stats.report(assert(run.play(scenario)))
+    local took_s = os.clock() - before
+    assert.is_true(report.matched > 950)
+    assert.is_true(took_s < 10, took_s .. " s")
+  end)
+
   it("says what did not come to an end", function()
     local report = play { clients = 20, duration_s = 6, arrive_per_s = 5, nats = { symmetric_random = 1 }, match = {} }
     assert.equal(0, report.tried)
