@@ -352,8 +352,10 @@ static void what_is_of_an_earlier_epoch_is_dropped(void **state) {
   assert_null(lone_path(l, &other));
   assert_int_equal(lone_session(l)->peer_index, l->peer_index);
   assert_int_equal(l->counters.value[BDK_COUNT_drop_probe], 1);
-  select_frame(l, &other, BDK_FRAME_SELECT, 2, 9);
+  select_frame(l, &home, BDK_FRAME_SELECT, 2, 9);
   assert_int_equal(lone_session(l)->select_n, 0);
+  select_frame(l, &home, BDK_FRAME_SELECT, 3, 1);
+  assert_int_equal(lone_session(l)->select_n, 1);
   lone_free(l);
 }
 
