@@ -10,7 +10,7 @@ local worlds = require "bodkin.sim.world"
 
 local SOAK = os.getenv "SOAK"
 if (SOAK or "1") ~= "1" then return end -- once a soak
-local LAB_TIMES, SIM_TIMES = SOAK and 15 or 3, 20
+local LAB_TIMES, SIM_TIMES = SOAK and 41 or 3, 41
 local LINK_MS = 20
 local NEAR_MS = 2
 local LOSS = 0.05 -- so little that the median is a meeting in which nothing was lost
