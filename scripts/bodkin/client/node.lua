@@ -24,7 +24,8 @@ end
 -- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
 -- latter two default to server), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
 -- ("same-public", "always", "never": when local addresses are told and tried), register = false (not before
--- host is called), on_event = fn(event, match) for all events from the beginning, env.
+-- host is called), on_event = fn(event, match) for all events from the beginning, trace = fn(line) for all that
+-- goes into and comes out of the sessions' machines (it tells their keys), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
