@@ -238,7 +238,7 @@ describe("bodkin sim", function()
     end
     local said, code = sim "/nowhere.lua"
     assert.equal(3, code)
-    assert.truthy(said:find("cannot read", 1, true), said)
+    assert.truthy(said:find("cannot read the file: /nowhere.lua", 1, true), said)
     assert.equal(2, (select(2, sim "")))
     assert.equal(2, (select(2, sim "skill --seed -1")))
   end)

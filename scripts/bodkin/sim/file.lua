@@ -75,7 +75,7 @@ end
 -- out in the sandbox of policies: it may be one.
 function M.read(path)
   local source, why, code = sources.read(path)
-  if not source then return nil, why, code end
+  if not source then return nil, (why:gsub("^cannot read the policy", "cannot read the file")), code end
   local instance
   instance, why, code = instances.new(source)
   if not instance then return nil, why, code end
