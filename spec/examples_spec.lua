@@ -97,6 +97,6 @@ describe("example", function()
       assert.is_true(select(2, text:gsub("\n", "")) < 60, path)
       assert.matches(path:match("[^/]+$"), text, 1, true)
     end
-    assert.equal(6, count)
+    assert.equal(8, count)
   end)
 end)
