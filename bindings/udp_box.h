@@ -26,7 +26,7 @@ struct bdk_mux_box {
   bdk_mux *mux; // NULL: closed
   bdk_counters *counters;
   bdk_timer timer;
-  uint64_t hand_us; // the latest time a verb was given by hand
+  uint64_t hand_us;     // the latest time a verb was given by hand
   bdk_udp_box *sockets; // attached
   bool driven, draining, traced;
   lua_State *L; // the main thread, where a trace is told

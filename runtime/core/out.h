@@ -31,8 +31,8 @@ typedef struct bdk_outq {
   bdk_alloc alloc;
   bdk_counters *counters;
   uint8_t seed[32];
-  uint64_t drawn;      // blocks of randomness drawn from the seed
-  uint8_t *buf;        // records: a bdk_output, then its bytes
+  uint64_t drawn; // blocks of randomness drawn from the seed
+  uint8_t *buf;   // records: a bdk_output, then its bytes
   size_t cap, head, tail;
 } bdk_outq;
 

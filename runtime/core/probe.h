@@ -33,7 +33,7 @@ typedef struct bdk_keys {
 } bdk_keys;
 
 typedef struct bdk_window {
-  uint64_t top; // highest counter seen + 1
+  uint64_t top;                       // highest counter seen + 1
   uint64_t bits[BDK_WINDOW / 64 + 1]; // a ring; one word more, since the window seldom starts at a word
 } bdk_window;
 

@@ -358,7 +358,8 @@ static void allocation_failure_is_an_error(void **state) {
     assert_true(error == 0 || error == BDK_E_LIMIT);
     bdk_mux_tick(m, 20 * SECOND);
     bdk_output o;
-    while (bdk_mux_next(m, &o)) {}
+    while (bdk_mux_next(m, &o)) {
+    }
     bdk_mux_free(m);
   }
 }
@@ -383,7 +384,8 @@ static void limits_and_misuse(void **state) {
   bdk_mux_close(m, 0, a);
   bdk_mux_close(m, 0, 12345);
   bdk_output o;
-  while (bdk_mux_next(m, &o)) {}
+  while (bdk_mux_next(m, &o)) {
+  }
   match.peer[0] = 3;
   assert_int_equal(bdk_mux_add(m, 0, &match, &other), 0); // the place is free again
   assert_null(bdk_mux_session(m, a));
