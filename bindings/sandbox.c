@@ -112,13 +112,21 @@ static int on_error(lua_State *L) {
   return 1;
 }
 
-// The primitives that a trusted chunk gets as its argument, and no other code: where(fn) -> "file:line: "
+// The primitives that a trusted chunk gets as its argument, and no other code.
+// where(fn) -> "file:line: "
 static int where(lua_State *L) {
   lua_Debug ar;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
   lua_getinfo(L, ">S", &ar);
   lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.linedefined);
+  return 1;
+}
+
+// left() -> the part of the budget that is left, 0 to 1
+static int left(lua_State *L) {
+  const bdk_sandbox *s = bdk_sandbox_of(L);
+  lua_pushnumber(L, s->work < s->budget ? 1 - (lua_Number)s->work / (lua_Number)s->budget : 0);
   return 1;
 }
 
@@ -129,6 +137,8 @@ static void push_primitives(lua_State *L) {
   lua_remove(L, -2);
   lua_pushcfunction(L, where);
   lua_setfield(L, -2, "where");
+  lua_pushcfunction(L, left);
+  lua_setfield(L, -2, "left");
 }
 
 // 1: the job. For load: the chunk, or a chunk already compiled on the stack as 2.
@@ -307,7 +317,7 @@ static int module(lua_State *L) {
 }
 
 // [-0, +1|3, e] sandbox:load(text, chunkname) | (chunk) -> true | nil, message, code. Runs it; the table it returns
-// holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where }.
+// holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where, left }.
 static int load(lua_State *L) {
   bdk_sandbox *s = check(L);
   if (s->dead) return push_failure(L, s, LUA_ERRRUN);

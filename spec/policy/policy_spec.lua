@@ -209,6 +209,36 @@ describe("a pass", function()
     assert.is_true(four < 4.5 * one, ("%d, %d"):format(one, four))
   end)
 
+  it("too long for its budget is gone through in several, from the oldest on", function()
+    local d = support.desk([[return bodkin.policy { size = 2, window_ms = 50, props = { n = "integer" },
+      compatible = function(a, b) return a.props.n == b.props.n end }]], { memory = 32 << 20, instructions = 400000 })
+    for i = 1, 600 do d:add { n = i // 2 } end -- 2 and 3, 4 and 5, …: neighbours only
+    local seen, passes = 0, 0
+    repeat
+      local matches, err = d:tick(0)
+      assert.is_nil(err)
+      seen, passes = seen + #matches, passes + 1
+    until seen == 299 or passes > 50
+    assert.equal(299, seen)
+    assert.is_true(passes > 2, passes)
+  end)
+
+  it("brings any two together in the end, whatever crowd stands between them", function()
+    for _, index in ipairs { "", "index = 'n'," } do
+      local d = support.desk(([[return bodkin.policy { size = 2, props = { n = "integer", kind = "string" }, %s
+        compatible = function(a, b) return a.props.kind == "rare" and b.props.kind == "rare" end }]]):format(index))
+      for i = 1, 500 do d:add { n = i, kind = (i == 150 or i == 470) and "rare" or "other" } end
+      local passes, matches = 0, {}
+      while #matches == 0 and passes < 20 do
+        matches = d:tick(passes)
+        passes = passes + 1
+      end
+      local two = matches[1][1][1]
+      table.sort(two)
+      assert.same({ 150, 470 }, two)
+    end
+  end)
+
   it("finds text files beside the policy, and keeps them as they were", function()
     local source = require "bodkin.policy.source"
     local dir = assert(io.popen "mktemp -d"):read "l"

@@ -3,19 +3,22 @@
 -- says which matches they make. Whoever called checks all of it again; a policy can spoil nothing but its own run.
 --
 -- Oldest tickets first, each as the anchor: `near` are those it is compatible with, nearest by `index` (or oldest)
--- first, at most NEAR of the LOOK it is compared with. So a pass is linear in the number of tickets.
+-- first, at most NEAR of the LOOK it is compared with. So a pass is linear in the number of tickets; one that would
+-- take more than its budget stops in good time, and the next goes on from there.
 
-local core = ... -- encode, null, where: what the sandbox lends to chunks of ours
+local core = ... -- encode, null, where, left: what the sandbox lends to chunks of ours
 
 local policies = require "bodkin.policy"
 
-local LOOK, NEAR = 128, 64
+local LOOK, NEAR = 64, 32
+local ENOUGH = 0.4 -- of the budget left: no further anchor in this pass
 
 local M = {}
 
 local policy
 local pools, by_key = {}, {} -- { list = tickets as they came, sorted = by index, holes = taken or dropped ones }
 local tickets = {}           -- by number
+local turn = { pool = 1, no = 0 } -- where the next pass begins
 
 local function fail(fn, format, ...)
   error(core.where(fn) .. format:format(...), 0)
@@ -51,7 +54,7 @@ local function insert(entry)
   local key = entry.app .. "\0" .. shard
   local pool = by_key[key]
   if not pool then
-    pool = { list = {}, sorted = policy.index and {} or nil, holes = false }
+    pool = { list = {}, sorted = policy.index and {} or nil, holes = false, round = 0 }
     by_key[key], pools[#pools + 1] = pool, pool
   end
   entry.pool = pool
@@ -135,38 +138,58 @@ local function fits(anchor, other, now_ms)
   return not policy.compatible or policy.compatible(anchor, seen(other, now_ms), now_ms)
 end
 
--- Those compatible with the anchor, outwards from where it stands in the index.
-local function near_by_index(pool, anchor, view, now_ms, near)
-  local sorted, value = pool.sorted, anchor.value
+-- Compares the anchor with another, once.
+local function look(search, e)
+  if e.taken or e.seen_by == search.serial then return end
+  e.seen_by = search.serial
+  search.looked = search.looked + 1
+  if fits(search.view, e, search.now_ms) then search.near[#search.near + 1] = e.view end
+end
+
+-- Outwards from where the anchor stands in the index.
+local function look_by_index(search, sorted, anchor)
+  local value = anchor.value
   local at = place(sorted, value, anchor.no)
-  local lo, hi, looked = at - 1, at + 1, 0
-  while looked < LOOK and #near < NEAR do
+  local lo, hi = at - 1, at + 1
+  while search.looked < LOOK and #search.near < NEAR do
     local a, b = sorted[lo], sorted[hi]
-    local e
     if a and (not b or value - a.value <= b.value - value) then
-      e, lo = a, lo - 1
+      look(search, a)
+      lo = lo - 1
     elseif b then
-      e, hi = b, hi + 1
+      look(search, b)
+      hi = hi + 1
     else
       return
-    end
-    if not e.taken then
-      looked = looked + 1
-      if fits(view, e, now_ms) then near[#near + 1] = e.view end
     end
   end
 end
 
-local function near_by_age(pool, anchor, view, now_ms, near)
-  local list, looked = pool.list, 0
-  for i = pool.first, #list do
-    if looked >= LOOK or #near >= NEAR then return end
-    local e = list[i]
-    if not e.taken and e ~= anchor then
-      looked = looked + 1
-      if fits(view, e, now_ms) then near[#near + 1] = e.view end
-    end
+-- From place `at` of the list on, around its end: as many as may still be looked at, `most` at most.
+local function look_by_age(search, list, at, most)
+  local n, last = #list, math.min(LOOK, search.looked + most)
+  for k = 0, math.min(n, 4 * LOOK) - 1 do
+    if search.looked >= last or #search.near >= NEAR then return end
+    look(search, list[(at + k - 1) % n + 1])
   end
+end
+
+-- Those compatible with the anchor. Where the first who are looked at do not fit, it is other ones in each pass: so
+-- nobody is out of sight for ever behind a crowd that does not fit.
+local serial = 0
+local function find_near(pool, anchor, view, now_ms)
+  serial = serial + 1
+  local search = { serial = serial, view = view, now_ms = now_ms, near = {}, looked = 0 }
+  anchor.seen_by = serial
+  if pool.sorted then
+    look_by_index(search, pool.sorted, anchor)
+    if #search.near + 1 >= policy.size[1] then return search.near end
+    search.looked = LOOK // 2
+  else
+    look_by_age(search, pool.list, pool.first, LOOK // 2)
+  end
+  look_by_age(search, pool.list, pool.first + pool.round * (LOOK // 2), LOOK // 2)
+  return search.near
 end
 
 -- Without form: the anchor and the first that are compatible with all chosen before.
@@ -230,9 +253,8 @@ local function told(made, form)
 end
 
 local function try(pool, anchor, now_ms)
-  local near, view = {}, seen(anchor, now_ms)
-  local find = pool.sorted and near_by_index or near_by_age
-  find(pool, anchor, view, now_ms, near)
+  local view = seen(anchor, now_ms)
+  local near = find_near(pool, anchor, view, now_ms)
   if #near + 1 < policy.size[1] then return nil end
   local form = policy.form or fill
   local made = form(view, near, now_ms)
@@ -244,21 +266,35 @@ local function try(pool, anchor, now_ms)
   return match
 end
 
--- One pass over all that wait: an array of matches { teams of numbers, host or false, data }, as separate results.
-function M.tick(now_ms)
-  local out = {}
-  for _, pool in ipairs(pools) do
-    local list = pool.list
-    pool.first = 1
-    for i = 1, #list do
-      local anchor = list[i]
-      while list[pool.first] and list[pool.first].taken do pool.first = pool.first + 1 end
-      if not anchor.taken then out[#out + 1] = try(pool, anchor, now_ms) end
+-- Tries the anchors of a pool from number `no` on; the number of the one that has to wait for the next pass, or nil.
+local function pass(pool, no, now_ms, out)
+  local list = pool.list
+  pool.first, pool.round = 1, pool.round + 1
+  for i = 1, #list do
+    local anchor = list[i]
+    while list[pool.first] and list[pool.first].taken do pool.first = pool.first + 1 end
+    if anchor.no >= no and not anchor.taken then
+      if core.left() < ENOUGH then return anchor.no end
+      out[#out + 1] = try(pool, anchor, now_ms)
     end
+  end
+end
+
+-- One pass: matches { teams of numbers, host or false, data }, as separate results.
+function M.tick(now_ms)
+  local out, from = {}, turn
+  turn = { pool = 1, no = 0 }
+  for i = from.pool, #pools do
+    local pool = pools[i]
+    local no = pass(pool, i == from.pool and from.no or 0, now_ms, out)
     if pool.holes then
-      without_holes(list)
+      without_holes(pool.list)
       if pool.sorted then without_holes(pool.sorted) end
       pool.holes = false
+    end
+    if no then
+      turn = { pool = i, no = no }
+      break
     end
   end
   return table.unpack(out)
