@@ -34,7 +34,7 @@ describe("bodkin serve --policy", function()
     end
     local said = {}
     for i, p in ipairs(list) do
-      said[i] = expect(p, '"event":"matched".*"data":("?[^"}]*"?)}')
+      said[i] = expect(p, '"event":"matched".-([^:,]*)}$')
       while p.out:read "l" do end
       assert.is_true(p.out:close())
     end
@@ -102,6 +102,15 @@ describe("bodkin serve --policy", function()
     while server.out:read "l" do end
     server.out:close()
     assert.falsy(os.execute("kill -0 " .. last .. " 2>/dev/null"))
+  end)
+
+  it("kills its process when that does not answer, and goes on", function()
+    write(data "yes")
+    serve(path)
+    assert(os.execute("kill -STOP " .. children()[1]))
+    duel()
+    expect(server, "(the policy process does not answer: it is killed)")
+    expect(server, "(its process ended in a pass; first_come serves)")
   end)
 
   it("does not start with a policy that does not load", function()
