@@ -11,6 +11,25 @@ local function median(list)
   return (list[(#list + 1) // 2] + list[#list // 2 + 1]) / 2
 end
 
+-- The ways two can be placed, each tried also with separate servers, and after a long wait behind NATs that forget
+-- soon: what it is called, the NATs, and the path that must be the last.
+local topologies = {
+  { "T1 both behind port-restricted NATs", { a = "port_restricted", b = "port_restricted" }, "direct" },
+  { "T2 one behind a NAT", { a = "port_restricted", b = "none" }, "direct" },
+  { "T3 neither behind a NAT", { a = "none", b = "none" }, "direct" },
+  { "T4 both behind one NAT", { a = "port_restricted", same_nat = true }, "lan" },
+  { "both behind a home's and a carrier's NAT", { a = "carrier", b = "carrier" }, "direct" },
+  { "a full cone and a port-restricted NAT", { a = "full_cone", b = "port_restricted" }, "direct" },
+}
+
+local function extended(options, more)
+  local out = { delay_ms = 20 }
+  for _, t in ipairs { options, more } do
+    for k, v in pairs(t) do out[k] = v end
+  end
+  return out
+end
+
 describe("in the lab", function()
   local slow, broken = {}, {} -- labs that stand while the other cases run; what went wrong on their way
 
@@ -55,14 +74,14 @@ describe("in the lab", function()
   end
 
   setup(function()
-    local both = { a = "port_restricted", b = "port_restricted", delay_ms = 20 }
-    local function with(key, value) return setmetatable({ [key] = value }, { __index = both }) end
-    begin("idle", with("udp_timeout_s", 20), function(net)
-      net.hosting, net.code = support.host(net, "a")
-      net.since = shell.uptime()
-    end)
-    begin("confirm", with("mode", "confirm"), outlive)
-    begin("silent", with("mode", "silent"), outlive)
+    for i, t in ipairs(topologies) do
+      begin("idle" .. i, extended(t[2], { udp_timeout_s = 20 }), function(net)
+        net.hosting, net.code = support.host(net, "a")
+        net.since = shell.uptime()
+      end)
+    end
+    begin("confirm", extended(topologies[1][2], { mode = "confirm" }), outlive)
+    begin("silent", extended(topologies[1][2], { mode = "silent" }), outlive)
   end)
 
   teardown(function()
@@ -87,10 +106,6 @@ describe("in the lab", function()
     end)
   end)
 
-  it("T1 connects with three separate server processes", function()
-    connects({ a = "port_restricted", b = "port_restricted", delay_ms = 20, servers = 3 }, "direct")
-  end)
-
   it("T2 connects when only the one who waits is behind a NAT", function()
     connects({ a = "port_restricted", b = "none", delay_ms = 20 }, "direct")
   end)
@@ -110,9 +125,11 @@ describe("in the lab", function()
     end)
   end)
 
-  it("T4 connects on their own network also with three separate server processes", function()
-    connects({ a = "port_restricted", same_nat = true, delay_ms = 20, servers = 3 }, "lan")
-  end)
+  for _, t in ipairs(topologies) do
+    it("S4 connects with three separate server processes: " .. t[1], function()
+      connects(extended(t[2], { servers = 3 }), t[3])
+    end)
+  end
 
   it("connects two that are each behind a home's and a carrier's NAT", function()
     connects({ a = "carrier", b = "carrier", delay_ms = 20 }, "direct")
@@ -197,11 +214,13 @@ describe("in the lab", function()
     end)
   end
 
-  it("N1 connects behind NATs that forget after 20 s, when selected after 60 s of waiting", function()
-    local net = begun "idle"
-    shell.await(61000, function() return shell.uptime() - net.since >= 60 end)
-    local a, b = support.join(net, net.hosting, net.code, "b")
-    assert.equal("direct", a.path)
-    assert.equal("direct", b.path)
-  end)
+  for i, t in ipairs(topologies) do
+    it("N1 connects though NATs forget after 20 s and 60 s were waited: " .. t[1], function()
+      local net = begun("idle" .. i)
+      shell.await(61000, function() return shell.uptime() - net.since >= 60 end)
+      local a, b = support.join(net, net.hosting, net.code, "b")
+      assert.equal(t[3], a.path)
+      assert.equal(t[3], b.path)
+    end)
+  end
 end)
