@@ -285,6 +285,12 @@ local function build(s, options)
     run.attacker, run.attacker_random = run.net:host("E", { ATTACKER }), random.new(s.seed, "attacker")
   end
   run.a, run.b = new_side(run, "a", 1), new_side(run, "b", 2)
+  if run.lines then -- what each machine saw and did, as `bodkin replay` reads it
+    run.machines = { a = {}, b = {} }
+    for name, lines in pairs(run.machines) do
+      run[name].mux:trace(function(line) lines[#lines + 1] = line end)
+    end
+  end
   local shared
   if s.together then
     local boxes = s.a.boxes

@@ -83,6 +83,12 @@ local function main(list)
       local run, failure = M.one(seed, wish, options)
       print(scenarios.describe(scenarios.draw(seed, wish)))
       print(table.concat(run and run.lines or {}, "\n"))
+      for name, lines in pairs(run and run.machines or {}) do
+        local path = ("%s/seed-%d-%s.trace"):format(os.getenv "BUILD" or "build", seed, name)
+        local file <close> = assert(io.open(path, "w"))
+        file:write(table.concat(lines, "\n"), "\n")
+        print("bodkin replay -v " .. path)
+      end
       if failure then print(failure) end
     end
     return

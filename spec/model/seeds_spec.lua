@@ -39,6 +39,22 @@ describe("seeds", function()
     assert.is_true(one .. "\n" == pipe:read "a")
   end)
 
+  it("have traces that replay byte for byte, like a user's", function()
+    local replay = require "bodkin.replay"
+    for seed = first, first + 19 do
+      for name, lines in pairs(seeds.one(seed, nil, { trace = true }).machines) do
+        local i = 0
+        local result, err, at = replay.run(function()
+          i = i + 1
+          return lines[i]
+        end)
+        assert(result, ("seed %d, %s, line %s: %s"):format(seed, name, at, err))
+        assert.equal(#lines - 1, result.inputs + result.outputs)
+        assert.is_true(result.outputs > 0)
+      end
+    end
+  end)
+
   it("say how to run a failing one again", function()
     local run, text = seeds.one(1, { a = "symmetric_random", b = "none", delay_ab = 20000, delay_ba = 20000, loss = 0 })
     assert.equal("none", run.outcome)
