@@ -60,7 +60,7 @@ add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
   lab = function() lua_specs("lab", 600) end,
   valgrind = function()
-    add("pairs under valgrind", "PAIRS=20 CMOCKA_MESSAGE_OUTPUT=TAP valgrind -q --leak-check=full --error-exitcode=9 "
+    add("pairs under valgrind", "PAIRS=100 CMOCKA_MESSAGE_OUTPUT=TAP valgrind -q --leak-check=full --error-exitcode=9 "
       .. "--errors-for-leak-kinds=definite,possible " .. build .. "/release/spec/host/test_pairs", 300)
   end,
   soak = function()
