@@ -42,6 +42,7 @@
   X(frame_received, "authentic frames received")                                                                       \
   X(session_opened, "sessions in which application data could flow")                                                   \
   X(session_closed, "sessions closed, for any reason")                                                                 \
+  X(rekeyed, "times that the keys of a session were replaced")                                                         \
   X(path_rebound, "paths taken over from a peer's silent rebind")                                                      \
   X(address_reported, "address reports sent")                                                                          \
   X(address_cookie_bad, "requests with a cookie that is not valid for their sender")                                   \

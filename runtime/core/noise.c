@@ -241,6 +241,16 @@ int bdk_noise_read(bdk_noise *s, const uint8_t *bytes, size_t len, uint8_t *payl
   return (int)(len - over);
 }
 
+int bdk_noise_meet(bdk_noise *s) {
+  uint8_t tag[BDK_TAG_LEN];
+  if (s->failed || s->pattern != BDK_NOISE_KKEEPSK0 || s->step) return fail(s, BDK_E_INVALID);
+  for (const uint8_t *t = patterns[s->pattern].messages[0]; *t != END; t++)
+    if (!mix_secret(s, *t)) return fail(s, BDK_E_BAD_KEY);
+  encrypt(s, NULL, 0, tag);
+  s->step++;
+  return BDK_OK;
+}
+
 void bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]) {
   uint8_t out[3][64], h[BDK_NOISE_HASH_LEN];
   hkdf(s->ck, NULL, 0, 2, out);

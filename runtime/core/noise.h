@@ -72,6 +72,8 @@ int bdk_noise_write(bdk_noise *s, const uint8_t *payload, size_t len, uint8_t *o
 // Reads the peer's: the length of its payload, or BDK_E_INVALID (not its turn, too short, no room), BDK_E_BAD_KEY
 // (not authentic, or a key of low order). `peer` holds IK's client after it. After an error the handshake is over.
 int bdk_noise_read(bdk_noise *s, const uint8_t *bytes, size_t len, uint8_t *payload, size_t cap);
+// KKeepsk0 at either end: makes or checks nothing, since its message is known to both. 0 or BDK_E_BAD_KEY.
+int bdk_noise_meet(bdk_noise *s);
 // The keys of a handshake that is done: what the initiator sends with, what the responder sends with. `h` binds
 // channels to it. Wipes the rest.
 void bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]);
