@@ -8,7 +8,8 @@ local servers = require "bodkin.servers"
 local sim = require "bodkin.sim.world"
 local task = require "bodkin.task"
 
-local M = { url = "bodkin://198.51.100.10:4433" }
+local M = { url = "bodkin://198.51.100.10:4433", key = ("k"):rep(32) }
+M.keys = { (core.crypto.keypair(M.key)) }
 local S = {}
 S.__index = S
 
@@ -25,7 +26,7 @@ end
 function S:serve(host, roles)
   local o = self.options
   local server = assert(servers.open(host.env, {
-    listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles, key = o.key,
+    listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles, keys = { o.key or M.key },
     maintenance_mode = o.maintenance_mode, expose_addresses = o.expose_addresses, local_addresses = o.local_addresses,
   }))
   self.servers[host] = server
@@ -62,7 +63,7 @@ end
 -- A node on a host, which notes its events in node.log; or nil, message, code.
 function S:try(host, options)
   local log = {}
-  local o = { env = host.env, server = M.url, app = "spec/1", on_event = function(e) log[#log + 1] = e end }
+  local o = { env = host.env, server = M.url, server_keys = M.keys, app = "spec/1", on_event = function(e) log[#log + 1] = e end }
   for k, v in pairs(options or {}) do o[k] = v end
   return self:run(function()
     local n, err, code = node.open(o)

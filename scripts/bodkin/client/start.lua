@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- How a node begins: its options, identity, sockets and managers, up to its first registration.
 
+local association = require "bodkin.client.association"
 local core = require "bodkin.core"
+local ephemerals = require "bodkin.client.ephemerals"
 local locate = require "bodkin.client.locate"
 local request = require "bodkin.client.request"
 
@@ -34,9 +36,9 @@ local function configure(self, options)
   return true
 end
 
-local function new_identity(env)
-  local key, key_secret = core.crypto.keypair(env.random(32))
-  return { key = key, key_secret = key_secret, id = core.crypto.id(key), secret = env.random(16) }
+local function new_identity(env, secret)
+  local key, key_secret = core.crypto.keypair(secret or env.random(32))
+  return { key = key, key_secret = key_secret, id = core.crypto.id(key) }
 end
 
 local function open_sockets(self, options, loopback)
@@ -77,9 +79,22 @@ local function build_managers(self, options, servers)
   if not ok then return nil, err, code end
   self.server, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
   if not self.server then return nil, err, code end
+  self.ephemerals = ephemerals.new(self.env)
+  local link = association.new {
+    env = self.env, router = self.router, requests = self.requests, server = self.server, keys = servers.keys,
+    identity = self.identity, timeout_ms = options.timeout_ms,
+    send = function(bytes)
+      local sock = self.socks[core.addr.family(self.server)]
+      if bytes and sock then sock:send(self.server, bytes) end
+    end,
+    on_moved = function() self.registration:kick() end,
+    on_lost = function() self.registration:kick() end,
+  }
+  self.requests.association = link
   local common = {
+    ephemerals = self.ephemerals, association = link, token = options.token_text,
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, server = self.server,
-    identity = self.identity, id = self.identity.id, app = self.app, name = self.name, props = self.props,
+    id = self.identity.id, app = self.app, name = self.name, props = self.props,
     timeout_ms = options.timeout_ms, servers = { self.server },
     on_registered = function() self:registered() end,
     on_restart = function() self:restarted() end,
@@ -98,7 +113,7 @@ end
 -- In a task: makes `self`, a node with its env, ready and registered. true, or nil, message, code; what was
 -- acquired until then is the node's to close.
 function M.start(self, options)
-  self.identity = new_identity(self.env)
+  self.identity = new_identity(self.env, options.identity_key)
   self.id = core.crypto.hex(self.identity.id)
   local ok, err, code = configure(self, options)
   if not ok then return nil, err, code end

@@ -4,6 +4,7 @@
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
+local associations = require "bodkin.servers.associations"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
 local queues = require "bodkin.servers.queues"
@@ -41,19 +42,14 @@ local function registration(server, on, gone)
     server:refuse(reply, tx, code, text)
   end
 
-  function on.register(reply, from, tx, proof, key, secret, pubs, locals, app, name, props)
-    if not server:prove(reply, from, tx, proof) then return end
-    local id = core.crypto.id(key)
-    local known = registry:get(id)
-    if known and not core.crypto.equal(known.secret, secret) then
-      return refuse(reply, tx, "bad_key", "this id is registered with other secret")
-    end
+  function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props)
+    local id, key, assoc = reply:who()
     local wrong = people.wrong(app, name, props)
     if wrong then return refuse(reply, tx, "invalid", wrong) end
     local own, near = addresses.collect(server, from, pubs, locals)
     local ok, _, code = registry:put {
-      id = id, secret = secret, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
-      props = people.map(props), addrs = addresses.pack(server:way(reply), own, near),
+      id = id, key = key, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
+      props = people.map(props), addrs = addresses.pack(assoc, ephemeral, own, near),
     }
     if not ok then
       return refuse(reply, tx, code, code == "limit" and "the registry is full" or "not a valid entry")
@@ -63,11 +59,9 @@ local function registration(server, on, gone)
     reply("registered", tx, core.addr.mask(from, tx), LIFETIME_S, server.boot)
   end
 
-  function on.unregister(reply, _, tx, id, secret)
-    local known = registry:get(id)
-    if known then
-      if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
-      registry:remove(id)
+  function on.unregister(reply, _, tx)
+    local id = reply:who()
+    if registry:remove(id) then
       gone(id)
       counters:add("unregistered")
     end
@@ -82,23 +76,21 @@ local function questions(server, on)
     return addresses.visible(server.local_rule, locals, pubs, { from })
   end
 
-  function on.list(reply, from, tx, proof, app, query, cursor, want_addr)
-    if not server:prove(reply, from, tx, proof) then return end
+  function on.list(reply, from, tx, app, query, cursor, want_addr)
     local map = people.map(query)
     if not map then return server:refuse(reply, tx, "invalid", "query must be a map") end
     local with = want_addr and server.expose_addresses
     local entries, next_cursor = page.fill(registry, cursor, app, map ~= "\x80" and map or nil,
       server.limits.page_budget, function(e)
         if not with then return page.entry(e) end
-        local _, pubs, locals = addresses.unpack(e.addrs)
+        local _, _, pubs, locals = addresses.unpack(e.addrs)
         return page.entry(e, pubs, visible_locals(locals, pubs, from))
       end)
     counters:add("listed")
     reply("page", tx, entries, next_cursor)
   end
 
-  function on.lookup(reply, from, tx, proof, id)
-    if not server:prove(reply, from, tx, proof) then return end
+  function on.lookup(reply, from, tx, id)
     if not server.expose_addresses then return server:refuse(reply, tx, "refused", "this server shows no addresses") end
     local person = people.registered(registry, id)
     if not person then return server:refuse(reply, tx, "no_match", "nobody has this id") end
@@ -112,6 +104,7 @@ return role {
   wants = { maintain = {} },
   on = function(server)
     local on = {}
+    associations.install(server, on)
     local matches = selection.install(server, on)
     local waiting = queues.install(server, on, matches)
     registration(server, on, function(id)
