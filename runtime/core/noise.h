@@ -6,7 +6,7 @@
 //   KKpsk0     -> s · <- s · … · -> psk, e, es, ss · <- e, ee, se             a session's rekeying
 //   KKeepsk0   -> e, s · <- e, s · … · -> psk, ee, es, se, ss                 two peers of a match
 //
-// The last is ours: statics and ephemerals are known beforehand, so that both ends compute its one message, whose
+// The last is ours: statics and ephemerals are known beforehand, so that both ends write its one message, whose
 // payload is empty, and none travels. docs/PROTOCOL.md defines it.
 #ifndef BDK_NOISE_H
 #define BDK_NOISE_H
@@ -63,7 +63,7 @@ typedef struct bdk_noise {
 void bdk_noise_init(bdk_noise *s, const bdk_noise_config *config);
 // Idempotent.
 void bdk_noise_clear(bdk_noise *s);
-// Whether the next message is ours to write; false, too, when there is none left.
+// Whether the next message is ours to write (KKeepsk0's: both sides'); false, too, when there is none left.
 bool bdk_noise_writes(const bdk_noise *s);
 bool bdk_noise_done(const bdk_noise *s);
 // The next message, with a payload: its length, or BDK_E_INVALID (not our turn, no room for it), BDK_E_BAD_KEY (a
