@@ -73,7 +73,7 @@ int bdk_noise_write(bdk_noise *s, const uint8_t *payload, size_t len, uint8_t *o
 // (not authentic, or a key of low order). `peer` holds IK's client after it. After an error the handshake is over.
 int bdk_noise_read(bdk_noise *s, const uint8_t *bytes, size_t len, uint8_t *payload, size_t cap);
 // The keys of a handshake that is done: what the initiator sends with, what the responder sends with. `h` binds
-// channels to it. Wipes the rest.
-void bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]);
+// channels to it. Wipes the rest. BDK_E_INVALID, and no keys, when it is not done or was split before.
+int bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]);
 
 #endif
