@@ -248,7 +248,8 @@ int bdk_noise_read(bdk_noise *s, const uint8_t *bytes, size_t len, uint8_t *payl
 int bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]) {
   uint8_t out[3][64], h[BDK_NOISE_HASH_LEN];
   if (!bdk_noise_done(s)) return fail(s, BDK_E_INVALID); // a cleared state would give keys that anyone knows
-  hkdf(s->ck, NULL, 0, 2, out);
+  // Where no tag travels nothing else would tell that the sides differ in what h alone holds: prologue, statics' bytes.
+  hkdf(s->ck, s->h, patterns[s->pattern].silent ? sizeof s->h : 0, 2, out);
   memcpy(initiator, out[0], 32);
   memcpy(responder, out[1], 32);
   sodium_memzero(out, sizeof out);

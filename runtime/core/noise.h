@@ -7,7 +7,7 @@
 //   KKeepsk0   -> e, s · <- e, s · … · -> psk, ee, es, se, ss                 two peers of a match
 //
 // The last is ours: statics and ephemerals are known beforehand, so that both ends write its one message, whose
-// payload is empty, and none travels. docs/PROTOCOL.md defines it.
+// payload is empty, and none travels; its split takes in h. docs/PROTOCOL.md defines it.
 #ifndef BDK_NOISE_H
 #define BDK_NOISE_H
 

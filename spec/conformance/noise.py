@@ -195,7 +195,8 @@ class Handshake:
         if self.over or self.messages:
             raise Failed("the handshake is not done")
         self.over = True
-        return tuple(key[:32] for key in hkdf(self.ck, b"", 2))
+        material = self.h if self.pattern == "KKeepsk0" else b""
+        return tuple(key[:32] for key in hkdf(self.ck, material, 2))
 
 
 # --- checks
