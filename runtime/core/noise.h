@@ -67,7 +67,8 @@ void bdk_noise_clear(bdk_noise *s);
 bool bdk_noise_writes(const bdk_noise *s);
 bool bdk_noise_done(const bdk_noise *s);
 // The next message, with a payload: its length, or BDK_E_INVALID (not our turn, no room for it), BDK_E_BAD_KEY (a
-// key of the peer's is of low order). After an error the handshake is over.
+// key of the peer's is of low order). After an error the handshake is over. Neither here nor in read may what comes in
+// and what goes out overlap.
 int bdk_noise_write(bdk_noise *s, const uint8_t *payload, size_t len, uint8_t *out, size_t cap);
 // Reads the peer's: the length of its payload, or BDK_E_INVALID (not its turn, too short, no room), BDK_E_BAD_KEY
 // (not authentic, or a key of low order). `peer` holds IK's client after it. After an error the handshake is over.
