@@ -153,6 +153,10 @@ bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
 	$(call quiet,LD) $(CC) -o $@ $^ $(LIB_LINK)
+bench-noise: $(r)/bench/noise
+	@$(r)/bench/noise
+$(r)/bench/noise: $(r)/bench/noise.o $(r)/core.a
+	$(call quiet,LD) $(CC) -o $@ $^ $(CORE_LIBS)
 bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
@@ -226,7 +230,7 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-policy fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-noise bench-policy fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-policy fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-noise bench-policy fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE

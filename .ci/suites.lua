@@ -146,8 +146,8 @@ local function run(suite)
     if not status then say(line) end
     if suite.plain then goto continue end
     plan = tonumber(line:match("^1%.%.(%d+)")) or plan
-    if line:find("^not ok") then bad = bad + 1
-    elseif line:find("^ok.*# SKIP") then skip = skip + 1
+    if line:find("^ok.*# SKIP") or line:find("^not ok %d+ # SKIP") then skip = skip + 1 -- cmocka says the latter
+    elseif line:find("^not ok") then bad = bad + 1
     elseif line:find("^ok") then good = good + 1 end
     ::continue::
   end

@@ -26,8 +26,6 @@ void bdk_keys_init(bdk_keys *k, const uint8_t match[BDK_MATCH_LEN], const uint8_
   const uint8_t *low = k->role == 0 ? self : peer, *high = k->role == 0 ? peer : self;
   for (uint8_t direction = 0; direction < 2; direction++)
     derive(k->probe[direction], "bodkin probe 1", direction, match, key, low, high);
-  // The handshake's message never travels, so that a prologue binds nothing: match, ids and roles stand in the psk.
-  derive(k->psk, "bodkin psk 1", 0, match, key, low, high);
 }
 
 void bdk_keys_clear(bdk_keys *k) { sodium_memzero(k, sizeof *k); }

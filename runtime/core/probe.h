@@ -16,8 +16,8 @@
 // Directions: index 0 is what the controlling side (role 0, the smaller id) sends.
 typedef struct bdk_keys {
   uint8_t match[BDK_MATCH_LEN];
-  uint8_t role;                                    // ours: 0 controlling, 1 controlled
-  uint8_t probe[2][BDK_KEY_LEN], psk[BDK_KEY_LEN]; // of tests and confirms; of the handshake
+  uint8_t role; // ours: 0 controlling, 1 controlled
+  uint8_t probe[2][BDK_KEY_LEN];
 } bdk_keys;
 
 typedef struct bdk_probe {

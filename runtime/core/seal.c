@@ -135,18 +135,17 @@ static void split(bdk_rekey *r, bdk_noise *noise, bool initiator, uint8_t tx[BDK
 }
 
 int bdk_rekey_first(bdk_rekey *r, bdk_seal *s, const bdk_noise_config *peers, uint64_t counter) {
-  uint8_t tx[BDK_KEY_LEN], rx[BDK_KEY_LEN];
+  uint8_t unsent[BDK_TAG_LEN], tx[BDK_KEY_LEN], rx[BDK_KEY_LEN];
   bdk_noise noise;
   memset(r, 0, sizeof *r);
   r->own = *peers->own;
   memcpy(r->peer, peers->peer, sizeof r->peer);
   memcpy(r->psk, peers->psk, sizeof r->psk);
-  // Its one message has no payload and nothing that the other end cannot compute: both do.
   bdk_noise_init(&noise, peers);
-  int error = bdk_noise_meet(&noise);
-  if (error) {
+  int n = bdk_noise_write(&noise, NULL, 0, unsent, sizeof unsent);
+  if (n < 0) {
     bdk_rekey_clear(r);
-    return error;
+    return n;
   }
   split(r, &noise, peers->initiator, tx, rx);
   bdk_seal_init(s, tx, rx, counter);

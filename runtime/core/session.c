@@ -60,16 +60,22 @@ static bool is_host(const bdk_addr *a) {
 
 // The keys of frames: role 0 initiates.
 static int seal_session(bdk_session *s, const bdk_match *match, uint64_t counter) {
-  static const uint8_t prologue[] = "bodkin peer 1";
+  static const char label[] = "bodkin peer 1";
+  uint8_t prologue[sizeof label - 1 + BDK_MATCH_LEN + 2 * BDK_ID_LEN], *p = prologue;
+  bool first = s->keys.role == 0;
+  memcpy(p, label, sizeof label - 1);
+  memcpy(p += sizeof label - 1, match->match, BDK_MATCH_LEN);
+  memcpy(p += BDK_MATCH_LEN, first ? match->self : match->peer, BDK_ID_LEN);
+  memcpy(p += BDK_ID_LEN, first ? match->peer : match->self, BDK_ID_LEN);
   bdk_noise_config peers = {.pattern = BDK_NOISE_KKEEPSK0,
-                            .initiator = s->keys.role == 0,
+                            .initiator = first,
                             .prologue = prologue,
-                            .prologue_len = sizeof prologue - 1,
+                            .prologue_len = sizeof prologue,
                             .own = &match->own,
                             .own_ephemeral = &match->own_ephemeral,
                             .peer = match->peer_key,
                             .peer_ephemeral = match->peer_ephemeral,
-                            .psk = s->keys.psk};
+                            .psk = match->key};
   return bdk_rekey_first(&s->rekey, &s->seal, &peers, counter);
 }
 
