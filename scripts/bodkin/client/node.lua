@@ -171,7 +171,12 @@ function Node:match(queue, props, options)
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 then error("a queue is a name of at most 32 bytes", 2) end
   if props ~= nil and type(props) ~= "table" then error("props is a table of properties", 2) end
   -- Not waited for: both travel in one handshake.
-  if not self.registration.active then task.spawn(self.register, self) end
+  if not self.registration.active then
+    task.spawn(function()
+      local ok, err, why = self:register()
+      if not ok then self.queues:abandon(err, why) end
+    end)
+  end
   return self.queues:wait(self, queue, props or {}, options and options.timeout_ms)
 end
 
