@@ -12,10 +12,10 @@
 // Pushes nil, message, code and a word for what a caller treats apart: "absent", "exists", "exposed", or nothing.
 static int fail(lua_State *L, int error) {
   bdk_lua_fail(L, error);
-  const char *word = error == -ENOENT         ? "absent"
-                     : error == -EEXIST       ? "exists"
-                     : error == BDK_E_REFUSED ? "exposed"
-                                              : NULL;
+  const char *word = NULL;
+  if (error == -ENOENT || error == -ENOTDIR) word = "absent";
+  if (error == -EEXIST) word = "exists";
+  if (error == BDK_E_REFUSED) word = "exposed";
   lua_pushstring(L, word); // nil where NULL
   return 4;
 }

@@ -128,7 +128,9 @@ describe("crypto", function()
   it("reads base64url as it writes it, and nothing else", function()
     assert.equal("", crypto.base64url "")
     assert.equal("", crypto.unbase64url "")
-    for text, bytes in pairs { ["_w"] = "\xff", ["__4"] = "\xff\xfe", ["__79"] = "\xff\xfe\xfd", ["-_8A"] = "\xfb\xff\0" } do
+    for text, bytes in pairs {
+      ["_w"] = "\xff", ["__4"] = "\xff\xfe", ["__79"] = "\xff\xfe\xfd", ["-_8A"] = "\xfb\xff\0",
+    } do
       assert.equal(text, crypto.base64url(bytes))
       assert.equal(bytes, crypto.unbase64url(text))
     end

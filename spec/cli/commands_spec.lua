@@ -156,7 +156,7 @@ describe("bodkin serve", function()
   end)
 
   it("prints the URL ready to paste", function()
-    assert.truthy(url:find "^bodkin://127%.0%.0%.1:%d+$", url)
+    assert.truthy(url:find("^bodkin://127%.0%.0%.1:%d+#" .. ("[%w_-]"):rep(43) .. "$"), url)
     assert.equal("address", field(server.lines[1], "role"))
   end)
 
@@ -239,7 +239,7 @@ describe("bodkin serve", function()
   end)
 
   it("says when its port is taken, and exits with 1", function()
-    local port = url:match ":(%d+)$"
+    local port = url:match ":(%d+)#"
     local code, _, err = run { "serve", "--listen", "127.0.0.1:" .. port }
     assert.equal(1, code)
     assert.truthy(err:find("is another server running there?", 1, true), err)
@@ -256,7 +256,9 @@ describe("bodkin serve", function()
       return require("bodkin").config { listen = "127.0.0.1:0", roles = { "address" }, maintenance_mode = "silent" }
     ]]
     local other = start("serve", "--json", "--config", path, "--admin", path .. ".sock")
-    assert.equal("address", field(other.next "listening", "role"))
+    local line = other.next "listening"
+    assert.equal("address", field(line, "role"))
+    assert.matches("^bodkin://127%.0%.0%.1:%d+$", field(line, "url")) -- no matching role, no key
     other.signal "TERM"
     assert.equal(0, other.finish())
     assert.equal(1, #other.lines)

@@ -45,7 +45,7 @@ describe("library", function()
   before_each(function()
     processes = processes_of.new()
     url = processes_of.expect(processes:start(bodkin .. " serve --listen 127.0.0.1:0 --admin " .. processes.dir
-      .. "/admin"), "bodkin://127%.0%.0%.1:%d+")
+      .. "/admin"), "bodkin://127%.0%.0%.1:%d+%S*")
   end)
 
   after_each(function() processes:close() end)

@@ -49,10 +49,8 @@ local function setup(env, options)
     return nil, ("there is no rule '%s' for local addresses: it is same-public, always or never"):format(
       tostring(rule)), "invalid"
   end
-  local key = options.key
-  if options.key_file then
-    key, msg, code = cookie.read_key(options.key_file)
-    if not key then return nil, msg, code end
+  for _, secret in ipairs(options.keys or {}) do
+    if type(secret) ~= "string" or #secret ~= 32 then return nil, "keys are secrets of 32 bytes each", "invalid" end
   end
   local slots
   slots, msg, code = policies.read(options.queues)
@@ -62,7 +60,8 @@ local function setup(env, options)
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
     maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
     cookie = cookie.new {
-      key = key, random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
+      key = options.keys and options.keys[1] or options.key, random = env.random,
+      time = function() return env.time and env.time() or env.now() // 1000000 end,
     },
     policy_slots = slots, open_policy_link = options.open_policy_link,
     started_us = env.now(), roles = {}, socks = {}, ways = {}, way_of = {}, any = {}, routers = {},
@@ -72,7 +71,8 @@ local function setup(env, options)
 end
 
 -- Starts a server. options: listen = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
--- { paths or roles, … }, maintenance_mode = "confirm"|"silent", key_file = path or key = 32 bytes,
+-- { paths or roles, … }, maintenance_mode = "confirm"|"silent", keys = { 32 bytes, 32 bytes or nil }: the
+-- deployment's secrets, the one in use first (see bodkin.keyfile), or key = 32 bytes for its cookies alone,
 -- expose_addresses, local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
 -- path or source } }, open_policy_link (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
