@@ -205,6 +205,27 @@ describe("bodkin serve", function()
     assert.equal(0, join.finish())
   end)
 
+  it("keeps an identity in a file, made at the first use", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local ids = {}
+    for i = 1, 2 do
+      local code, out, err = run { "host", "--json", "--server", url, "--identity", path, "--timeout", "0.3" }
+      assert.equal(4, code)
+      ids[i] = field(out, "id")
+      assert.equal(i == 1, err:find("made the identity " .. path, 1, true) ~= nil)
+    end
+    assert.equal(ids[1], ids[2])
+    assert(os.execute("chmod 644 " .. path))
+    local code, _, err = run { "list", "--server", url, "--identity", path }
+    assert.equal(2, code)
+    assert.truthy(err:find("chmod 600 " .. path, 1, true), err)
+    os.remove(path)
+    code, _, err = run { "match", "duel", "--server", url, "--token", path }
+    assert.equal(2, code)
+    assert.truthy(err:find("cannot read the token " .. path, 1, true), err)
+  end)
+
   it("tells the peer when join is interrupted, and the exit code is 130", function()
     local host = start("host", "--json", "--server", url, "--expect", "1")
     local join = start("join", field(host.next "hosting", "code"), "--json", "--server", url)

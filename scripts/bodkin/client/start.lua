@@ -2,6 +2,7 @@
 -- How a node begins: its options, identity, sockets and managers, up to its first registration.
 
 local core = require "bodkin.core"
+local identity = require "bodkin.client.identity"
 local locate = require "bodkin.client.locate"
 local request = require "bodkin.client.request"
 
@@ -34,9 +35,17 @@ local function configure(self, options)
   return true
 end
 
-local function new_identity(env)
-  local key, key_secret = core.crypto.keypair(env.random(32))
-  return { key = key, key_secret = key_secret, id = core.crypto.id(key), secret = env.random(16) }
+-- One that is kept has the same secret in each run: the server may still hold its registration.
+local function find_identity(env, options)
+  local me, made, code = identity.load(options, env.random)
+  if not me then return nil, made, code end
+  if made then env.log:info("made the identity %s: keep it, whoever reads it can be you", options.identity) end
+  local err
+  me.token, err, code = identity.token(options)
+  if err then return nil, err, code end
+  local kept = options.identity or options.identity_key
+  me.secret = kept and core.crypto.mac(me.key_secret, "registration") or env.random(16)
+  return me
 end
 
 local function open_sockets(self, options, loopback)
@@ -98,9 +107,11 @@ end
 -- In a task: makes `self`, a node with its env, ready and registered. true, or nil, message, code; what was
 -- acquired until then is the node's to close.
 function M.start(self, options)
-  self.identity = new_identity(self.env)
+  local ok, err, code
+  self.identity, err, code = find_identity(self.env, options)
+  if not self.identity then return nil, err, code end
   self.id = core.crypto.hex(self.identity.id)
-  local ok, err, code = configure(self, options)
+  ok, err, code = configure(self, options)
   if not ok then return nil, err, code end
   local servers
   servers, err, code = locate.servers(self.env, options)
