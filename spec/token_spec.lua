@@ -34,6 +34,20 @@ describe("token", function()
     assert.equal(crypto.base64url(signed(packed)), token.issue(seed, { exp = now + 1 }))
   end)
 
+  it("is what docs/PROTOCOL.md shows", function()
+    local file <close> = assert(io.open "docs/PROTOCOL.md")
+    local doc = file:read "a"
+    local counted = {}
+    for i = 0, 31 do counted[#counted + 1] = string.char(i) end
+    local of_doc, key = crypto.sign_keypair(table.concat(counted))
+    local text = assert(token.issue(key, { exp = 2000000000, sub = "ann" }))
+    assert.truthy(doc:find("`" .. text .. "`", 1, true))
+    assert.truthy(doc:find("`" .. crypto.base64url(of_doc) .. "`", 1, true))
+    local hex = doc:match "\n    (82 a3 657870.-)\n\nand as text":gsub("   +%l+, sub", ""):gsub("   +signature", "")
+    assert.equal(token.bytes(text), crypto.unhex((hex:gsub("%s", ""))))
+    assert.same({ exp = 2000000000, sub = "ann" }, open(token.bytes(text), { of_doc }))
+  end)
+
   it("holds from nbf until before exp", function()
     local bytes = issued { exp = now + 10, nbf = now }
     assert.is_table(open(bytes, nil, now + 9))
