@@ -56,6 +56,16 @@ describe("S4 deployment", function()
     stranger:close()
   end)
 
+  it("S4 makes its cookies from the first of its keys", function()
+    local one, two = ("k"):rep(32), ("l"):rep(32)
+    local old = support.server { keys = { one }, seed = 1 }
+    local new = support.server { keys = { one, two }, seed = 2 }
+    local rotated = support.server { keys = { two, one }, seed = 3 }
+    assert.equal(old:proof(from), new:proof(from))
+    assert.not_equal(old:proof(from), rotated:proof(from))
+    for _, s in ipairs { old, new, rotated } do s:close() end
+  end)
+
   it("S4 answers and later sends by the socket that a client uses", function()
     local listen = { "203.0.113.1:4433", "203.0.113.1:4434", "[2001:db8::1]:4433" }
     local s = support.server { roles = { "matching" }, listen = listen }
@@ -160,7 +170,7 @@ describe("a server's start", function()
     refused({ maintenance_mode = "loud" }, "there is no maintenance mode 'loud': it is confirm or silent")
     refused({ local_addresses = "maybe" }, "same-public, always or never")
     refused({ limits = { page_budget = 0 } }, "page_budget must be an integer from 1")
-    refused({ key_file = "/nowhere/key" }, "cannot read the key file: /nowhere/key: No such file")
+    refused({ keys = { "short" } }, "keys are secrets of 32 bytes each")
     refused({ listen = { "localhost:1" } }, "cannot listen on localhost:1: it is not a numeric address")
     local env = support.env(1)
     env.refuse_bind = true

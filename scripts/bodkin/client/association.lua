@@ -16,13 +16,13 @@ local RENEW_US = 600000000         -- older keys are replaced at the next refres
 local GAP_US = 1000000             -- between two handshakes, unless the first one failed
 
 -- `config`: env, router, requests, server (address), keys = the server's public keys (one or two, any of them will
--- do), identity = { key, key_secret }, send(bytes), on_moved() when the server sees us elsewhere, on_lost() when it
--- knows us no more, timeout_ms.
+-- do), identity = { key, key_secret }, send(bytes), on_opened(key) the first time, explain() -> message, code where it
+-- has none of the keys, on_moved() when the server sees us elsewhere, on_lost() when it knows us no more, timeout_ms.
 function M.new(config)
   local self = setmetatable({
     env = config.env, router = config.router, requests = config.requests, server = config.server, keys = config.keys,
     own = config.identity.key .. config.identity.key_secret, send = config.send, on_moved = config.on_moved,
-    on_lost = config.on_lost, timeout_ms = config.timeout_ms, key = 1,
+    on_lost = config.on_lost, on_opened = config.on_opened, explain = config.explain, timeout_ms = config.timeout_ms, key = 1,
   }, Association)
   config.router:frames(function(from, bytes) self:frame(from, bytes) end)
   config.router:on(message.lost, nil, function(_, from, tx) self:lost(from, tx) end)
@@ -80,6 +80,9 @@ local function settle(self, opening, messages)
   self.router:inner(self.server, messages)
   for _, bytes in ipairs(opening.held) do self:frame(self.server, bytes) end
   self:flush()
+  local told = self.on_opened
+  self.on_opened = nil
+  if told then told(self.keys[self.key]) end
 end
 
 function Association:answered(opening, ok, answer, code)
@@ -99,6 +102,10 @@ function Association:answered(opening, ok, answer, code)
     return self:begin()
   end
   self.key = 1
+  if code == "bad_key" and self.explain then
+    local text, why = self.explain()
+    answer, code = text or answer, why or code
+  end
   if code == "timeout" then -- perhaps the one before is still good
     self.current, self.retired = self.retired, nil
     return

@@ -25,7 +25,8 @@ end
 -- latter two default to server), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
 -- ("same-public", "always", "never": when local addresses are told and tried), register = false (not before
 -- host is called), on_event = fn(event, match) for all events from the beginning, trace = fn(line) for all that
--- goes into and comes out of the sessions' machines (it tells their keys), env.
+-- goes into and comes out of the sessions' machines (it tells their keys), env; identity, identity_key, token,
+-- token_text (see identity.lua); trust_first_use, known_servers (see trust.lua).
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
