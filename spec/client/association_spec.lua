@@ -50,14 +50,8 @@ describe("association", function()
     s.server = assert(server.open(hub.env, { listen = { "198.51.100.11:4433" }, keys = { support.key },
       queues = { ["*"] = { policy = "first_come" } } }))
     s.servers[hub] = s.server
-    local nodes = {}
     local took = {}
-    local function match(n)
-      local host = natted(n)
-      local node = s:open(host, { server = "bodkin://198.51.100.11", register = false })
-      nodes[n] = node
-      return node
-    end
+    local function match(n) return s:open(natted(n), { server = "bodkin://198.51.100.11", register = false }) end
     local a, b = match(1), match(2)
     local began = s.world:now()
     s:run(function()
@@ -177,7 +171,8 @@ describe("association", function()
     local dropped = a.env.counters:get("drop_frame")
     a.router:input(sock, a.server, "\xc1" .. ("\0"):rep(60))
     assert.equal(dropped + 1, a.env.counters:get("drop_frame"))
-    a.router:input(sock, a.server, message.registered:encode(("t"):rep(12), core.addr.parse("9.9.9.9:9"), 60, ("b"):rep(8)))
+    a.router:input(sock, a.server, message.registered:encode(("t"):rep(12), core.addr.parse("9.9.9.9:9"), 60,
+      ("b"):rep(8)))
     assert.equal(1, a.env.counters:get("drop_unsealed"))
   end)
 

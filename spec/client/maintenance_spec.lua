@@ -2,14 +2,6 @@
 
 local support = require "spec.client.support"
 
-local function count(s, ip, kind, to)
-  local n = 0
-  for _, d in ipairs(s:sent(ip)) do
-    if d.type == kind and (not to or d.to == to) then n = n + 1 end
-  end
-  return n
-end
-
 describe("C4 mapping maintenance manager", function()
   local s
   after_each(function() s:close() end)

@@ -144,7 +144,8 @@ function S:assoc(who, from, sock)
   local a = self.assocs[who.id .. from]
   if a then return a end
   a = { who = who, from = from, index = #self.by_index + 1 }
-  local secret, noise = core.crypto.mac(("e"):rep(16), "assoc " .. a.index, 32), nil
+  local noise
+  local secret = core.crypto.mac(("e"):rep(16), "assoc " .. a.index, 32)
   a.raw, noise = core.assoc(who.key .. who.key_secret, secret, self.server.public_keys[1], a.index, "")
   local opened = self:feed(from, message.open:encode(self:next_tx(), self:proof(from), noise), sock)
   assert(#opened == 1 and opened[1].name_of == "opened", opened[1] and opened[1].text)

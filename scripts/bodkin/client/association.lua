@@ -22,7 +22,8 @@ function M.new(config)
   local self = setmetatable({
     env = config.env, router = config.router, requests = config.requests, server = config.server, keys = config.keys,
     own = config.identity.key .. config.identity.key_secret, send = config.send, on_moved = config.on_moved,
-    on_lost = config.on_lost, on_opened = config.on_opened, explain = config.explain, timeout_ms = config.timeout_ms, key = 1,
+    on_lost = config.on_lost, on_opened = config.on_opened, explain = config.explain,
+    timeout_ms = config.timeout_ms, key = 1,
   }, Association)
   config.router:frames(function(from, bytes) self:frame(from, bytes) end)
   config.router:on(message.lost, nil, function(_, from, tx) self:lost(from, tx) end)

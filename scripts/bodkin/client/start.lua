@@ -177,7 +177,8 @@ function M.start(self, options)
   if not ok then return nil, err, code end
   ok, err, code = build_managers(self, options, servers)
   if not ok then return nil, err, code end
-  if options.register == false then return true end
+  self.together = options.register == "together"
+  if options.register == false or self.together then return true end
   return self:register()
 end
 

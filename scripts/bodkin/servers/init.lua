@@ -40,7 +40,7 @@ local function deployment_keys(env, options)
   local keys = options.keys or { env.random(32) }
   local ok = type(keys) == "table" and (#keys == 1 or #keys == 2)
   for _, key in ipairs(ok and keys or {}) do ok = ok and type(key) == "string" and #key == 32 end
-  if not ok then return nil, "keys are one or two secrets of 32 bytes", "invalid" end
+  if not ok then return nil, "keys are secrets of 32 bytes each, one or two", "invalid" end
   return keys
 end
 
@@ -71,7 +71,8 @@ local function setup(env, options)
   return setmetatable({
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
     maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
-    keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys, require_token = options.require_token,
+    keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys,
+    require_token = options.require_token,
     cookie = cookie.new {
       key = keys[1], random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
     },
