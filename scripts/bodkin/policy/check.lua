@@ -64,7 +64,7 @@ end
 -- Tickets come and go for two minutes. Returns a report, or nil, message.
 local function exercise(instance, options)
   local rng = random.new(options.seed, "check")
-  local declared = instance:declared()
+  local declared = instance:declared "props"
   local report = { tickets = options.tickets, admitted = 0, refused = 0, matches = 0, players = 0, most = 0 }
   local window_ms, no = instance.about.window_ms, 0
   local function spent(...)

@@ -233,11 +233,12 @@ end
 
 function Policies:window_ms(queue) return version_for(self, queue).about.window_ms end
 
--- Tells of a ticket { no, app, since_ms, props, admitted }.
+-- Tells of a ticket { no, app, since_ms, props, claims, admitted }.
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end
   local version = version_for(self, queue)
-  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.admitted or false, ms(self) })
+  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.claims,
+    t.admitted or false, ms(self) })
 end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
