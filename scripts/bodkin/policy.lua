@@ -185,7 +185,7 @@ function M.is(value)
   return getmetatable(value) == Policy
 end
 
--- What is given for each of those declared, put into `out`, defaults filled in; or nil and why. what: as in "the claim".
+-- What is given for each of those declared, put into `out`, defaults filled in; or nil and why. what: "claim", say.
 local function fill(declared, given, out, what)
   for name, spec in pairs(declared) do
     local value = given[name]

@@ -115,7 +115,8 @@ local function exercise(instance, options)
 end
 
 -- source: see source.lua; options: tickets (200), seed (1), limits. Returns a report { tickets, admitted, refused, why
--- the first, matches, players, clients (asked of, by on_register), turned_away, most = instructions of one run }; or nil, message; or false, kind: it is no policy.
+-- the first, matches, players, clients (that on_register was asked about), turned_away, most = instructions of one
+-- run }; or nil, message; or false, kind: it is no policy.
 function M.run(source, options)
   local limits = options.limits or instances.limits
   local ok, err = lint(source)
