@@ -4,6 +4,7 @@ local client = dofile "spec/client/support.lua"
 local check = require "bodkin.policy.check"
 local core = require "bodkin.core"
 local policy = dofile "spec/policy/support.lua"
+local scenarios = require "bodkin.scenario"
 local servers = require "bodkin.servers"
 local task = require "bodkin.task"
 local token = require "bodkin.token"
@@ -44,7 +45,7 @@ describe("claims", function()
     assert.equal("the claim of is missing", refusal(nil))
     assert.equal("of must be a string", refusal { of = 1 })
     assert.equal("mmr must be at least 0", refusal { of = "x", mmr = -1 })
-    assert.equal("5xann", refusal { of = "x", sub = "ann" })
+    assert.equal("5.0xann", refusal { of = "x", sub = "ann" })
     assert.equal("7.0xnil", refusal { of = "x", mmr = 7 })
   end)
 
@@ -72,11 +73,32 @@ describe("claims", function()
   it("and clients are made up by the check", function()
     local function run(text) return check.run(policy.source("return bodkin.policy { " .. text .. " }"), {}) end
     local report = assert(run [[claims = { mmr = "number" }, compatible = function(a, b)
-      return a.claims.mmr + b.claims.mmr end, on_register = function(c) return #c.name < 10 end]])
+      return a.claims.mmr + b.claims.mmr end, on_register = function(c) return #c.name < 9 end]])
     assert.is_true(report.matches > 10)
     assert.is_true(report.clients > report.turned_away and report.turned_away > 0)
     assert.matches("policy.lua:2: ", select(2, run "on_register = function(c) return c.claims.mmr > 1 end"), 1, true)
     assert.matches("policy.lua:2: ", select(2, run "admit = function(t) return t.claims.mmr > 1 end"), 1, true)
+  end)
+
+  it("of a scenario come in tokens", function()
+    local scenario = assert(scenarios.check { clients = 40, nats = { none = 1 }, duration_s = 20, stay_s = 1,
+      match = { claims = { rank = { weights = { a = 1, b = 1 } }, banned = { chance = 0.3 } } } })
+    scenario.match.policy = policy.source [[
+      return bodkin.policy { size = 2, compatible = function(a, b) return a.claims.rank == b.claims.rank end,
+        on_register = function(c) return not c.claims.banned end }]]
+    local run = assert(require("bodkin.sim.run").play(scenario))
+    local banned, rank = 0, {}
+    for _, c in ipairs(run.clients) do
+      if c.claims.banned then banned = banned + 1 end
+      rank[c.n] = c.claims.rank
+    end
+    assert.is_true(banned > 0)
+    assert.same({ 40, 40 - banned, banned }, { run.arrived, run.registered, run.failures.refused })
+    assert.is_true(#run.pairs > 5)
+    for _, pair in ipairs(run.pairs) do assert.equal(rank[pair.a.n], rank[pair.b.n]) end
+    for text, bad in pairs { ["match claims must be a table"] = 1, ["match claims a has no"] = { a = { z = 1 } } } do
+      assert.matches(text, select(2, scenarios.check { match = { claims = bad } }), 1, true)
+    end
   end)
 end)
 

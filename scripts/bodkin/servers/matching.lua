@@ -59,12 +59,22 @@ local function registration(server, on, gone)
 
   local function registered(r) return r.tx, core.addr.mask(r.from, r.tx), LIFETIME_S, server.boot end
 
-  -- What the policy said of a request, perhaps a while after it came.
-  local function decided(r, ok, code, text)
+  -- What the policy said of a request, perhaps a while after it came. answer(name, …) tells the client.
+  local function decided(answer, r, ok, code, text)
     if ok then ok, code, text = enter(r) end
-    if ok then return server:push(r.assoc, "registered", registered(r)) end
+    if ok then return answer("registered", registered(r)) end
     counters:add("registration_refused")
-    server:push(r.assoc, "refused", r.tx, math.abs(core.errors[code].value), text)
+    answer("refused", r.tx, math.abs(core.errors[code].value), text)
+  end
+
+  -- Answers at once where it can, before what came together with the request.
+  local function decide(reply, r)
+    local is_later = false
+    server.registrar:decide(r, function(newest, ...)
+      local function push(...) return server:push(newest.assoc, ...) end
+      decided(is_later and push or reply, newest, ...)
+    end)
+    is_later = true
   end
 
   function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props, token)
@@ -76,7 +86,7 @@ local function registration(server, on, gone)
       id = id, key = key, assoc = assoc, tx = tx, from = from, app = app, name = name, props = people.map(props),
       claims = claims, addrs = addresses.pack(assoc, ephemeral, own, near),
     }
-    if not server.registrar:settled(r) then return server.registrar:decide(r, decided) end
+    if not server.registrar:settled(r) then return decide(reply, r) end
     local ok, code
     ok, code, text = enter(r)
     if not ok then return refuse(reply, tx, code, text) end
