@@ -9,18 +9,18 @@ local function at(text) return assert(core.addr.parse(text)) end
 
 local A, B, C = at "192.0.2.1:1000", at "192.0.2.2:2000", at "192.0.2.3:3000"
 
+local function sent(i, first) return ("%s%d abcdefghijklmn %d."):format(first or "", i % 2, i) end
+
 -- What becomes of n datagrams of two flows, all of which he does this deed to: list of { ms, src, dst, bytes }.
 local function done(deed, n, first, seed)
   local attacker = attackers.new { random = random.new(seed or 1, "x"), deeds = { deed } }
   local out = {}
   for i = 1, n do
     local src, dst = i % 2 == 0 and A or C, B
-    attacker:see(1, src, dst, ("%sabcdefghijklmn %d."):format(first or "", i), function(...) out[#out + 1] = { ... } end)
+    attacker:see(1, src, dst, sent(i, first), function(...) out[#out + 1] = { ... } end)
   end
   return out
 end
-
-local function sent(i, first) return ("%sabcdefghijklmn %d."):format(first or "", i) end
 
 -- Of what comes: how many are whole, how many not, and how many of those whole come where they did not go.
 local function counted(list, n, first)
