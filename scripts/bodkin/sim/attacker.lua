@@ -13,7 +13,7 @@ local M = {}
 local MEMORY = 512 -- datagrams he can come back to
 local SHORT_MS, LONG_MS = 80, 20000
 local LENGTH_MAX = 1200 -- what he makes; longer ones no network here carries
-local FRAME, PROBES = 0xc1, { ["\x98"] = true, ["\x99"] = true } -- the little that the aware deeds know
+local FRAME, PROBES = 0xc1, { [0x98] = true, [0x99] = true } -- the little that the aware deeds know
 local HEAD = 13 -- of a frame: 0xC1, index, kind, counter
 
 local Attacker = {}
@@ -124,7 +124,7 @@ end
 
 -- The aware ones. A probe that comes from elsewhere, too: from another's address, or another port.
 function deeds.elsewhere(self, d, emit)
-  if not PROBES[d.bytes:sub(1, 1)] then return nil end
+  if not PROBES[d.bytes:byte()] then return nil end
   emit(0, d.src, d.dst, d.bytes)
   local other = chance(self, 0.5) and recall(self, d)
   emit(int(self, 0, SHORT_MS), other and other.src or other_port(self, d.src), d.dst, d.bytes)
@@ -152,6 +152,10 @@ function deeds.mute(self, d)
   return true
 end
 
+-- What is meant for few datagrams is preferred on those, or it would hardly ever happen.
+local MEANT = { elsewhere = PROBES, index = { [FRAME] = true }, head = { [FRAME] = true } }
+local PREFERRED = 0.3
+
 M.names = {}
 for name in pairs(deeds) do M.names[#M.names + 1] = name end
 table.sort(M.names)
@@ -163,8 +167,15 @@ function M.new(options)
   for _, name in ipairs(names) do
     if not deeds[name] then error(("no deed '%s'; there are %s"):format(name, table.concat(M.names, ", ")), 2) end
   end
-  return setmetatable({ random = options.random, names = names, on_deed = options.on_deed or function() end,
-    memory = {}, count = 0, muted = {} }, Attacker)
+  local meant = {}
+  for _, name in ipairs(names) do
+    for first in pairs(MEANT[name] or {}) do
+      meant[first] = meant[first] or {}
+      table.insert(meant[first], name)
+    end
+  end
+  return setmetatable({ random = options.random, names = names, meant = meant, memory = {}, count = 0, muted = {},
+    on_deed = options.on_deed or function() end }, Attacker)
 end
 
 -- A datagram, and how likely (0 … 1) something is done to it; 0: he has no eyes for it either.
@@ -176,7 +187,9 @@ function Attacker:see(p, src, dst, bytes, emit)
   if muted then
     self.muted[flow] = muted > 1 and muted - 1 or nil
   elseif chance(self, p) then
-    local name = self.names[int(self, 1, #self.names)]
+    local meant = self.meant[bytes:byte()]
+    local names = meant and chance(self, PREFERRED) and meant or self.names
+    local name = names[int(self, 1, #names)]
     if deeds[name](self, d, emit) then
       self.on_deed(name, src, dst, bytes)
     else
