@@ -8,7 +8,7 @@ local task = require "bodkin.task"
 
 local M = {}
 
-M.PATIENCE_MS = 6000 -- that long it tries to meet
+M.PATIENCE_MS = 9000 -- that long it tries to meet
 local LINGER_MS = 1500
 
 -- Message number n of a side: its number, and bytes that anybody can work out from it.
