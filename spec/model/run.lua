@@ -410,7 +410,8 @@ local function connected(run)
   -- A path that only an attacker's copies made valid holds until its consent runs out.
   local patience_us = run.verdict == "yes" and not run.attacker and 10000000 or LONG_US
   if not talk(run, run.clock.us + patience_us, 100 + in_flight_ms(run.s)) then
-    if run.verdict == "yes" or not both_closed(run) then
+    local kept_apart = (run.s.mitm or 0) > 0.3 -- by who does something to most of what they send
+    if run.verdict == "yes" or not (both_closed(run) or kept_apart) then
       run.report("at rest, the two sides are not on the same pair")
     end
     return
