@@ -32,8 +32,9 @@ local function until_done(env, deadline_us, fn)
   return result
 end
 
--- In a task. config: env, role ("a" waits to be found, "b" finds it in the same app), url, app, count and every_ms of
--- the messages, on(kind, x): "sent" n, "got" bytes, "connected", "closed" reason. Servers and peers may fail it.
+-- In a task. config: env, role ("a" waits to be found, "b" finds it in the same app), url, server_keys (where the URL
+-- has none), app, count and every_ms of the messages,
+-- on(kind, x): "sent" n, "got" bytes, "connected", "closed" reason. Servers and peers may fail it.
 function M.talk(config)
   local env, on = config.env, config.on
   local deadline_us = env.now() + M.PATIENCE_MS * 1000
@@ -44,8 +45,8 @@ function M.talk(config)
     if event.event == "connected" or event.event == "closed" then on(event.event, event.reason) end
   end
   local function open()
-    return (node.open { env = env, server = config.url, app = config.app, name = config.role, on_event = on_event,
-      timeout_ms = 1500 })
+    return (node.open { env = env, server = config.url, server_keys = config.server_keys, app = config.app,
+      name = config.role, on_event = on_event, timeout_ms = 1500 })
   end
   local me <close> = until_done(env, deadline_us, open)
   if not me then return end

@@ -33,7 +33,8 @@ local function play(seed, attack)
       local peer, seen = role == "a" and "b" or "a", {}
       local env = host(world, 2 * pair + i, role .. pair, KINDS[1 + (seed + 2 * i + pair) % #KINDS]).env
       tasks[#tasks + 1] = task.spawn(talker.talk, {
-        env = env, role = role, url = "bodkin://198.51.100.10:4433", app = app, count = 25, every_ms = 20,
+        env = env, role = role, url = "bodkin://198.51.100.10:4433", server_keys = server.public_keys,
+        app = app, count = 25, every_ms = 20,
         on = function(kind, x)
           if kind == "sent" then
             sent[role][x], total.sent = true, total.sent + 1

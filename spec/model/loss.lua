@@ -63,7 +63,8 @@ function M.one(seed)
   local result, nodes, code, commit_us = { kinds = d.a .. " " .. d.b, confirmed = {} }, {}, nil, nil
   local function open(name, env)
     nodes[name] = insist(env, function()
-      return (node.open { env = env, server = "bodkin://198.51.100.10:4433", app = "x/1", name = name,
+      return (node.open { env = env, server = "bodkin://198.51.100.10:4433", server_keys = server.public_keys,
+        app = "x/1", name = name,
         on_event = function(e)
           local ms = commit_us and (env.now() - commit_us) / 1000
           if e.event == "connected" then result[name] = result[name] or ms end
