@@ -252,8 +252,9 @@ describe("association", function()
       local task = require "bodkin.task"
       local asking = task.spawn(function() return table.pack(a:list()) end)
       task.sleep(a.env, 1)
-      local r = a.requests:sealed_pending()[1]
-      a.router:input(sock, a.server, message.refused:encode(r.tx, 1001, "go away"))
+      for _, r in ipairs(a.requests:sealed_pending()) do
+        a.router:input(sock, a.server, message.refused:encode(r.tx, 1001, "go away"))
+      end
       local _, list = asking:join()
       return list
     end)
