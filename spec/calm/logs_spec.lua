@@ -33,8 +33,8 @@ describe("output that cannot be written", function()
   local function server_with(place, policy)
     local config = world.dir .. "/config.lua"
     support.write_file(world.dir .. "/policy.lua", policy)
-    support.write_file(config, ('return require("bodkin").config { queues = { ["*"] = { policy = "%s/policy.lua" } } }'):format(
-      world.dir))
+    support.write_file(config, ([[
+      return require("bodkin").config { queues = { ["*"] = { policy = "%s/policy.lua" } } }]]):format(world.dir))
     return world:server({ first = place.first, redirect = place.redirect:format(2) }, config)
   end
 
