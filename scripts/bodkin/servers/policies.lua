@@ -17,7 +17,7 @@ local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
 local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
-local UNSTARTED_MS = 250                 -- … and two attempts when it could not even be started, for want of something
+local UNSTARTED_MS = 250                 -- … and two attempts when none could be started
 
 -- Reads and tries what options.queues names: { [queue or "*"] = { policy = path or source } }. Returns
 -- { [queue or "*"] = { path =, source =, about = } }, or nil, message, code.
@@ -187,7 +187,7 @@ end
 function start(self)
   local link, err = self.open_link(function(message) heard(self, message) end, function() ended(self) end)
   if not link then
-    if self.unstarted ~= err then self.server.log:error("no policy process: %s; tried again until there is one", err) end
+    if self.unstarted ~= err then self.server.log:error("no policy process: %s; it is tried again", err) end
     self.unstarted = err
     return start_in(self, UNSTARTED_MS)
   end
