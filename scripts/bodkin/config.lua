@@ -63,6 +63,15 @@ local function queues(v)
   return v
 end
 
+-- The path of a Unix socket: its mode says who may ask. There is no admin over TCP, which would need a token.
+function M.admin_path(v)
+  if type(v) ~= "string" or v == "" then return nil, "must be the path of a Unix socket" end
+  if not v:find "/" and (v:find "^:?%d+$" or v:find ":%d+$") or v:find "^%a+://" then
+    return nil, ("%s is a network address: the admin socket is a Unix socket, give its path"):format(v)
+  end
+  return v
+end
+
 local roles = {}
 for _, name in ipairs(servers.ROLES) do roles[name] = true end
 
@@ -74,7 +83,7 @@ local fields = {
   local_addresses = one_of(addresses.LOCAL_RULES),
   expose_addresses = kind "boolean",
   key_file = kind "string",
-  admin = kind "string",
+  admin = M.admin_path,
   limits = limits.check,
   queues = queues,
 }

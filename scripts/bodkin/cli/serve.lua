@@ -26,6 +26,8 @@ local function policy(text)
   return nil, "FILE or QUEUE=FILE, a queue's name being at most 32 bytes"
 end
 
+local function admin(text) return require("bodkin.config").admin_path(text) end
+
 local M = {
   usage = "bodkin serve [--listen ADDR:PORT]... [--roles LIST] [options]",
   summary = "run the server roles: address, matching, maintenance",
@@ -45,7 +47,7 @@ show addresses), local_addresses, limits, queues = { name = { policy = FILE } }.
       help = "confirm (default) or silent" },
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
-    { "admin", arg = "PATH", help = "the Unix socket for status (default: by port)" },
+    { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status (default: by port)" },
   },
 }
 
