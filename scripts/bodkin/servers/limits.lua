@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The bounds of a server, their defaults, and the rate limit of guesses at room codes.
+-- The bounds of a server, their defaults, and its rate limits: of guesses at room codes, and of whatever is dear.
 
 local recent = require "bodkin.servers.recent"
 
@@ -19,6 +19,8 @@ M.defaults = {
   guess_every_s = 2,      -- … and one more in each so many seconds
   guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket
 }
+
+local STRANGERS = 3 / 4 -- of a bound in all, for sources that are not known yet
 
 local highest = { room_members = 32, registrations = 1 << 31 }
 
@@ -77,6 +79,60 @@ end
 function Guesses:wrong(now_us, from)
   local key = source(from)
   self.full_us:put(now_us, key, full_at(self, now_us, key) + self.every_us)
+end
+
+-- One bucket, for everybody.
+local function bucket(rate, burst)
+  return { per_us = 1000000 / rate, span_us = burst * 1000000 / rate, full_us = 0 }
+end
+
+local function has(b, now_us, cost)
+  return math.max(b.full_us, now_us) - now_us + cost * b.per_us <= b.span_us
+end
+
+local function charge(b, now_us, cost) b.full_us = math.max(b.full_us, now_us) + cost * b.per_us end
+
+local Buckets = {}
+Buckets.__index = Buckets
+
+-- Rate limits for requests that cost much, by source (as for guesses) and in all. options: rate (tokens a second) and
+-- burst (tokens) of one source; sources: how many are remembered; all_rate, all_burst: of everybody together (none:
+-- no bound); now_us. Every number is greater than 0.
+--
+-- Of the bound in all, sources that are not known yet get three quarters at most, both of its rate and of its burst:
+-- however many of them ask, a quarter is left for those that are served already, who may use all of it.
+function M.buckets(options)
+  for _, name in ipairs { "rate", "burst", "sources" } do
+    if math.type(options[name]) == nil or options[name] <= 0 then error(name .. " must be a number above 0", 2) end
+  end
+  local self = setmetatable({
+    each = bucket(options.rate, options.burst),
+    full_us = recent.new {
+      span_us = options.burst * 1000000 / options.rate, max = options.sources, now_us = options.now_us,
+    },
+  }, Buckets)
+  if options.all_rate then
+    self.all = bucket(options.all_rate, options.all_burst)
+    self.strangers = bucket(options.all_rate * STRANGERS, options.all_burst * STRANGERS)
+  end
+  return self
+end
+
+-- Whether a request from there that costs so many tokens (1) may be served, and then charges for it; known: its source
+-- is served already. False, "source" or false, "all": which bound is in the way. What is refused costs nothing.
+function Buckets:may(now_us, from, cost, known)
+  cost = cost or 1
+  local key, each, strangers = source(from), self.each, not known and self.strangers
+  each.full_us = self.full_us:get(now_us, key) or 0
+  if not has(each, now_us, cost) then return false, "source" end
+  if self.all and not (has(self.all, now_us, cost) and (not strangers or has(strangers, now_us, cost))) then
+    return false, "all"
+  end
+  charge(each, now_us, cost)
+  self.full_us:put(now_us, key, each.full_us)
+  if self.all then charge(self.all, now_us, cost) end
+  if strangers then charge(strangers, now_us, cost) end
+  return true
 end
 
 return M
