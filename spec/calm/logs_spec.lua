@@ -14,7 +14,7 @@ return bodkin.policy {
   end,
 }]]
 
-describe("output that cannot be written", function()
+describe("what cannot be written:", function()
   local world
   before_each(function() world = support.world() end)
   after_each(function() world:close() end)
@@ -24,9 +24,9 @@ describe("output that cannot be written", function()
     local fifo = world.dir .. "/output"
     assert(os.execute("mkfifo " .. fifo))
     return {
-      { name = "a full disk", redirect = "%d>/dev/full" },
-      { name = "a pipe without a reader", first = ("exec 9<>%s 8>%s 9<&-"):format(fifo, fifo), redirect = "%d>&8" },
-      { name = "a pipe nobody reads", first = ("exec 9<>%s"):format(fifo), redirect = "%d>&9", fifo = fifo },
+      { redirect = "%d>/dev/full" },
+      { first = ("exec 9<>%s 8>%s 9<&-"):format(fifo, fifo), redirect = "%d>&8" },
+      { first = ("exec 9<>%s"):format(fifo), redirect = "%d>&9", fifo = fifo },
     }
   end
 
@@ -45,7 +45,7 @@ describe("output that cannot be written", function()
     end
   end
 
-  for i = 1, 3 do
+  for i, name in ipairs { "a full disk", "a pipe without a reader", "a pipe nobody reads" } do
     it("stderr of a server, place " .. i, function()
       local place = places()[i]
       local server = server_with(place, CHATTY)
@@ -56,7 +56,7 @@ describe("output that cannot be written", function()
         most = math.max(most, world:answers(server, 1000))
       end
       local load = world:load({ server }, 300)
-      support.say("server, stderr to %s: answers within %.0f ms, %.1f %% of a core", place.name, most, 100 * load)
+      support.say("server, stderr to %s: answers within %.0f ms, %.1f %% of a core", name, most, 100 * load)
       assert.is_true(most < 500)
       assert.is_true(load < 0.3)
       assert.is_nil(server:code())
@@ -74,8 +74,8 @@ describe("output that cannot be written", function()
 
     it("stderr of a client, place " .. i, function()
       local server, place = world:server(), places()[i]
-      local host = world:bodkin({ "host", "--server", server.url, "-v", "--json", "--bind", "127.0.0.1:0", "--trace",
-        "/dev/full" }, { first = place.first, redirect = place.redirect:format(2) })
+      local host = world:bodkin({ "host", "--server", server.url, "-v", "--json", "--bind", "127.0.0.1:0" },
+        { first = place.first, redirect = place.redirect:format(2) })
       local code = host:expect '"code":"([^"]+)"'
       local join = world:bodkin { "join", code, "--server", server.url, "--bind", "127.0.0.1:0" }
       world:heard(join, "connected to", 3000)
@@ -90,7 +90,7 @@ describe("output that cannot be written", function()
       local code = world:heard(host, "bodkin join (%S+)", 3000)
       local join = world:bodkin { "join", code, "--server", server.url, "--bind", "127.0.0.1:0" }
       world:heard(join, "connected to", 3000)
-      if place.name == "a pipe without a reader" then -- as for any program in a pipe: it leaves
+      if name == "a pipe without a reader" then -- as for any program in a pipe: it leaves
         join.input:write "x\n"
         assert.equal(0, host:wait(2000))
         world:heard(join, "has left", 1000)
@@ -103,7 +103,7 @@ describe("output that cannot be written", function()
       end
       world:turn(300)
       local load = world:load({ host }, 300)
-      support.say("client, stdout to %s: %.1f %% of a core", place.name, 100 * load)
+      support.say("client, stdout to %s: %.1f %% of a core", name, 100 * load)
       assert.is_true(load < 0.05)
       assert.is_number(world:talk(host, join, 1000))
       if not place.fifo then return end
@@ -112,4 +112,49 @@ describe("output that cannot be written", function()
       assert.equal(1500, lost + tonumber(reader:read "l"))
     end)
   end
+
+  it("a log on a disk that fills up: whole lines, and once there is room, how many are missing", function()
+    local disk = world.dir .. "/disk"
+    os.execute("mkdir " .. disk)
+    if not os.execute(("mount -t tmpfs -o size=64k bodkin-calm %s 2>/dev/null"):format(disk)) then
+      return pending "only root may mount a disk"
+    end
+    local _ <close> = setmetatable({}, { __close = function() os.execute("umount -l " .. disk) end })
+    support.write_file(disk .. "/filler", ("x"):rep(16384))
+    local server = server_with({ redirect = "%d>>" .. disk .. "/log" }, CHATTY)
+    wait_in_queue(server)
+    world:wait("a full disk", 5000, function() return #(support.read_file(disk .. "/log") or "") >= 49152 end)
+    world:turn(200)
+    assert.is_true(world:answers(server, 1000) < 500)
+    os.remove(disk .. "/filler")
+    world:wait("a line that tells of the others", 3000, function()
+      return support.read_file(disk .. "/log"):find "[1-9]%d* lines of this log were lost: it could not be written\n"
+    end)
+    local torn = 0
+    for line in support.read_file(disk .. "/log"):gmatch "[^\n]+" do
+      torn = torn + (line:find "^%d%d%d%d%-%d%d%-%d%dT[%d:]+Z %a+ " and 0 or 1)
+    end
+    assert.equal(0, torn) -- a line may lack its end, none its beginning
+  end)
+
+  it("a trace: it ends, and says so, and the client goes on; a device is no file to be replaced", function()
+    local full = world.dir .. "/full" -- /dev/full, but for what might go wrong here
+    if not os.execute(("mknod %s c 1 7 2>/dev/null"):format(full)) then return pending "only root may make a device" end
+    local server = world:server()
+    local host, join = world:pair(server, { "--trace", full })
+    assert.is_number(world:talk(join, host, 1000))
+    for _, p in ipairs { host, join } do
+      world:heard(p, "the trace ends here: No space left on device", 1000)
+      assert.equal(1, select(2, p:stderr():gsub("the trace ends", "")))
+    end
+    assert.matches("^c", (support.run { "stat", "-c", "%F", full }))
+    -- A file that others might read is not written to: another takes its place.
+    local path = world.dir .. "/trace"
+    support.write_file(path, "old")
+    assert(os.execute("chmod 666 " .. path))
+    local third = world:bodkin { "host", "--server", server.url, "--bind", "127.0.0.1:0", "--trace", path }
+    world:heard(third, "bodkin join", 3000)
+    assert.equal("600\n", (support.run { "stat", "-c", "%a", path }))
+    assert.is_nil(support.read_file(path):find "old")
+  end)
 end)

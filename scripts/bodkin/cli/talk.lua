@@ -28,9 +28,10 @@ end
 -- --trace: a function that writes a line, or nil, message, code. Nobody else may read the keys in it. What comes after
 -- a line that could not be written is of no use to replay.
 local function tracer(path, out)
-  os.remove(path)
-  local made = os.execute(("umask 077; : > '%s' 2>/dev/null"):format(path:gsub("'", [['\'']])))
-  local file, err = io.open(path, made and "a" or "w")
+  -- A file that is there may be open to others, so another takes its place. A device or a pipe stays.
+  local command = "umask 077; { [ -e '%s' ] && [ ! -f '%s' ]; } || { rm -f -- '%s'; set -C; : >'%s'; } 2>/dev/null"
+  os.execute((command:gsub("%%s", { ["%s"] = path:gsub("'", [['\'']]) })))
+  local file, err = io.open(path, "a")
   if not file then return nil, ("cannot write the trace: %s; is the directory there?"):format(err), "invalid" end
   return function(line)
     if not file then return end
