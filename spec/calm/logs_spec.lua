@@ -46,7 +46,7 @@ describe("what cannot be written:", function()
   end
 
   for i, name in ipairs { "a full disk", "a pipe without a reader", "a pipe nobody reads" } do
-    it("stderr of a server, place " .. i, function()
+    it("stderr of a server to " .. name, function()
       local place = places()[i]
       local server = server_with(place, CHATTY)
       wait_in_queue(server)
@@ -72,7 +72,7 @@ describe("what cannot be written:", function()
       assert.is_true(tonumber(lost) > 100, lost)
     end)
 
-    it("stderr of a client, place " .. i, function()
+    it("stderr of a client to " .. name, function()
       local server, place = world:server(), places()[i]
       local host = world:bodkin({ "host", "--server", server.url, "-v", "--json", "--bind", "127.0.0.1:0" },
         { first = place.first, redirect = place.redirect:format(2) })
@@ -83,7 +83,7 @@ describe("what cannot be written:", function()
       assert.is_nil(host:code())
     end)
 
-    it("stdout of a client, place " .. i, function()
+    it("stdout of a client to " .. name, function()
       local server, place = world:server(), places()[i]
       local host = world:bodkin({ "host", "--server", server.url, "--bind", "127.0.0.1:0" },
         { first = place.first, redirect = place.redirect:format(1) })

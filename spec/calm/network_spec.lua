@@ -65,3 +65,31 @@ describe("a kernel that fails", function()
     end
   end)
 end)
+
+describe("a small send buffer before a slow device", function()
+  local world
+  local function namespace() return "bodkin-" .. world.dir:match "[^.]*$" end
+  before_each(function() world = support.world() end)
+  after_each(function()
+    os.execute(("ip netns del %s 2>/dev/null"):format(namespace()))
+    world:close()
+  end)
+
+  it("is full for as long as it is, without a spin; then what is sent arrives", function()
+    local name = namespace()
+    if not os.execute(("{ ip netns add %s && ip -n %s link set lo up && ip netns exec %s tc qdisc add dev lo root tbf "
+      .. "rate 2mbit burst 5kb limit 1mb; } 2>/dev/null"):format(name, name, name)) then
+      return pending "only root may make a slow device"
+    end
+    local program = world:wrap { sndbuf = 2304 }
+    local text, ok = support.run { "ip", "netns", "exec", name, program, "run", "spec/calm/narrow.lua" }
+    assert(ok, text)
+    local r = assert(require("bodkin.cli.json").decode(text))
+    support.say("4 MB in a second to 250 KB/s: %d heard, %d times put off, %d dropped, %.1f %% of a core; %.0f ms after "
+      .. "it a datagram arrives", r.heard, r.udp_tx_again, r.udp_tx_dropped, 100 * r.cpu, r.last_ms)
+    assert.is_true(r.udp_tx_again > 10 and r.udp_tx_dropped > 1000)
+    assert.is_true(r.heard > 100 and r.heard < 1000)
+    assert.is_true(r.cpu < 0.2)
+    assert.is_true(r.last_ms < 1000)
+  end)
+end)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Between a program and its libc, preloaded: a wall clock that jumps, and sends and receives that fail. A page of the
 // file $CALM is shared with the spec, which writes what is to go wrong and reads how often it did. $CALM_RANDOM: a file
-// that gets all that the program draws from the system's random source.
+// that gets all that the program draws from the system's random source. $CALM_SNDBUF: what SO_SNDBUF is set to.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -77,6 +77,16 @@ int recvmmsg(int fd, struct mmsghdr *msg, unsigned count, int flags, struct time
     return -1;
   }
   return (int)syscall(SYS_recvmmsg, fd, msg, count, flags, timeout);
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t len) {
+  const char *bytes = getenv("CALM_SNDBUF");
+  int size = bytes ? atoi(bytes) : 0;
+  if (size > 0 && level == SOL_SOCKET && name == SO_SNDBUF) {
+    value = &size;
+    len = sizeof size;
+  }
+  return (int)syscall(SYS_setsockopt, fd, level, name, value, len);
 }
 
 ssize_t getrandom(void *out, size_t len, unsigned flags) {

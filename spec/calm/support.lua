@@ -11,9 +11,7 @@ M.YEAR_S = 365 * 86400
 -- Of Linux on every machine that is tested on.
 M.error = { EPERM = 1, EINTR = 4, EAGAIN = 11, ENOMEM = 12, ENETUNREACH = 101, ENOBUFS = 105, ECONNREFUSED = 111 }
 
-local shim
-
--- Compiled once; the directory goes with the system's temporary files.
+-- Compiled for each world, whose directory it is gone with.
 local function build_shim(dir)
   local path = dir .. "/shim.so"
   local text, ok = hostile.run { "cc", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-shared",
@@ -53,22 +51,23 @@ function M.world()
   local world = hostile.world()
   local old = getmetatable(world)
   setmetatable(world, { __index = function(_, key) return World[key] or old.__index[key] end })
-  shim = shim and hostile.read_file(shim) and shim or nil
   world.shim = build_shim(world.dir)
   world.wrapped = 0
   return world
 end
 
 -- A program that runs bodkin so: options.redirect, in the words of a shell after it may have opened what is in
--- options.first; options.random = a file for all that it draws. Returns its path, and its page.
+-- options.first; options.random = a file for all that it draws; options.sndbuf: of its sockets. Returns its path, and its page.
 function World:wrap(options)
   options = options or {}
   self.wrapped = self.wrapped + 1
   local base = ("%s/wrapped-%d"):format(self.dir, self.wrapped)
   local page = setmetatable({ path = base .. ".page" }, Page)
   hostile.write_file(page.path, ("\0"):rep(SIZE))
-  hostile.write_file(base, ('#!/bin/sh\n%s\nexec env LD_PRELOAD=%s CALM=%s %s %s "$@" %s\n'):format(options.first or "",
-    self.shim, page.path, options.random and "CALM_RANDOM=" .. options.random or "", hostile.release,
+  local more = (options.random and "CALM_RANDOM=" .. options.random or "")
+    .. (options.sndbuf and " CALM_SNDBUF=" .. options.sndbuf or "")
+  local script = '#!/bin/sh\n%s\nexec env LD_PRELOAD=%s CALM=%s %s %s "$@" %s\n'
+  hostile.write_file(base, script:format(options.first or "", self.shim, page.path, more, hostile.release,
     options.redirect or ""))
   assert(os.execute("chmod +x " .. base))
   return base, page

@@ -9,6 +9,8 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 typedef struct world {
   loop l;
@@ -221,6 +223,32 @@ static void freeing_it_ends_queries_without_an_answer(void **state) {
   close_world(&w);
 }
 
+// Its sockets are made for each question.
+static void without_descriptors_it_says_so_and_with_some_it_answers(void **state) {
+  (void)state;
+  world w;
+  open_world(&w);
+  struct rlimit before, none;
+  assert_int_equal(0, getrlimit(RLIMIT_NOFILE, &before));
+  int lowest = dup(0);
+  close(lowest);
+  none = before;
+  none.rlim_cur = (rlim_t)lowest;
+  assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &none));
+  w.want = 1;
+  ask(&w, "two.test");
+  loop_run(&w.l);
+  assert_int_equal(0, w.count);
+  assert_non_null(strstr(w.error, "cannot look up two.test"));
+  assert_int_equal(0, w.queries);
+  assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &before));
+  w.want = 2;
+  ask(&w, "two.test");
+  loop_run(&w.l);
+  assert_int_equal(2, w.count);
+  close_world(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(numeric_addresses_are_answered_later_without_a_query),
@@ -229,6 +257,7 @@ int main(void) {
       cmocka_unit_test(what_does_not_exist_is_said),
       cmocka_unit_test(many_at_once_up_to_a_limit),
       cmocka_unit_test(it_may_be_freed_in_its_callback),
+      cmocka_unit_test(without_descriptors_it_says_so_and_with_some_it_answers),
       cmocka_unit_test(freeing_it_ends_queries_without_an_answer),
   };
   return cmocka_run_group_tests_name("resolve", tests, NULL, NULL);
