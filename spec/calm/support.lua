@@ -57,7 +57,8 @@ function M.world()
 end
 
 -- A program that runs bodkin so: options.redirect, in the words of a shell after it may have opened what is in
--- options.first; options.random = a file for all that it draws; options.sndbuf: of its sockets. Returns its path, and its page.
+-- options.first; options.random = a file for all that it draws; options.sndbuf: of its sockets. Returns its path, and
+-- its page.
 function World:wrap(options)
   options = options or {}
   self.wrapped = self.wrapped + 1
