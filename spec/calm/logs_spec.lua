@@ -51,8 +51,8 @@ describe("what cannot be written:", function()
       local server = server_with(place, CHATTY)
       wait_in_queue(server)
       local most = 0
-      for _ = 1, 10 do
-        world:turn(150)
+      for _ = 1, 8 do
+        world:turn(120)
         most = math.max(most, world:answers(server, 1000))
       end
       local load = world:load({ server }, 300)
@@ -62,7 +62,7 @@ describe("what cannot be written:", function()
       assert.is_nil(server:code())
       assert.is_true((support.status(server)).ticket_queued == 2)
       if not place.fifo then return end
-      local reader <close> = assert(io.popen(("timeout 2 cat %s"):format(place.fifo)))
+      local reader <close> = assert(io.popen(("timeout 0.5 cat %s"):format(place.fifo)))
       local lost, whole = nil, true
       for line in reader:lines() do
         lost = lost or line:match "(%d+) lines of this log were lost"
@@ -107,7 +107,7 @@ describe("what cannot be written:", function()
       assert.is_true(load < 0.05)
       assert.is_number(world:talk(host, join, 1000))
       if not place.fifo then return end
-      local reader <close> = assert(io.popen(("timeout 3 cat %s | grep -cx x*"):format(place.fifo)))
+      local reader <close> = assert(io.popen(("timeout 1 cat %s | grep -cx x*"):format(place.fifo)))
       local lost = tonumber(world:heard(host, "(%d+) lines of stdout were lost", 4000))
       assert.equal(1500, lost + tonumber(reader:read "l"))
     end)

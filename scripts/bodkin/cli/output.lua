@@ -131,8 +131,10 @@ function Output:attach(env)
   self.env, self.kept, self.first, self.last, self.bytes, self.unwritten = env, {}, 1, 0, 0, 0
 end
 
--- The loop has ended: what is kept is written, however long its reader takes, unless it is not wanted any more.
+-- Nothing depends on the loop any more: what is kept is written, however long its reader takes, unless it is not wanted
+-- any more; and so is what comes after. Idempotent.
 function Output:settle(wanted)
+  if not self.env then return end
   if self.timer then self.timer:cancel() end
   self.env, self.timer = nil, nil
   if not wanted or self.closed then return end
