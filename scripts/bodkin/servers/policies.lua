@@ -18,7 +18,8 @@ local TEXT_MAX = 40                      -- of a refusal
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
-local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process
+local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
+local UNSTARTED_MS = 250                 -- … and two attempts when none could be started
 
 -- Reads and tries what options.queues names: { [queue or "*"] = { policy = path or source } }. Returns
 -- { [queue or "*"] = { path =, source =, about = } }, or nil, message, code.
@@ -171,6 +172,13 @@ end
 -- --- the process
 local start
 
+local function start_in(self, ms_to_go)
+  self.timer = self.server.env.timer(ms_to_go, function()
+    self.timer = nil
+    start(self)
+  end)
+end
+
 local function ended(self)
   if self.closed then return end
   self.link = nil
@@ -186,10 +194,7 @@ local function ended(self)
     -- Who was looking at a queue when the process died may be why.
     if l.pass.version.until_ms <= ms(self) then blame(self, l.pass.version, "its process ended in a pass") end
   end
-  self.timer = self.server.env.timer(again_ms, function()
-    self.timer = nil
-    start(self)
-  end)
+  start_in(self, again_ms)
 end
 
 local function tell_all(self)
@@ -207,10 +212,12 @@ end
 function start(self)
   local link, err = self.open_link(function(message) heard(self, message) end, function() ended(self) end)
   if not link then
-    self.server.log:error("no policy process: %s", err)
-    return ended(self)
+    if self.unstarted ~= err then self.server.log:error("no policy process: %s; it is tried again", err) end
+    self.unstarted = err
+    return start_in(self, UNSTARTED_MS)
   end
-  self.link = link
+  if self.unstarted then self.server.log:info "there is a policy process again" end
+  self.link, self.unstarted = link, nil
   tell_all(self)
   self.on.resend()
   self.questions:resume()
