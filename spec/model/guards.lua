@@ -44,9 +44,9 @@ M.list = {
     wish = { a = "none", b = "none", attack = true },
   },
   {
-    name = "the window", file = "mux.c", quick = true, seeds = 50,
-    line = "if (!bdk_window_fresh(&s->window, counter)) {",
-    broken = "if (false) {",
+    name = "the window", file = "seal.c", quick = true, seeds = 50,
+    line = "if (!bdk_window_fresh(&s->window, counter)) return BDK_SEAL_REPLAYED;",
+    broken = ";",
     wish = { a = "none", b = "none", duplicate = 0.1, early_data = true },
   },
   {
