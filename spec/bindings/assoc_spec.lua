@@ -332,8 +332,8 @@ describe("associations", function()
 
   it("are made of what makes sense", function()
     for _, bad in ipairs {
-      { keys = false }, { keys = {} }, { keys = { "short" } }, { keys = { SECRET, SECRET, SECRET } }, { seed = "short" },
-      { max = -1 }, { max = (1 << 20) + 1 }, { now_us = -1 }, { counters = 5 },
+      { keys = false }, { keys = {} }, { keys = { "short" } }, { keys = { SECRET, SECRET, SECRET } },
+      { seed = "short" }, { max = -1 }, { max = (1 << 20) + 1 }, { now_us = -1 }, { counters = 5 },
     } do
       assert.has_error(function() table_of(bad) end)
     end

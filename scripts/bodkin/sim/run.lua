@@ -163,7 +163,8 @@ end
 
 local function open_node(self, client)
   local node, err, code = require("bodkin.client.node").open {
-    env = client.env, server = "bodkin://server", server_keys = self.server.public_keys, app = "sim/1", name = "c" .. client.n,
+    env = client.env, server = "bodkin://server", server_keys = self.server.public_keys, app = "sim/1",
+    name = "c" .. client.n,
     on_event = function(e)
       if on[e.event] then on[e.event](self, client, e) end
     end,
