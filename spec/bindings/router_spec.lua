@@ -359,6 +359,13 @@ describe("router", function()
       errors = {}
     end)
 
+    it("counts a frame that holds no message, but not a handshake that brings none", function()
+      local assoc = join ""
+      counted("drop_short", 0)
+      input(assoc:write "")
+      counted "drop_short"
+    end)
+
     it("opens for the reply of its own handler only, while that runs", function()
       local _, noise = core.assoc(own, ("e"):rep(32), (core.crypto.keypair(SECRET)), 5, "")
       local kept
