@@ -7,9 +7,8 @@ local amplification = require "spec.servers.amplification"
 local support = require "spec.servers.support"
 local tables = require "tables"
 
--- More than 1.0, and why. A plain `matched` is believed from the server's address, whoever forged that: what keeps it
--- small are the client's own bounds. An address that its peer tests from gets three times what it sent (path.h).
-local bounds = { ["client matched"] = 12, ["peer test, overheard"] = 3 }
+-- More than 1.0, and why: an address that a peer tests from gets three times what it sent (path.h).
+local bounds = { ["peer test, overheard"] = 3 }
 
 describe("amplification", function()
   it("is at most 1.0 for each message and size, and as docs/SECURITY.md says", function()
