@@ -50,7 +50,7 @@ end
 -- Properties as the policy declares them: numbers around the middle of their range, one of each list.
 local function props_from(source)
   local instance = assert(instances.new(source))
-  local declared = instance:declared()
+  local declared = instance:declared "props"
   instance:close()
   local names = sorted_names(declared)
   return function(rng)
