@@ -394,6 +394,7 @@ bool bdk_assocs_sweep(bdk_assocs *t, uint64_t now_us, uint32_t *budget, bdk_addr
     if (!a || now_us - a->heard_us < (a->used ? BDK_ASSOC_IDLE_US : BDK_ASSOC_PENDING_US)) continue;
     *origin = a->origin;
     drop(t, place);
+    --*budget; // so that many that end at once take their turns, too
     return true;
   }
   return false;

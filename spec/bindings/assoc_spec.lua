@@ -309,6 +309,21 @@ describe("associations", function()
     assert.is_true(#ask(assoc, HOME, 3) < 29) -- lost
   end)
 
+  it("are all looked at in as many sweeps as that is asked for", function()
+    for n = 1, 100 do join(string.char(n)) end
+    local ended = 0
+    for n = 1, 10 do
+      local list = assocs:sweep(62000000, 10)
+      assert.is_true(#list < 30, n) -- of 128 places
+      ended = ended + #list
+    end
+    assert.equal(100, ended)
+    assert.equal(0, assocs:count())
+    for _, passes in ipairs { 0, -1, 1001, "x" } do
+      assert.has_error(function() assocs:sweep(62000000, passes) end)
+    end
+  end)
+
   it("cannot be used once closed", function()
     local assoc, open = begin "a"
     local _, noise = message.opened:decode(give(HOME, open))
