@@ -239,8 +239,8 @@ end
 -- --- what was overheard
 
 local function overheard_name(bytes)
-  local names = { [0] = "data", "select", "select_ack", "consent", "consent_answer", "close" }
-  if bytes:byte() == 0xc1 then return "frame: " .. (names[bytes:byte(6)] or bytes:byte(6)) end
+  local names = { [0] = "data", "select", "select_ack", "consent", "consent_answer", "close", "rekey", "rekey_answer" }
+  if bytes:byte() == 0xc1 then return "frame: " .. names[bytes:byte(6) & 0x7f] end
   for name, schema in pairs(input.peer) do
     if bytes:byte(2) == schema.type then return name end
   end
