@@ -29,6 +29,22 @@ describe("docs/PROTOCOL.md", function()
     end
   end)
 
+  it("has a test for each defence that docs/SECURITY.md names", function()
+    local f <close> = assert(io.open "docs/SECURITY.md")
+    local rows = 0
+    for row in f:read("a"):match("<!%-%- attacks %-%->(.-)<!%-%- /attacks %-%->"):gmatch "[^\n]+" do
+      local file, name = row:match "`([%w_/]+%.%w+): ([^`]+)` |$"
+      if file then
+        local found = io.popen("cat $(find spec -path '*/" .. file .. "')"):read "a"
+        assert(found:find(name, 1, true), ("%s has no test named %s"):format(file, name))
+        rows = rows + 1
+      elseif not row:find "^|%-" and not row:find "^| attacker" then
+        error("no test in: " .. row)
+      end
+    end
+    assert.is_true(rows >= 20)
+  end)
+
   it("keeps every message within a datagram, and every request no shorter than its replies may be", function()
     for _, s in ipairs(message.all) do
       local bytes = tables.vector(s)
