@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := addr base counter message mux out path probe registry session wheel wire
+CORE := addr base counter message mux noise out path probe registry session wheel wire
 IO := drive_ev drive_poll driver iface os resolve stream tun udp
 BINDINGS := addr call core counters crypto log loop module mux mux_trace registry router sandbox sandbox_base \
   sandbox_string schema stream timer tun udp wire
