@@ -16,6 +16,7 @@
     abort();                                                                                                           \
   } while (0)
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 // A program's bytes; after the end come zeros.

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// A Lua state that lives as long as the process, with bodkin.core and the scripts, and a script of this directory
+// loaded into it: it returns a function of the input's bytes. What it throws is a failure. libFuzzer sees which lines
+// of Lua were run, as it sees C's branches.
+#ifndef BDK_SPEC_FUZZ_LUA_H
+#define BDK_SPEC_FUZZ_LUA_H
+
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include "../../runtime/host/embed.h"
+#include "fuzz.h"
+
+int luaopen_bodkin_core(lua_State *L);
+
+#define FUZZ_LINES (1u << 14)
+__attribute__((section("__libfuzzer_extra_counters"))) static uint8_t fuzz_lines[FUZZ_LINES];
+
+static inline void fuzz_count_line(lua_State *L, lua_Debug *ar) {
+  lua_getinfo(L, "S", ar);
+  uint64_t h = ((uint64_t)(uintptr_t)ar->source ^ (uint64_t)ar->currentline << 44) * 0x9E3779B97F4A7C15u;
+  uint8_t *count = &fuzz_lines[h >> 50];
+  if (*count < UINT8_MAX) ++*count;
+}
+
+// fail(text): reports and aborts.
+static inline int fuzz_fail(lua_State *L) {
+  fprintf(stderr, "%s\n", luaL_tolstring(L, 1, NULL));
+  abort();
+}
+
+static inline int fuzz_traceback(lua_State *L) {
+  luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+  return 1;
+}
+
+static inline void fuzz_call(lua_State *L, int nargs, int nresults) {
+  int at = lua_gettop(L) - nargs;
+  lua_pushcfunction(L, fuzz_traceback);
+  lua_insert(L, at);
+  if (lua_pcall(L, nargs, nresults, at) != LUA_OK) fuzz_fail(L);
+  lua_remove(L, at);
+}
+
+// The state, what `script` returned alone on its stack. Run from the root of the repository.
+static inline lua_State *fuzz_lua_open(const char *script) {
+  lua_State *L = luaL_newstate();
+  REQUIRE(L);
+  luaL_openlibs(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, luaopen_bodkin_core);
+  lua_setfield(L, -2, "bodkin.core");
+  lua_settop(L, 0);
+  bdk_embed_install(L);
+  if (luaL_loadfile(L, script) != LUA_OK) fuzz_fail(L);
+  lua_pushcfunction(L, fuzz_fail);
+  fuzz_call(L, 1, LUA_MULTRET);
+  lua_sethook(L, fuzz_count_line, LUA_MASKLINE, 0);
+  return L;
+}
+
+// Calls the function at `idx` with bytes.
+static inline void fuzz_lua_input(lua_State *L, int idx, const uint8_t *bytes, size_t len) {
+  lua_pushvalue(L, idx);
+  lua_pushlstring(L, (const char *)bytes, len);
+  fuzz_call(L, 1, 0);
+}
+
+#endif
