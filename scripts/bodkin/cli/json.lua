@@ -16,11 +16,22 @@ local function from_json(value)
   return meta and meta.__jsontype == "array" and wire.array(out) or out
 end
 
+-- dkjson takes `{"a" 1}`, and a name in an array; such a table is neither.
+local function well_formed(value)
+  if type(value) ~= "table" or value == dkjson.null then return true end
+  local wanted = getmetatable(value).__jsontype == "array" and "number" or "string"
+  for k, v in pairs(value) do
+    if type(k) ~= wanted or not well_formed(v) then return false end
+  end
+  return true
+end
+
 -- The value, or nil and what is wrong.
 function M.decode(text)
   local value, at, err = dkjson.decode(text, 1, dkjson.null)
   if err then return nil, (err:gsub(" at line 1, column", " at column")) end
   if text:find("%S", at) then return nil, "more than one value" end
+  if not well_formed(value) then return nil, 'an object\'s pairs are "name": value, and an array has none' end
   return from_json(value)
 end
 
