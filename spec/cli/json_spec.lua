@@ -36,5 +36,9 @@ describe("json", function()
       assert.is_nil(value, text)
       assert.matches("pairs", why)
     end
+    for _, depth in ipairs { 2000, 100000, 500000 } do
+      assert.is_nil((json.decode(("["):rep(depth) .. ("]"):rep(depth))))
+      assert.is_nil((json.decode(('{"a":'):rep(depth) .. "1" .. ("}"):rep(depth))))
+    end
   end)
 end)

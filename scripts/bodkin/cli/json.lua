@@ -16,22 +16,27 @@ local function from_json(value)
   return meta and meta.__jsontype == "array" and wire.array(out) or out
 end
 
--- dkjson takes `{"a" 1}`, and a name in an array; such a table is neither.
-local function well_formed(value)
+-- dkjson takes `{"a" 1}`, and a name in an array; such a table is neither. Nor may one be deeper than can be walked.
+local DEPTH_MAX = 1000
+local function well_formed(value, depth)
   if type(value) ~= "table" or value == dkjson.null then return true end
+  if depth == 0 then return false end
   local wanted = getmetatable(value).__jsontype == "array" and "number" or "string"
   for k, v in pairs(value) do
-    if type(k) ~= wanted or not well_formed(v) then return false end
+    if type(k) ~= wanted or not well_formed(v, depth - 1) then return false end
   end
   return true
 end
 
 -- The value, or nil and what is wrong.
 function M.decode(text)
-  local value, at, err = dkjson.decode(text, 1, dkjson.null)
+  local ok, value, at, err = pcall(dkjson.decode, text, 1, dkjson.null)
+  if not ok then return nil, "nested too deeply" end -- it has run out of stack
   if err then return nil, (err:gsub(" at line 1, column", " at column")) end
   if text:find("%S", at) then return nil, "more than one value" end
-  if not well_formed(value) then return nil, 'an object\'s pairs are "name": value, and an array has none' end
+  if not well_formed(value, DEPTH_MAX) then
+    return nil, 'an object holds pairs "name": value and an array none, and it is nested at most 1000 deep'
+  end
   return from_json(value)
 end
 
