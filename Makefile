@@ -100,7 +100,9 @@ $(BUILD)/release/libbodkin.a: $(LIB_OBJ) $(BUILD)/gen/lib/lua.a $(BUILD)/gen/lib
 # --- C specs: one binary a file, under ASan and UBSan, linked with the layers below it only
 SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
 a = $(BUILD)/asan
-spec_link = $(asan_CC) $(asan_FLAGS) -o $@ $< $(filter %.a,$^)
+spec_link = $(asan_CC) $(asan_FLAGS) $(WRAP) -o $@ $< $(filter %.a,$^)
+# It refuses memory, each allocation in turn.
+$(a)/spec/io/test_memory: WRAP := -Wl,--wrap=calloc,--wrap=realloc,--wrap=free
 $(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
 	$(call quiet,LD) $(spec_link) -lcmocka -lmsgpackc $(CORE_LIBS)
 $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
