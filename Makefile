@@ -101,8 +101,8 @@ $(BUILD)/release/libbodkin.a: $(LIB_OBJ) $(BUILD)/gen/lib/lua.a $(BUILD)/gen/lib
 SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
 a = $(BUILD)/asan
 spec_link = $(asan_CC) $(asan_FLAGS) $(WRAP) -o $@ $< $(filter %.a,$^)
-# It refuses memory, each allocation in turn.
-$(a)/spec/io/test_memory: WRAP := -Wl,--wrap=calloc,--wrap=realloc,--wrap=free
+# They refuse memory, each allocation in turn.
+$(a)/spec/io/test_memory $(a)/spec/host/test_memory: WRAP := -Wl,--wrap=calloc,--wrap=realloc,--wrap=free
 $(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
 	$(call quiet,LD) $(spec_link) -lcmocka -lmsgpackc $(CORE_LIBS)
 $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
@@ -112,7 +112,7 @@ $(a)/spec/bindings/test_%: $(a)/spec/bindings/test_%.o $(a)/bindings.a $(a)/io.a
 
 $(a)/spec/host/test_%: $(a)/spec/host/test_%.o $(filter-out %/main.o,$(call objects,asan,$(HOST_SRC))) $(a)/bindings.a \
   $(a)/io.a $(a)/core.a
-	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) $(WRAP) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 # The bindings on drive_poll, for the specs that know one kind of loop.
 POLL_CORE := $(BUILD)/release/spec/embed/lua/bodkin/core.so
