@@ -102,7 +102,7 @@ SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
 a = $(BUILD)/asan
 spec_link = $(asan_CC) $(asan_FLAGS) $(WRAP) -o $@ $< $(filter %.a,$^)
 # They refuse memory, each allocation in turn.
-$(a)/spec/io/test_memory $(a)/spec/host/test_memory: WRAP := -Wl,--wrap=calloc,--wrap=realloc,--wrap=free
+$(patsubst %,$(a)/spec/%/test_memory,io bindings host): WRAP := -Wl,--wrap=calloc,--wrap=realloc,--wrap=free
 $(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
 	$(call quiet,LD) $(spec_link) -lcmocka -lmsgpackc $(CORE_LIBS)
 $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
