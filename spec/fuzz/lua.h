@@ -101,12 +101,16 @@ static inline lua_State *fuzz_lua_open(const char *script) {
   if (luaL_loadfile(L, script) != LUA_OK) fuzz_fail(L);
   lua_pushcfunction(L, fuzz_fail);
   fuzz_call(L, 1, LUA_MULTRET);
-  lua_sethook(L, fuzz_count_line, LUA_MASKLINE, 0);
   return L;
 }
 
-// Calls the function at `idx` with bytes.
+// Calls the function at `idx` with bytes. Of one input in four, always the same ones, the lines are seen: that takes
+// more time than running them.
 static inline void fuzz_lua_input(lua_State *L, int idx, const uint8_t *bytes, size_t len) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < len; i++) sum = (sum ^ bytes[i]) * 16777619u;
+  bool seen = sum >> 30 == 0;
+  lua_sethook(L, seen ? fuzz_count_line : NULL, seen ? LUA_MASKLINE : 0, 0);
   lua_pushvalue(L, idx);
   lua_pushlstring(L, (const char *)bytes, len);
   fuzz_call(L, 1, 0);
