@@ -127,8 +127,9 @@ $(BUILD)/release/spec/host/test_pairs: $(patsubst %,$(BUILD)/release/%.o,spec/ho
 
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
+$(foreach s,$(wildcard spec/fuzz/*.lua),$(eval $(f)/spec/fuzz/fuzz_$(basename $(notdir $s)): $s))
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/runtime/host/embed.o $(f)/bindings.a $(f)/io.a $(f)/core.a
-	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 r = $(BUILD)/release
 .SECONDARY:
@@ -150,8 +151,10 @@ test-quick: test-build
 test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
 test-%: all $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
 	@$(SUITES) $*
-soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin
+soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin $(BUILD)/asan/spec/host/test_memory $(FUZZ_BINS)
 	@$(SUITES) soak
+soak-fuzz: $(FUZZ_BINS)
+	@$(SUITES) soak-fuzz
 bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
@@ -219,7 +222,7 @@ install-rock: rock
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
 bench_goals := $(filter bench-server bench-connect,$(MAKECMDGOALS))
 lab_goals := $(filter demo bench,$(MAKECMDGOALS))$(bench_goals)
-test_goals := $(filter deps soak fuzz lint layers format test test-%,$(MAKECMDGOALS))
+test_goals := $(filter deps soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
@@ -229,7 +232,7 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-policy fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-policy fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-policy fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect bench-policy fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE
