@@ -127,9 +127,11 @@ $(BUILD)/release/spec/host/test_pairs: $(patsubst %,$(BUILD)/release/%.o,spec/ho
 
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
+# Of those that exchange keys, the results are remembered (spec/fuzz/dh.h).
+$(patsubst %,$(f)/spec/fuzz/fuzz_%,machines mux noise seal): WRAP := -Wl,--wrap=crypto_scalarmult,--wrap=crypto_scalarmult_base
 $(foreach s,$(wildcard spec/fuzz/*.lua),$(eval $(f)/spec/fuzz/fuzz_$(basename $(notdir $s)): $s))
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/runtime/host/embed.o $(f)/bindings.a $(f)/io.a $(f)/core.a
-	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) $(WRAP) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 r = $(BUILD)/release
 .SECONDARY:
@@ -159,6 +161,10 @@ bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
 	$(call quiet,LD) $(CC) -o $@ $^ $(LIB_LINK)
+bench-noise: $(r)/bench/noise
+	@$(r)/bench/noise
+$(r)/bench/noise: $(r)/bench/noise.o $(r)/core.a
+	$(call quiet,LD) $(CC) -o $@ $^ $(CORE_LIBS)
 bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
@@ -232,7 +238,7 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-policy fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-policy fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect bench-policy fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-policy fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := addr base counter message mux noise out path probe registry session wheel wire
+CORE := addr assoc base counter message mux noise out path probe registry seal session wheel wire
 IO := drive_ev drive_poll driver iface os resolve stream tun udp
-BINDINGS := addr call core counters crypto log loop module mux mux_trace registry router sandbox sandbox_base \
+BINDINGS := addr assoc call core counters crypto file log loop module mux mux_trace registry router sandbox sandbox_base \
   sandbox_string schema stream timer tun udp wire
 HOST := embed event host main node supervisor
 # The library has what the binary does not, and brings neither libev nor a program's own parts.
@@ -15,7 +15,7 @@ NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/s
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
 TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
-  python3-msgpack python3-cryptography pkg-config g++ luajit luarocks
+  python3-msgpack python3-cryptography golang-github-flynn-noise-dev pkg-config g++ luajit luarocks
 LINT_PACKAGES := gcc-mingw-w64-x86-64
 SOAK_PACKAGES := valgrind
 BENCH_PACKAGES := coturn libnice-dev pkg-config

@@ -71,8 +71,10 @@ int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   push_errors(L);
   lua_setfield(L, -2, "errors");
   bdk_open_addr(L);
+  bdk_open_assoc(L);
   bdk_open_counters(L);
   bdk_open_crypto(L);
+  bdk_open_file(L);
   bdk_open_log(L);
   bdk_open_wire(L);
   bdk_open_schema(L);

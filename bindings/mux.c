@@ -3,6 +3,7 @@
 // its datagrams leave in C, its events call one function.
 #include "mux_trace.h"
 
+#include <sodium.h>
 #include <string.h>
 
 #include "io/os.h"
@@ -242,7 +243,8 @@ static uint32_t read_candidates(lua_State *L, bdk_candidate *out) {
   return (uint32_t)n;
 }
 
-// [-0, +1|3, e] mux:add(now_us, { match=, key=, self=, peer=, start_in_ms=, candidates= }) -> session | nil, ...
+// [-0, +1|3, e] mux:add(now_us, { match=, key=, self=, peer=, own=, own_ephemeral=, peer_key=, peer_ephemeral=,
+// start_in_ms=, candidates= }) -> session | nil, ...: own ones are public .. secret
 static int add(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
@@ -254,6 +256,10 @@ static int add(lua_State *L) {
   memcpy(match.key, bdk_need_bytes(L, 3, "key", BDK_KEY_LEN), BDK_KEY_LEN);
   memcpy(match.self, bdk_need_bytes(L, 3, "self", BDK_ID_LEN), BDK_ID_LEN);
   memcpy(match.peer, bdk_need_bytes(L, 3, "peer", BDK_ID_LEN), BDK_ID_LEN);
+  memcpy(&match.own, bdk_need_bytes(L, 3, "own", sizeof match.own), sizeof match.own);
+  memcpy(&match.own_ephemeral, bdk_need_bytes(L, 3, "own_ephemeral", sizeof match.own), sizeof match.own);
+  memcpy(match.peer_key, bdk_need_bytes(L, 3, "peer_key", BDK_DH_LEN), BDK_DH_LEN);
+  memcpy(match.peer_ephemeral, bdk_need_bytes(L, 3, "peer_ephemeral", BDK_DH_LEN), BDK_DH_LEN);
   lua_getfield(L, 3, "start_in_ms");
   lua_Number start_ms = luaL_optnumber(L, 4, 0);
   luaL_argcheck(L, start_ms >= 0 && start_ms <= 60000, 3, "start_in_ms out of range");
@@ -263,6 +269,8 @@ static int add(lua_State *L) {
   uint32_t session;
   bdk_trace_add(m, now_us, &match);
   int error = bdk_mux_add(m->mux, now_us, &match, &session);
+  sodium_memzero(&match.own, sizeof match.own);
+  sodium_memzero(&match.own_ephemeral, sizeof match.own_ephemeral);
   drain(m);
   if (error) return bdk_lua_fail(L, error);
   lua_pushinteger(L, session);

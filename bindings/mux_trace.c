@@ -71,7 +71,7 @@ int bdk_mux_trace(lua_State *L) {
   lua_pushvalue(L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, m);
   line l = {.len = 0};
-  put(&l, "bodkin-trace 1");
+  put(&l, "bodkin-trace 2");
   put_hex(&l, m->seed, sizeof m->seed);
   put(&l, " %" PRIu32, m->max_sessions);
   say(m, &l);
@@ -92,6 +92,10 @@ void bdk_trace_add(bdk_mux_box *m, uint64_t now_us, const bdk_match *match) {
   put_hex(&l, match->key, BDK_KEY_LEN);
   put_hex(&l, match->self, BDK_ID_LEN);
   put_hex(&l, match->peer, BDK_ID_LEN);
+  put_hex(&l, (const uint8_t *)&match->own, sizeof match->own);
+  put_hex(&l, (const uint8_t *)&match->own_ephemeral, sizeof match->own_ephemeral);
+  put_hex(&l, match->peer_key, BDK_DH_LEN);
+  put_hex(&l, match->peer_ephemeral, BDK_DH_LEN);
   put(&l, " %" PRIu64, match->start_in_us);
   for (uint32_t i = 0; i < match->count; i++) {
     const bdk_candidate *c = &match->candidates[i];

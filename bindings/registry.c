@@ -40,14 +40,14 @@ static int new (lua_State *L) {
   return 1;
 }
 
-// [-0, +1|3, e] reg:put{ id=, secret=, expires_us=, app=, name=, props=, addrs= } -> true | nil, message, code
+// [-0, +1|3, e] reg:put{ id=, key=, expires_us=, app=, name=, props=, addrs= } -> true | nil, message, code
 static int put(lua_State *L) {
   bdk_registry *r = check(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   bdk_entry e = {0};
   size_t app, name, props, addrs;
   e.id = (const uint8_t *)bdk_need_bytes(L, 2, "id", BDK_ID_LEN);
-  e.secret = (const uint8_t *)bdk_need_bytes(L, 2, "secret", 16);
+  e.key = (const uint8_t *)bdk_need_bytes(L, 2, "key", 32);
   e.expires_us = (uint64_t)bdk_opt_integer(L, 2, "expires_us", 0, 0, LUA_MAXINTEGER);
   e.app = (const uint8_t *)bdk_opt_bytes(L, 2, "app", &app);
   e.name = (const uint8_t *)bdk_opt_bytes(L, 2, "name", &name);
@@ -73,7 +73,7 @@ static void set_bytes(lua_State *L, const char *field, const uint8_t *bytes, siz
 static void push_entry(lua_State *L, const bdk_entry *e) {
   lua_createtable(L, 0, 7);
   set_bytes(L, "id", e->id, BDK_ID_LEN);
-  set_bytes(L, "secret", e->secret, 16);
+  set_bytes(L, "key", e->key, 32);
   set_bytes(L, "app", e->app, e->app_len);
   set_bytes(L, "name", e->name, e->name_len);
   set_bytes(L, "props", e->props, e->props_len);

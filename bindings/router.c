@@ -4,8 +4,9 @@
 #include <string.h>
 
 static const char type[] = "bodkin.router", reply_type[] = "bodkin.reply";
-enum { HANDLERS = 1, KEEP = 2, REPLY = 3 }; // user values of a router: type -> fn; list; the reply
-enum { SCHEMAS = 1, SOCKET = 2 };           // of a reply: name -> schema; the Lua socket of this request
+enum { HANDLERS = 1, KEEP = 2, REPLY = 3, FRAMES = 4 }; // user values of a router: type -> fn; list; the reply; a fn
+#define BDK_OPENED_MAX 1080u      // bytes of messages in the answer of a handshake, which is a datagram
+enum { SCHEMAS = 1, SOCKET = 2 }; // of a reply: name -> schema; the Lua socket of this request
 
 bdk_router *bdk_check_router(lua_State *L, int idx) { return luaL_checkudata(L, idx, type); }
 
@@ -21,7 +22,7 @@ static void keep(lua_State *L, int idx) {
 static int new (lua_State *L) {
   bdk_counters *counters = bdk_check_counters(L, 1);
   lua_settop(L, 1);
-  bdk_router *r = lua_newuserdatauv(L, sizeof *r, 3);
+  bdk_router *r = lua_newuserdatauv(L, sizeof *r, 4);
   memset(r, 0, sizeof *r);
   luaL_setmetatable(L, type);
   bdk_reply *reply = lua_newuserdatauv(L, sizeof *reply, 2);
@@ -97,6 +98,33 @@ static int refuse(lua_State *L) {
   return 0;
 }
 
+// [-0, +0, e] router:assocs(assocs, schema, number): frames go to these, of unknown ones it is told with the schema
+// (one field, 12 bytes); number: of the socket, where it is a Lua object
+static int assocs(lua_State *L) {
+  bdk_router *r = bdk_check_router(L, 1);
+  bdk_assocs_box *box = bdk_check_assocs(L, 2);
+  const bdk_schema *s = bdk_check_schema(L, 3);
+  lua_Integer number = luaL_optinteger(L, 4, 0);
+  luaL_argcheck(L, s->count == 1 && s->fields[0].kind == BDK_FIELD_BIN, 3, "field tx expected");
+  luaL_argcheck(L, number >= 0 && number <= UINT16_MAX, 4, "number out of range");
+  keep(L, 2);
+  keep(L, 3);
+  r->assocs = box;
+  r->lost = s;
+  r->number = (uint16_t)number;
+  return 0;
+}
+
+// [-0, +0, e] router:frames(fn(from, bytes)): takes every frame
+static int frames(lua_State *L) {
+  bdk_router *r = bdk_check_router(L, 1);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, FRAMES);
+  r->frames = true;
+  return 0;
+}
+
 // [-0, +0, e] router:reply_schemas{ schema, ... }
 static int reply_schemas(lua_State *L) {
   bdk_check_router(L, 1);
@@ -148,6 +176,21 @@ static size_t encode_reply(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX],
   return len;
 }
 
+// Sealed replies go where the association's client is, or into the answer of a handshake. What does not fit there is
+// lost: the client asks again.
+static bool reply_sealed(lua_State *L, bdk_reply *r, const uint8_t *bytes, size_t len) {
+  if (r->batch) {
+    if (r->batch->cap - r->batch->len < len) return false;
+    bdk_pack_raw(r->batch, bytes, len);
+    return true;
+  }
+  if (!r->assocs || !r->assocs->table) luaL_error(L, "a message that came in an association is answered through it");
+  uint8_t frame[BDK_DATAGRAM_MAX];
+  bdk_route to;
+  size_t n = bdk_assocs_write(r->assocs->table, r->assoc, bytes, len, frame, sizeof frame, &to);
+  return n && send_bytes(L, r, &to.local, &to.remote, frame, n);
+}
+
 // [-0, +1, e] reply(name, v1, v2, ...) -> true; false when the reply rule forbids it, or the socket is closed
 static int reply_call(lua_State *L) {
   bdk_reply *r = check_reply(L);
@@ -155,10 +198,10 @@ static int reply_call(lua_State *L) {
   uint8_t out[BDK_DATAGRAM_MAX];
   size_t len = encode_reply(L, 2, out, &s);
   // A reply is never answered with a reply: two sides would keep each other going.
-  bool allowed = r->proven || (!r->sent && len <= r->length && (r->request || s->request));
+  bool allowed = r->sealed || r->proven || (!r->sent && len <= r->length && (r->request || s->request));
   if (allowed) {
     r->sent = true;
-    allowed = send_bytes(L, r, &r->route.local, &r->route.remote, out, len);
+    allowed = r->sealed ? reply_sealed(L, r, out, len) : send_bytes(L, r, &r->route.local, &r->route.remote, out, len);
   } else {
     bdk_count(r->counters, BDK_COUNT_refuse_reply, 1);
   }
@@ -197,6 +240,28 @@ static int reply_at(lua_State *L) {
   else
     lua_pushnil(L);
   return 1;
+}
+
+// [-0, +1, e] reply:sealed() -> bool: the message came in an association
+static int reply_is_sealed(lua_State *L) {
+  lua_pushboolean(L, check_reply(L)->sealed);
+  return 1;
+}
+
+// [-0, +3|1, e] reply:who() -> id, public key, association | nil: who asks, as its association shows
+static int reply_who(lua_State *L) {
+  const bdk_reply *r = check_reply(L);
+  const uint8_t *key = r->assocs && r->assocs->table ? bdk_assocs_key(r->assocs->table, r->assoc) : NULL;
+  if (!key) {
+    lua_pushnil(L);
+    return 1;
+  }
+  uint8_t id[BDK_ID_LEN];
+  bdk_key_id(id, key);
+  lua_pushlstring(L, (const char *)id, sizeof id);
+  lua_pushlstring(L, (const char *)key, BDK_DH_LEN);
+  lua_pushinteger(L, r->assoc);
+  return 3;
 }
 
 // --- input
@@ -243,7 +308,7 @@ static void answer_too_old(lua_State *L, bdk_router *r, int router, const bdk_me
       {.u = (uint64_t)-BDK_E_TOO_OLD},
       {.data = (const uint8_t *)text, .len = sizeof text - 1},
   };
-  if (!head->tx) return;
+  if (!head->tx || r->reply->sealed) return;
   refusal f = {out, bdk_message_write(r->refused, fields, out, sizeof out, NULL), route};
   if (!f.len || f.len > request_len) return;
   lua_getiuservalue(L, router, REPLY);
@@ -272,6 +337,10 @@ static void take(lua_State *L, bdk_router *r, int router, const bdk_message_head
     if (h->schema->request && r->refused) answer_too_old(L, r, router, head, route, len);
     return;
   }
+  if (h->schema->sealed && !r->reply->sealed) {
+    bdk_count(r->counters, BDK_COUNT_drop_unsealed, 1);
+    return;
+  }
   int error = bdk_message_read(h->schema, bytes, len, fields, NULL);
   if (error) {
     bdk_count(r->counters, (bdk_counter)-error, 1);
@@ -286,39 +355,212 @@ static void take(lua_State *L, bdk_router *r, int router, const bdk_message_head
   if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
 }
 
-bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, const bdk_route *from,
-                      const uint8_t *bytes, size_t len, bool others) {
-  bdk_router *r = lua_touserdata(L, router);
+// One message, plain or out of an association. Its reply is in place.
+static bool take_message(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
+                         size_t len, bool others) {
   bdk_message_head head;
   int error = len > BDK_DATAGRAM_MAX ? -BDK_COUNT_udp_rx_truncated : bdk_message_head_read(&head, bytes, len);
   if (error || !r->handlers[head.type].schema) {
     if (!others) bdk_count(r->counters, (bdk_counter)foreign(bytes, len, error), 1);
     return false;
   }
-  if (!lua_checkstack(L, 8)) return false;
-  // Handlers nest when a Lua socket delivers at once: the outer request comes back when this one is done.
-  bdk_reply outer = *r->reply;
+  take(L, r, router, &head, from, bytes, len);
+  return true;
+}
+
+// The messages of an association that follow each other in `bytes`.
+static void take_sealed(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
+                        size_t len) {
+  bdk_reply mine = *r->reply;
+  bdk_reader in = {bytes, bytes + len};
+  if (!len && !mine.batch) bdk_count(r->counters, BDK_COUNT_drop_short, 1); // a handshake may bring none
+  while (in.p < in.end) {
+    const uint8_t *start = in.p;
+    if (!bdk_skip(&in)) {
+      bdk_count(r->counters, BDK_COUNT_drop_msgpack, 1);
+      break;
+    }
+    size_t n = (size_t)(in.p - start);
+    *r->reply = mine;
+    r->reply->length = n;
+    take_message(L, r, router, from, start, n, false);
+  }
+  *r->reply = mine;
+}
+
+// Sends what no script has a part in; a Lua socket may throw.
+static void send_own(lua_State *L, bdk_router *r, int router, const bdk_route *to, const uint8_t *bytes, size_t len) {
+  refusal f = {bytes, len, to};
+  lua_getiuservalue(L, router, REPLY);
+  lua_pushcfunction(L, send_refusal);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, &f);
+  if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
+}
+
+static void say_lost(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes) {
+  uint8_t out[32];
+  // Index, kind and counter: only who sent the frame, or saw it, knows them.
+  bdk_field tx = {.data = bytes + 1, .len = BDK_TX_LEN};
+  size_t n = bdk_message_write(r->lost, &tx, out, sizeof out, NULL);
+  if (!n) return;
+  bdk_count(r->counters, BDK_COUNT_association_lost, 1);
+  send_own(L, r, router, from, out, n);
+}
+
+static void take_frame(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
+                       size_t len) {
+  uint8_t plain[BDK_DATAGRAM_MAX];
+  size_t n;
+  uint32_t index;
+  switch (bdk_assocs_input(r->assocs->table, r->assocs->now_us, from, bytes, len, plain, &n, &index)) {
+  case BDK_ASSOC_UNKNOWN:
+    say_lost(L, r, router, from, bytes);
+    break;
+  case BDK_ASSOC_SEND:
+    send_own(L, r, router, from, plain, n);
+    break;
+  case BDK_ASSOC_MESSAGE:
+    r->reply->sealed = true;
+    r->reply->assoc = index;
+    r->reply->assocs = r->assocs;
+    take_sealed(L, r, router, from, plain, n);
+    break;
+  case BDK_ASSOC_DROP:
+  case BDK_ASSOC_MOVED:
+    break;
+  }
+}
+
+typedef struct frame {
+  const bdk_route *from;
+  const uint8_t *bytes;
+  size_t len;
+} frame;
+
+// Runs inside bdk_lua_call. 1: the router, 2: the frame.
+static int call_frames(lua_State *L) {
+  const frame *f = lua_touserdata(L, 2);
+  lua_getiuservalue(L, 1, FRAMES);
+  bdk_push_addr(L, &f->from->remote);
+  lua_pushlstring(L, (const char *)f->bytes, f->len);
+  lua_call(L, 2, 0);
+  return 0;
+}
+
+static void give_frame(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
+                       size_t len) {
+  frame f = {from, bytes, len};
+  lua_pushcfunction(L, call_frames);
+  lua_pushvalue(L, router);
+  lua_pushlightuserdata(L, &f);
+  if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
+}
+
+// Puts a reply for `from` in place and keeps the outer one, for handlers nest when a Lua socket delivers at once.
+typedef struct turn {
+  bdk_reply outer;
+  int top; // the reply, and above it its socket before
+} turn;
+
+static void begin_turn(lua_State *L, bdk_router *r, int router, int socket, turn *t) {
+  t->outer = *r->reply;
   lua_getiuservalue(L, router, REPLY);
   lua_getiuservalue(L, -1, SOCKET);
-  int top = lua_gettop(L); // top - 1: the reply, top: its socket before
+  t->top = lua_gettop(L);
   if (socket)
     lua_pushvalue(L, socket);
   else
     lua_pushnil(L);
-  lua_setiuservalue(L, top - 1, SOCKET);
+  lua_setiuservalue(L, t->top - 1, SOCKET);
+}
+
+static void end_turn(lua_State *L, bdk_router *r, const turn *t) {
+  *r->reply = t->outer;
+  lua_settop(L, t->top);
+  lua_setiuservalue(L, t->top - 1, SOCKET);
+  lua_settop(L, t->top - 2);
+}
+
+bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, const bdk_route *from,
+                      const uint8_t *bytes, size_t len, bool others) {
+  bdk_router *r = lua_touserdata(L, router);
+  if (!lua_checkstack(L, 8)) return false;
+  turn t;
+  begin_turn(L, r, router, socket, &t);
   *r->reply = (bdk_reply){.counters = r->counters, .udp = udp, .route = *from, .length = len};
-  take(L, r, router, &head, from, bytes, len);
-  *r->reply = outer;
-  lua_setiuservalue(L, top - 1, SOCKET);
-  lua_settop(L, top - 2);
-  return true;
+  bool taken = true, is_frame = len > 0 && bytes[0] == 0xC1;
+  if (is_frame && r->assocs && r->assocs->table)
+    take_frame(L, r, router, from, bytes, len);
+  else if (is_frame && r->frames)
+    give_frame(L, r, router, from, bytes, len);
+  else
+    taken = take_message(L, r, router, from, bytes, len, others);
+  end_turn(L, r, &t);
+  return taken;
+}
+
+// [-0, +1..3, e] router:open(reply, noise) -> true | nil, message, code: a client's first message of a handshake, whose
+// sender has proven its address. Acts on the messages in it; their replies are in the answer, which the caller sends.
+static int open(lua_State *L) {
+  bdk_router *r = bdk_check_router(L, 1);
+  bdk_reply *reply = luaL_checkudata(L, 2, reply_type);
+  size_t len;
+  const char *bytes = luaL_checklstring(L, 3, &len);
+  luaL_argcheck(L, reply == r->reply && reply->active && r->assocs && r->assocs->table, 2, "the reply of this router's handler expected");
+  lua_settop(L, 3);
+  uint8_t payload[BDK_NOISE_MAX], messages[BDK_DATAGRAM_MAX], out[BDK_DATAGRAM_MAX];
+  uint32_t index;
+  bool again;
+  bdk_route from = reply->route;
+  int n =
+      bdk_assocs_open(r->assocs->table, r->assocs->now_us, &from, (const uint8_t *)bytes, len, payload, &index, &again);
+  if (n < 0) {
+    bdk_count(r->counters, BDK_COUNT_association_refused, 1);
+    return bdk_lua_fail(L, n);
+  }
+  bdk_packer batch = bdk_packer_init(messages, BDK_OPENED_MAX);
+  if (!again) {
+    bdk_reply outer = *reply;
+    bdk_count(r->counters, BDK_COUNT_associated, 1);
+    *reply = (bdk_reply){.counters = r->counters,
+                         .udp = outer.udp,
+                         .route = from,
+                         .sealed = true,
+                         .assoc = index,
+                         .assocs = r->assocs,
+                         .batch = &batch};
+    take_sealed(L, r, 1, &from, payload, (size_t)n);
+    *reply = outer;
+  }
+  size_t answer = bdk_assocs_answer(r->assocs->table, index, messages, batch.len, out, sizeof out);
+  if (!answer) return bdk_lua_fail(L, BDK_E_LIMIT);
+  lua_pushlstring(L, (const char *)out, answer);
+  lua_pushinteger(L, index);
+  lua_pushboolean(L, !again);
+  return 3;
+}
+
+// [-0, +0, e] router:inner(from, bytes): messages out of an association, at a client
+static int inner(lua_State *L) {
+  bdk_router *r = bdk_check_router(L, 1);
+  bdk_route from = {.remote = bdk_check_addr(L, 2)};
+  size_t len;
+  const char *bytes = luaL_checklstring(L, 3, &len);
+  lua_settop(L, 3);
+  turn t;
+  begin_turn(L, r, 1, 0, &t);
+  *r->reply = (bdk_reply){.counters = r->counters, .route = from, .length = len, .sealed = true};
+  take_sealed(L, r, 1, &from, (const uint8_t *)bytes, len);
+  end_turn(L, r, &t);
+  return 0;
 }
 
 // [-0, +1, e] router:input(sock, from, bytes) -> true when it was a message of a type handled here
 static int input(lua_State *L) {
   bdk_check_router(L, 1);
   luaL_checkany(L, 2);
-  bdk_route route = {.remote = bdk_check_addr(L, 3)};
+  bdk_route route = {.remote = bdk_check_addr(L, 3), .sock = ((bdk_router *)lua_touserdata(L, 1))->number};
   size_t len;
   const char *bytes = luaL_checklstring(L, 4, &len);
   lua_settop(L, 4);
@@ -327,11 +569,13 @@ static int input(lua_State *L) {
 }
 
 void bdk_open_router(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"on", on}, {"refuse", refuse}, {"reply_schemas", reply_schemas}, {"input", input}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"on", on},       {"refuse", refuse}, {"reply_schemas", reply_schemas},
+                                     {"input", input}, {"assocs", assocs}, {"frames", frames},
+                                     {"open", open},   {"inner", inner},   {NULL, NULL}};
   static const luaL_Reg meta[] = {{NULL, NULL}};
   static const luaL_Reg reply_methods[] = {
-      {"proven", reply_proven}, {"length", reply_length}, {"send", reply_send}, {"at", reply_at}, {NULL, NULL}};
+      {"proven", reply_proven}, {"length", reply_length},    {"send", reply_send}, {"at", reply_at},
+      {"who", reply_who},       {"sealed", reply_is_sealed}, {NULL, NULL}};
   static const luaL_Reg reply_meta[] = {{"__call", reply_call}, {NULL, NULL}};
   bdk_lua_type(L, type, methods, meta);
   bdk_lua_type(L, reply_type, reply_methods, reply_meta);

@@ -5,7 +5,16 @@
 #define BDK_ROUTER_H
 
 #include "bind.h"
+#include "core/assoc.h"
 #include "udp_box.h"
+
+// A server's associations, and the time as it was last told: to the second, which is all they need.
+typedef struct bdk_assocs_box {
+  bdk_assocs *table;
+  uint64_t now_us;
+} bdk_assocs_box;
+
+bdk_assocs_box *bdk_check_assocs(lua_State *L, int idx);
 
 typedef struct bdk_handler {
   const bdk_schema *schema; // NULL: this type is not handled; kept alive by a user value
@@ -19,11 +28,18 @@ typedef struct bdk_reply {
   bdk_route route;  // back to the sender
   size_t length;    // of the request
   bool active, proven, sent, request;
+  bool sealed;            // came in an association
+  uint32_t assoc;         // its index, at a server; else 0
+  bdk_assocs_box *assocs; // where it stands
+  bdk_packer *batch;      // while a handshake is answered: replies go into the answer
 } bdk_reply;
 
 typedef struct bdk_router {
   bdk_counters *counters;
-  const bdk_schema *refused;
+  const bdk_schema *refused, *lost;
+  bdk_assocs_box *assocs; // a server's
+  bool frames;            // a client's: a function takes what begins with 0xC1
+  uint16_t number;        // of its socket, where that is a Lua object
   bdk_reply *reply;
   bdk_handler handlers[128];
 } bdk_router;

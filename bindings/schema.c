@@ -101,7 +101,7 @@ static void set_fields(lua_State *L, int self, const bdk_schema *s) {
   lua_setiuservalue(L, self, FIELDS);
 }
 
-// [-0, +1, e] schema{ name=, type=, request=, fields= } -> schema
+// [-0, +1, e] schema{ name=, type=, request=, sealed=, fields= } -> schema
 static int new (lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
@@ -112,6 +112,9 @@ static int new (lua_State *L) {
   if (!s->type) luaL_error(L, "type: an integer from 1 to 127 expected");
   lua_getfield(L, 1, "request");
   s->request = lua_toboolean(L, -1);
+  lua_getfield(L, 1, "sealed");
+  s->sealed = lua_toboolean(L, -1);
+  lua_settop(L, 2);
   if (lua_getfield(L, 1, "fields") != LUA_TTABLE) luaL_error(L, "fields: a list expected");
   lua_Unsigned n = lua_rawlen(L, -1);
   if (n > BDK_FIELDS_MAX) luaL_error(L, "%s: more than %d fields", s->name, (int)BDK_FIELDS_MAX);
@@ -263,7 +266,7 @@ static int decode(lua_State *L) {
   return pushed;
 }
 
-// [-0, +1, e] schema.name, .type, .request, .fields, and the methods
+// [-0, +1, e] schema.name, .type, .request, .sealed, .fields, and the methods
 static int get_index(lua_State *L) {
   const bdk_schema *s = bdk_check_schema(L, 1);
   const char *k = luaL_checkstring(L, 2);
@@ -273,6 +276,8 @@ static int get_index(lua_State *L) {
     lua_pushinteger(L, s->type);
   else if (strcmp(k, "request") == 0)
     lua_pushboolean(L, s->request);
+  else if (strcmp(k, "sealed") == 0)
+    lua_pushboolean(L, s->sealed);
   else if (strcmp(k, "fields") == 0)
     lua_getiuservalue(L, 1, FIELDS);
   else if (strcmp(k, "encode") == 0)

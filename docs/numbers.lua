@@ -46,7 +46,8 @@ local function format(value, unit)
 end
 
 local SESSION, PATH_C, PATH_H = "runtime/core/session.c", "runtime/core/path.c", "runtime/core/path.h"
-local BASE, PROBE, MESSAGE = "runtime/core/base.h", "runtime/core/probe.h", "runtime/core/message.h"
+local BASE, SEAL, MESSAGE = "runtime/core/base.h", "runtime/core/seal.h", "runtime/core/message.h"
+local ASSOC, ASSOC_C = "runtime/core/assoc.h", "runtime/core/assoc.c"
 local SERVERS, CLIENT = "scripts/bodkin/servers/", "scripts/bodkin/client/"
 
 local function limit(name)
@@ -82,7 +83,7 @@ function M.list()
     { "bytes of a transaction id", define(BASE, "BDK_TX_LEN"), nil, "its transaction id `tx`, %s bytes" },
     { "depth of msgpack values", define("runtime/core/wire.h", "BDK_WIRE_DEPTH_MAX"), nil, "depth at most %s" },
     { "pairs of a map", define("runtime/core/wire.c", "PAIRS_MAX"), nil, "at most %s pairs a map" },
-    { "bytes a request is padded to", define(MESSAGE, "BDK_PAD_TO"), nil, "padded to at least %s bytes" },
+    { "bytes a request is padded to", define(MESSAGE, "BDK_PAD_TO"), nil, "with a `pad` are at least %s bytes long" },
     { "bytes of an element of `bin ×`", define("runtime/core/message.c", "BINS_ELEMENT_MAX"), nil,
       "each at most %s bytes" },
 
@@ -109,6 +110,20 @@ function M.list()
       "at most %s in all" },
     { "local addresses kept", found(SERVERS .. "addresses.lua", "LOCALS_MAX, PUBS_MAX = (%d+)"), nil },
     { "registrations (default)", limit "registrations", nil },
+
+    "Associations",
+    { "index of a client, at most", define(ASSOC, "BDK_ASSOC_CLIENT_MAX"), nil, "1–%s" },
+    { "counters a frame may be late by", define(ASSOC_C, "WINDOW"), nil, "a window of at least %s" },
+    { "kept while the client has not used it", define(ASSOC, "BDK_ASSOC_PENDING_US"), "us", "at most %s; else" },
+    { "kept while it is not used", define(ASSOC, "BDK_ASSOC_IDLE_US"), "us", "that was not used for %s" },
+    { "first messages are remembered", define(ASSOC, "BDK_ASSOC_REPLAY_US"), "us" },
+    { "replaced by a client at the age of", found(CLIENT .. "association.lua", "RENEW_US = (%d+)"), "us" },
+    { "between two handshakes", found(CLIENT .. "association.lua", "GAP_US = (%d+)"), "us" },
+    { "associations (default)", limit "associations", nil },
+    { "from one source (default)", limit "associations_each", nil },
+    { "handshakes a second (default)", limit "handshakes", nil },
+    { "handshakes a second from one source (default)", limit "handshakes_each", nil },
+    { "an ephemeral is kept", found(CLIENT .. "ephemerals.lua", "KEPT_US = (%d+)"), "us", "is erased after %s" },
 
     "Pages, rooms, matches",
     { "bytes of a page's entries", found(SERVERS .. "page.lua", "PAGE_MAX = (%d+)"), nil, "up to %s bytes a page" },
@@ -164,8 +179,12 @@ function M.list()
     { "patience with a send, at least", 1000 * found(SESSION, "twice > (%d+) %* MS"), "us",
       "unanswered for max(%s, 2 RTT)" },
     { "copies of close", define(SESSION, "CLOSE_COPIES"), nil, "**Close.** %s copies" },
-    { "bytes a frame costs", define(PROBE, "BDK_FRAME_OVERHEAD"), nil, "%s bytes of overhead" },
-    { "counters a frame may be late by", define(PROBE, "BDK_WINDOW"), nil, "none %s or more below the highest" },
+    { "bytes a frame costs", define(SEAL, "BDK_FRAME_OVERHEAD"), nil, "%s bytes of overhead" },
+    { "counters a frame may be late by", define(SEAL, "BDK_WINDOW"), nil, "none %s or more below the highest" },
+    { "keys are replaced at the age of", define(SESSION, "REKEY_US"), "us", "When its keys are %s old" },
+    { "rekey, first repeat", define(SESSION, "REKEY_FIRST_US"), "us", "in another frame, after %s" },
+    { "rekey, longest gap", define(SESSION, "REKEY_WAIT_MAX_US"), "us", "then doubling to %s, until it is answered" },
+    { "an old key is kept", define(SEAL, "BDK_SEAL_OLD_US"), "us", "is erased %s after the first frame" },
   }
 end
 

@@ -28,12 +28,12 @@ local function kind_text(f)
 end
 
 local function messages(list)
-  local out = { "| no. | message | asks | fields |", "|---|---|---|---|" }
+  local out = { "| no. | message | asks | sealed | fields |", "|---|---|---|---|---|" }
   for _, s in ipairs(list or message.all) do
     local fields = {}
     for i, f in ipairs(s.fields) do fields[i] = ("`%s` %s"):format(f[1], kind_text(f)) end
-    out[#out + 1] = ("| %d | `%s` | %s | %s |"):format(s.type, s.name, s.request and "yes" or "",
-      table.concat(fields, ", "))
+    out[#out + 1] = ("| %d | `%s` | %s | %s | %s |"):format(s.type, s.name, s.request and "yes" or "",
+      s.sealed and "yes" or "", table.concat(fields, ", "))
   end
   return table.concat(out, "\n")
 end
@@ -82,6 +82,7 @@ local function sample(f, n)
   if kind == "bool" then return true end
   if kind == "addr" then return core.addr.parse "203.0.113.7:40000" end
   if kind == "addrs" then return { core.addr.parse "192.168.1.7:40000" } end
+  if kind == "bins" and f[1] == "keys" then return { ("\x55"):rep(32) } end
   if kind == "bins" then return { core.addr.parse "203.0.113.7:40000" .. ("\x55"):rep(20) } end
   if kind == "any" and f[1] == "props" then return core.wire.encode { map = "dust" } end
   if kind == "any" and f[1] == "entries" then return core.wire.encode(core.wire.array {}) end
@@ -108,10 +109,11 @@ local function vectors()
   local out = {}
   for _, s in ipairs(message.all) do
     local bytes = M.vector(s)
-    local lines = { "```hex " .. s.name, hex_line(bytes:sub(1, 1), "array of " .. (#s.fields + 2)) }
-    lines[#lines + 1] = hex_line(bytes:sub(2, 2), ("type %d, %s"):format(s.type, s.name))
-    lines[#lines + 1] = hex_line(bytes:sub(3, 3), "version 1, no features")
-    local at = 4
+    local head = #s.fields + 2 < 16 and 1 or 3
+    local lines = { "```hex " .. s.name, hex_line(bytes:sub(1, head), "array of " .. (#s.fields + 2)) }
+    lines[#lines + 1] = hex_line(bytes:sub(head + 1, head + 1), ("type %d, %s"):format(s.type, s.name))
+    lines[#lines + 1] = hex_line(bytes:sub(head + 2, head + 2), "version 1, no features")
+    local at = head + 3
     for _, f in ipairs(s.fields) do
       local len = value_length(bytes, at)
       lines[#lines + 1] = hex_line(bytes:sub(at, at + len - 1), f[1])

@@ -27,6 +27,7 @@
   X(drop_probe, "tests and confirms dropped: of no match known here, or not authentic")                                \
   X(drop_confirm, "confirms dropped: nonce never sent, or not from the address that was tested")                       \
   X(drop_frame, "frames dropped: of no session known here, or not authentic")                                          \
+  X(drop_unsealed, "messages dropped: they must come in an association, and did not")                                  \
   X(drop_replay, "frames dropped: received before, or too old to tell")                                                \
   X(drop_state, "frames dropped: of a kind not expected in this state")                                                \
   X(drop_reply, "replies dropped: to no request that is waiting here")                                                 \
@@ -42,9 +43,14 @@
   X(frame_received, "authentic frames received")                                                                       \
   X(session_opened, "sessions in which application data could flow")                                                   \
   X(session_closed, "sessions closed, for any reason")                                                                 \
+  X(rekeyed, "times that the keys of a session were replaced")                                                         \
   X(path_rebound, "paths taken over from a peer's silent rebind")                                                      \
   X(address_reported, "address reports sent")                                                                          \
   X(address_cookie_bad, "requests with a cookie that is not valid for their sender")                                   \
+  X(associated, "associations opened with clients")                                                                    \
+  X(association_refused, "handshakes refused: to no key of this server, forged, seen before, or too many")             \
+  X(association_lost, "frames of associations not known here, answered with lost")                                     \
+  X(client_moved, "clients followed to another address, which they had confirmed")                                     \
   X(registered, "registrations accepted")                                                                              \
   X(registration_refused, "registrations refused")                                                                     \
   X(registration_expired, "registrations that ran out")                                                                \

@@ -8,7 +8,7 @@
 
 #define BDK_FIELDS_MAX 16
 #define BDK_REFUSED 18u // the type of the one message whose layout is the same in every version
-#define BDK_PAD_TO 72u  // bytes a request is padded to, so that no reply to it need be longer
+#define BDK_PAD_TO 128u // bytes a request is padded to, so that no reply to it need be longer
 
 typedef enum bdk_field_kind {
   BDK_FIELD_UINT, // min..max: the value
@@ -33,6 +33,7 @@ typedef struct bdk_schema {
   const char *name;
   uint8_t type; // 1..127 on the wire
   bool request; // of these an unknown version is refused with too_old; all others are dropped
+  bool sealed;  // taken from an association alone
   uint8_t count;
   bdk_field_def fields[BDK_FIELDS_MAX];
 } bdk_schema;

@@ -53,7 +53,7 @@ bdk_mux *bdk_mux_new(const bdk_mux_config *config) {
 static void drop(bdk_mux *m, uint32_t place) {
   bdk_session *s = m->sessions[place];
   bdk_wheel_cancel(&m->wheel, &s->timer);
-  bdk_keys_clear(&s->keys);
+  bdk_session_clear(s);
   give(&m->config.alloc, s, sizeof *s);
   m->sessions[place] = NULL;
 }
@@ -123,14 +123,16 @@ int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *s
   bdk_session *s = take(&m->config.alloc, sizeof *s);
   if (!s) return BDK_E_LIMIT;
   do bdk_outq_random(&m->out, &index, sizeof index);
-  while (index < SESSIONS_MAX); // 0 must not come about, and the high half is what a stray frame must guess
-  bdk_session_init(s, match, (index & ~(SESSIONS_MAX - 1)) | place, now_us);
-  // A match begun again has its keys again, and a counter under one key must never come twice.
-  bdk_outq_random(&m->out, &s->tx_counter, sizeof s->tx_counter);
-  s->tx_counter >>= 9; // 55 of 56 bits: there is no end to reach
-  int error = s->path_count ? bdk_wheel_set(&m->wheel, &s->timer, s->start_us) : BDK_E_INVALID;
+  while (index < SESSIONS_MAX); // the high half is what a stray frame must guess; the low ones are of associations
+  // Should a match be begun again with the same keys, a counter under one key must not come twice all the same.
+  uint64_t counter;
+  bdk_outq_random(&m->out, &counter, sizeof counter);
+  counter >>= 9; // 55 of 56 bits: there is no end to reach
+  int error = bdk_session_init(s, match, (index & ~(SESSIONS_MAX - 1)) | place, counter, now_us);
+  if (!error && !s->path_count) error = BDK_E_INVALID;
+  if (!error) error = bdk_wheel_set(&m->wheel, &s->timer, s->start_us);
   if (error) {
-    bdk_keys_clear(&s->keys);
+    bdk_session_clear(s);
     give(&m->config.alloc, s, sizeof *s);
     return error;
   }
@@ -169,15 +171,12 @@ static void input_frame(bdk_mux *m, uint64_t now_us, const bdk_route *route, con
     bdk_count(m->config.counters, BDK_COUNT_drop_frame, 1);
     return;
   }
-  if (!bdk_window_fresh(&s->window, counter)) {
-    bdk_count(m->config.counters, BDK_COUNT_drop_replay, 1);
+  bdk_seal_verdict verdict = bdk_seal_open(&s->seal, now_us, bytes, len, plain);
+  if (verdict != BDK_SEAL_OPENED) {
+    bdk_count(m->config.counters, verdict == BDK_SEAL_REPLAYED ? BDK_COUNT_drop_replay : BDK_COUNT_drop_frame, 1);
     return;
   }
-  if (!bdk_frame_open(&s->keys, bytes, len, plain)) {
-    bdk_count(m->config.counters, BDK_COUNT_drop_frame, 1);
-    return;
-  }
-  bdk_window_mark(&s->window, counter);
+  kind &= (uint8_t)~BDK_FRAME_PHASE;
   bdk_session_frame(s, &m->out, now_us, route, kind, counter, plain, len - BDK_FRAME_OVERHEAD, len);
   settle(m, s);
 }
@@ -204,7 +203,12 @@ static void input_probe(bdk_mux *m, uint64_t now_us, const bdk_route *route, con
 bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len) {
   if (len < 2) return false;
   bool probe = (bytes[0] & 0xF0) == 0x90 && (bytes[1] == bdk_message_test.type || bytes[1] == bdk_message_confirm.type);
+  uint32_t index;
+  uint8_t kind;
+  uint64_t counter;
   if (!probe && bytes[0] != 0xC1) return false;
+  // The low indices are for associations with servers.
+  if (!probe && bdk_frame_head(bytes, len, &index, &kind, &counter) && index < SESSIONS_MAX) return false;
   reap(m);
   if (probe)
     input_probe(m, now_us, route, bytes, len);

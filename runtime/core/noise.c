@@ -11,13 +11,15 @@ typedef struct pattern {
   const char *name;
   uint8_t ours[3], theirs[3]; // pre-messages of initiator and responder
   uint8_t messages[2][6];
-  bool psk;
+  bool psk, silent; // silent: both sides write the one message, and nobody sends it
 } pattern;
 
 static const pattern patterns[BDK_NOISE_PATTERNS] = {
-    [BDK_NOISE_IK] = {"Noise_IK_25519_ChaChaPoly_SHA512", {END}, {S}, {{E, ES, S, SS}, {E, EE, SE}}, false},
-    [BDK_NOISE_KKPSK0] = {"Noise_KKpsk0_25519_ChaChaPoly_SHA512", {S}, {S}, {{PSK, E, ES, SS}, {E, EE, SE}}, true},
-    [BDK_NOISE_KKEEPSK0] = {"Noise_KKeepsk0_25519_ChaChaPoly_SHA512", {E, S}, {E, S}, {{PSK, EE, ES, SE, SS}}, true},
+    [BDK_NOISE_IK] = {"Noise_IK_25519_ChaChaPoly_SHA512", {END}, {S}, {{E, ES, S, SS}, {E, EE, SE}}, false, false},
+    [BDK_NOISE_KKPSK0] =
+        {"Noise_KKpsk0_25519_ChaChaPoly_SHA512", {S}, {S}, {{PSK, E, ES, SS}, {E, EE, SE}}, true, false},
+    [BDK_NOISE_KKEEPSK0] =
+        {"Noise_KKeepsk0_25519_ChaChaPoly_SHA512", {E, S}, {E, S}, {{PSK, EE, ES, SE, SS}}, true, true},
 };
 
 void bdk_keypair_init(bdk_keypair *k, const uint8_t secret[BDK_DH_LEN]) {
@@ -160,7 +162,9 @@ bool bdk_noise_done(const bdk_noise *s) {
   return !s->failed && (s->step == 2 || patterns[s->pattern].messages[s->step][0] == END);
 }
 
-bool bdk_noise_writes(const bdk_noise *s) { return !s->failed && !bdk_noise_done(s) && (s->step == 0) == s->initiator; }
+bool bdk_noise_writes(const bdk_noise *s) {
+  return !s->failed && !bdk_noise_done(s) && (patterns[s->pattern].silent || (s->step == 0) == s->initiator);
+}
 
 // One Diffie-Hellman of a token; false when the other side's key is of low order, so that the result is known.
 static bool mix_dh(bdk_noise *s, int token) {
@@ -241,13 +245,16 @@ int bdk_noise_read(bdk_noise *s, const uint8_t *bytes, size_t len, uint8_t *payl
   return (int)(len - over);
 }
 
-void bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]) {
+int bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]) {
   uint8_t out[3][64], h[BDK_NOISE_HASH_LEN];
-  hkdf(s->ck, NULL, 0, 2, out);
+  if (!bdk_noise_done(s)) return fail(s, BDK_E_INVALID); // a cleared state would give keys that anyone knows
+  // Where no tag travels nothing else would tell that the sides differ in what h alone holds: prologue, statics' bytes.
+  hkdf(s->ck, s->h, patterns[s->pattern].silent ? sizeof s->h : 0, 2, out);
   memcpy(initiator, out[0], 32);
   memcpy(responder, out[1], 32);
   sodium_memzero(out, sizeof out);
   memcpy(h, s->h, sizeof h);
   bdk_noise_clear(s);
   memcpy(s->h, h, sizeof h);
+  return 0;
 }

@@ -6,8 +6,8 @@
 //   KKpsk0     -> s · <- s · … · -> psk, e, es, ss · <- e, ee, se             a session's rekeying
 //   KKeepsk0   -> e, s · <- e, s · … · -> psk, ee, es, se, ss                 two peers of a match
 //
-// The last is ours: statics and ephemerals are known beforehand, so that both ends compute its one message, whose
-// payload is empty, and none travels. docs/PROTOCOL.md defines it.
+// The last is ours: statics and ephemerals are known beforehand, so that both ends write its one message, whose
+// payload is empty, and none travels; its split takes in h. docs/PROTOCOL.md defines it.
 #ifndef BDK_NOISE_H
 #define BDK_NOISE_H
 
@@ -63,17 +63,18 @@ typedef struct bdk_noise {
 void bdk_noise_init(bdk_noise *s, const bdk_noise_config *config);
 // Idempotent.
 void bdk_noise_clear(bdk_noise *s);
-// Whether the next message is ours to write; false, too, when there is none left.
+// Whether the next message is ours to write (KKeepsk0's: both sides'); false, too, when there is none left.
 bool bdk_noise_writes(const bdk_noise *s);
 bool bdk_noise_done(const bdk_noise *s);
 // The next message, with a payload: its length, or BDK_E_INVALID (not our turn, no room for it), BDK_E_BAD_KEY (a
-// key of the peer's is of low order). After an error the handshake is over.
+// key of the peer's is of low order). After an error the handshake is over. Neither here nor in read may what comes in
+// and what goes out overlap.
 int bdk_noise_write(bdk_noise *s, const uint8_t *payload, size_t len, uint8_t *out, size_t cap);
 // Reads the peer's: the length of its payload, or BDK_E_INVALID (not its turn, too short, no room), BDK_E_BAD_KEY
 // (not authentic, or a key of low order). `peer` holds IK's client after it. After an error the handshake is over.
 int bdk_noise_read(bdk_noise *s, const uint8_t *bytes, size_t len, uint8_t *payload, size_t cap);
 // The keys of a handshake that is done: what the initiator sends with, what the responder sends with. `h` binds
-// channels to it. Wipes the rest.
-void bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]);
+// channels to it. Wipes the rest. BDK_E_INVALID, and no keys, when it is not done or was split before.
+int bdk_noise_split(bdk_noise *s, uint8_t initiator[32], uint8_t responder[32]);
 
 #endif

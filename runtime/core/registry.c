@@ -15,7 +15,7 @@
 // One block an entry; `data` holds app, name, props, addrs one after another.
 typedef struct entry {
   bdk_timer timer; // first: the wheel gives it back
-  uint8_t id[BDK_ID_LEN], secret[16];
+  uint8_t id[BDK_ID_LEN], key[32];
   uint8_t app_len, name_len, props_len;
   uint16_t addrs_len;
   uint8_t data[];
@@ -157,7 +157,7 @@ static bool is_map(const uint8_t *bytes, size_t len) {
 
 static bool valid(const bdk_entry *in) {
   size_t shown = 2 + BDK_ID_LEN + 2u + in->name_len + in->props_len;
-  if (!in->id || !in->secret || shown > BDK_ENTRY_PUBLIC_MAX) return false;
+  if (!in->id || !in->key || shown > BDK_ENTRY_PUBLIC_MAX) return false;
   if (in->props_len > BDK_ENTRY_PROPS_MAX || in->addrs_len > BDK_ENTRY_PUBLIC_MAX) return false;
   return is_map(in->props, in->props_len);
 }
@@ -169,7 +169,7 @@ static entry *entry_new(bdk_registry *r, const bdk_entry *in) {
   if (!e) return NULL;
   *e = head;
   memcpy(e->id, in->id, sizeof e->id);
-  memcpy(e->secret, in->secret, sizeof e->secret);
+  memcpy(e->key, in->key, sizeof e->key);
   uint8_t *p = e->data;
   if (in->app_len) memcpy(p, in->app, in->app_len);
   p += in->app_len;
@@ -185,7 +185,7 @@ static void entry_show(const entry *e, bdk_entry *out) {
   const uint8_t *name = e->data + e->app_len, *props = name + e->name_len;
   *out = (bdk_entry){
       .id = e->id,
-      .secret = e->secret,
+      .key = e->key,
       .expires_us = e->timer.due_us,
       .app = e->data,
       .name = name,

@@ -15,8 +15,8 @@
 
 // An entry as put and as read: all pointers borrowed (on get: until the next put, remove or expire).
 typedef struct bdk_entry {
-  const uint8_t *id;     // 16 bytes
-  const uint8_t *secret; // 16 bytes
+  const uint8_t *id;  // 16 bytes
+  const uint8_t *key; // 32 bytes: the client's public key
   uint64_t expires_us;
   const uint8_t *app;   // app, as text
   const uint8_t *name;  // as text

@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <limits.h>
+#include <sodium.h>
 #include <string.h>
 
 #define MS 1000u
@@ -20,6 +21,9 @@
 #define SELECT_FIRST_US (100u * MS)
 #define SELECT_WAIT_MAX_US (2000u * MS)
 #define CLOSE_COPIES 3u
+#define REKEY_US (120000u * MS)    // the age at which keys are replaced
+#define REKEY_FIRST_US (500u * MS) // the first repeat of the question
+#define REKEY_WAIT_MAX_US (5000u * MS)
 #define BETTER_MARGIN_US (2u * MS) // a faster path of one class must win by this and an eighth
 
 #define S(state) BDK_SESSION_##state
@@ -39,6 +43,8 @@ const char *bdk_session_state_name(int state) {
 
 int bdk_session_on(bdk_session *s, bdk_session_event event) { return s->state = bdk_session_table[s->state][event]; }
 
+static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
 static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
   for (int i = 0; i < s->path_count; i++)
     if (s->paths[i].route.sock == route->sock && bdk_addr_equal(&s->paths[i].route.remote, &route->remote))
@@ -52,16 +58,43 @@ static bool is_host(const bdk_addr *a) {
   return a->port && class != BDK_ADDR_NONE && class != BDK_ADDR_MULTICAST;
 }
 
-void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t now_us) {
+// The keys of frames: role 0 initiates.
+static int seal_session(bdk_session *s, const bdk_match *match, uint64_t counter) {
+  static const char label[] = "bodkin peer 1";
+  uint8_t prologue[sizeof label - 1 + BDK_MATCH_LEN + 2 * BDK_ID_LEN], *p = prologue;
+  bool first = s->keys.role == 0;
+  memcpy(p, label, sizeof label - 1);
+  memcpy(p += sizeof label - 1, match->match, BDK_MATCH_LEN);
+  memcpy(p += BDK_MATCH_LEN, first ? match->self : match->peer, BDK_ID_LEN);
+  memcpy(p += BDK_ID_LEN, first ? match->peer : match->self, BDK_ID_LEN);
+  bdk_noise_config peers = {.pattern = BDK_NOISE_KKEEPSK0,
+                            .initiator = first,
+                            .prologue = prologue,
+                            .prologue_len = sizeof prologue,
+                            .own = &match->own,
+                            .own_ephemeral = &match->own_ephemeral,
+                            .peer = match->peer_key,
+                            .peer_ephemeral = match->peer_ephemeral,
+                            .psk = match->key};
+  return bdk_rekey_first(&s->rekey, &s->seal, &peers, counter);
+}
+
+int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t counter, uint64_t now_us) {
   memset(s, 0, sizeof *s);
   bdk_keys_init(&s->keys, match->match, match->key, match->self, match->peer);
+  int error = seal_session(s, match, counter);
+  if (error) {
+    bdk_session_clear(s);
+    return error;
+  }
   memcpy(s->peer, match->peer, BDK_ID_LEN);
   s->index = index;
   s->selected = s->told = s->rebound = -1;
-  s->armed_us = now_us;
+  s->armed_us = s->sealed_us = now_us;
   s->start_us = now_us + match->start_in_us;
   s->give_up_us = s->start_us + NO_PATH_US;
   s->select_due_us = BDK_NEVER;
+  s->rekey_due_us = s->keys.role == 0 ? now_us + REKEY_US : BDK_NEVER;
   for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
     bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
     if (!is_host(&route.remote) || find_path(s, &route)) continue;
@@ -69,6 +102,13 @@ void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, ui
     bdk_path_init(p, &route, match->candidates[i].via, true);
     p->attempt_max = ROUND_TESTS;
   }
+  return BDK_OK;
+}
+
+void bdk_session_clear(bdk_session *s) {
+  bdk_keys_clear(&s->keys);
+  bdk_seal_clear(&s->seal);
+  bdk_rekey_clear(&s->rekey);
 }
 
 // How easily a path gives its place to another, 0 first; -1: it does not.
@@ -120,9 +160,8 @@ static bool send_frame(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind 
     return false;
   }
   uint8_t out[BDK_DATAGRAM_MAX];
-  size_t n = bdk_frame_write(&s->keys, s->peer_index, kind, s->tx_counter, data, len, out, sizeof out);
+  size_t n = bdk_seal_write(&s->seal, s->peer_index, kind, data, len, out, sizeof out);
   if (!n) return false;
-  s->tx_counter++;
   if (p->state != BDK_PATH_VALID) p->data_unconfirmed++;
   send_on(s, q, p, out, n);
   bdk_count(q->counters, BDK_COUNT_frame_sent, 1);
@@ -319,6 +358,49 @@ static uint64_t patience_us(const bdk_session *s) {
   return twice > 300 * MS ? twice : 300 * MS;
 }
 
+// New keys are asked for once those in use are old, and the ones before them gone: a third could not be told apart.
+static void tick_rekey(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+  bdk_seal_retire(&s->seal, now_us);
+  if (now_us < s->rekey_due_us) return;
+  if (p->state != BDK_PATH_VALID || (!s->rekey.asking && s->seal.rx_on[!s->seal.phase])) {
+    s->rekey_due_us = now_us + REKEY_FIRST_US;
+    return;
+  }
+  if (!s->rekey.asking) {
+    uint8_t ephemeral[BDK_DH_LEN];
+    bdk_outq_random(q, ephemeral, sizeof ephemeral);
+    bool asking = bdk_rekey_ask(&s->rekey, ephemeral);
+    s->rekey_wait_us = REKEY_FIRST_US;
+    sodium_memzero(ephemeral, sizeof ephemeral);
+    if (!asking) {
+      s->rekey_due_us = BDK_NEVER;
+      return;
+    }
+  }
+  send_frame(s, q, p, BDK_FRAME_REKEY, s->rekey.question, sizeof s->rekey.question);
+  s->rekey_due_us = now_us + s->rekey_wait_us;
+  s->rekey_wait_us = sooner(s->rekey_wait_us * 2, REKEY_WAIT_MAX_US);
+}
+
+static void on_rekey(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us, const uint8_t *data, bool answer) {
+  if (answer) {
+    if (!bdk_rekey_answered(&s->rekey, &s->seal, data)) return;
+    s->sealed_us = now_us;
+    s->rekey_due_us = now_us + REKEY_US;
+    bdk_count(q->counters, BDK_COUNT_rekeyed, 1);
+    return;
+  }
+  uint8_t ephemeral[BDK_DH_LEN];
+  bdk_outq_random(q, ephemeral, sizeof ephemeral);
+  bool fresh = memcmp(s->rekey.question, data, BDK_KK_MESSAGE) != 0;
+  if (!bdk_rekey_asked(&s->rekey, &s->seal, data, ephemeral)) return;
+  if (fresh) {
+    s->sealed_us = now_us;
+    bdk_count(q->counters, BDK_COUNT_rekeyed, 1);
+  }
+  send_frame(s, q, p, BDK_FRAME_REKEY_ANSWER, s->rekey.answer, sizeof s->rekey.answer);
+}
+
 static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->selected < 0) {
     bdk_session_on(s, BDK_SESSION_LOST);
@@ -335,6 +417,7 @@ static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     s->select_wait_us = s->select_wait_us * 2 > SELECT_WAIT_MAX_US ? SELECT_WAIT_MAX_US : s->select_wait_us * 2;
     s->select_due_us = now_us + s->select_wait_us;
   }
+  tick_rekey(s, q, p, now_us);
   uint64_t token_us;
   if (s->unanswered_us && now_us - s->unanswered_us >= patience_us(s)) {
     if (p->state == BDK_PATH_VALID && take_token(s, now_us, &token_us)) {
@@ -385,15 +468,13 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_OPEN && !tick_unconfirmed(s, q, now_us)) tick_open(s, q, now_us);
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
 uint64_t bdk_session_deadline(const bdk_session *s) {
   uint64_t due = BDK_NEVER;
   if (s->state == BDK_SESSION_CLOSED) return due;
   if (s->state == BDK_SESSION_ARMED) return s->start_us;
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
   if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
-  due = sooner(due, s->select_due_us);
+  due = sooner(sooner(due, s->select_due_us), s->rekey_due_us);
   if (s->unconfirmed_us) due = sooner(due, unconfirmed_until(s));
   return s->unanswered_us ? sooner(due, s->unanswered_us + patience_us(s)) : due;
 }
@@ -480,9 +561,11 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
                                   [BDK_FRAME_SELECT_ACK] = 8,
                                   [BDK_FRAME_CONSENT] = 8,
                                   [BDK_FRAME_CONSENT_ANSWER] = 8,
-                                  [BDK_FRAME_CLOSE] = 0};
-  bool newest = counter + 1 == s->window.top; // mux marked it
-  bool bad = kind > BDK_FRAME_CLOSE || (kind == BDK_FRAME_DATA ? len > BDK_PAYLOAD_MAX : len != sizes[kind]);
+                                  [BDK_FRAME_CLOSE] = 0,
+                                  [BDK_FRAME_REKEY] = BDK_KK_MESSAGE,
+                                  [BDK_FRAME_REKEY_ANSWER] = BDK_KK_MESSAGE};
+  bool newest = counter + 1 == s->seal.window.top; // mux marked it
+  bool bad = kind > BDK_FRAME_REKEY_ANSWER || (kind == BDK_FRAME_DATA ? len > BDK_PAYLOAD_MAX : len != sizes[kind]);
   bdk_path *p = bad ? NULL : find_path(s, route);
   bool learned = !bad && !p;
   if (learned) p = learn_path(s, route);
@@ -520,6 +603,12 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
     send_frame(s, q, p, BDK_FRAME_CONSENT_ANSWER, echo, sizeof echo);
     break;
   }
+  case BDK_FRAME_REKEY:
+    if (s->keys.role == 1) on_rekey(s, q, p, now_us, data, false);
+    break;
+  case BDK_FRAME_REKEY_ANSWER:
+    if (s->keys.role == 0) on_rekey(s, q, p, now_us, data, true);
+    break;
   case BDK_FRAME_CONSENT_ANSWER:
     if (bdk_path_answered(p, data, &route->remote, now_us)) p->heard_us = now_us;
     break;
@@ -561,7 +650,7 @@ void bdk_session_close(bdk_session *s, bdk_outq *q, uint64_t now_us, bdk_reason 
       send_frame(s, q, &s->paths[s->selected], BDK_FRAME_CLOSE, NULL, 0);
   bdk_session_on(s, BDK_SESSION_CLOSE);
   s->reason = (uint8_t)reason;
-  bdk_keys_clear(&s->keys);
+  bdk_session_clear(s);
   bdk_count(q->counters, BDK_COUNT_session_closed, 1);
   bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_CLOSED, .session = s->index, .reason = (uint8_t)reason});
 }

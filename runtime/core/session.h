@@ -40,9 +40,12 @@ typedef struct bdk_candidate {
   uint8_t via;   // bdk_via
 } bdk_candidate;
 
-// A match with one peer, as `matched` told it. Everything is copied.
+// A match with one peer, as `matched` told it. Everything is copied. The ids are those of the static keys; that
+// they are is the owner's to see to.
 typedef struct bdk_match {
   uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], self[BDK_ID_LEN], peer[BDK_ID_LEN];
+  bdk_keypair own, own_ephemeral;
+  uint8_t peer_key[BDK_DH_LEN], peer_ephemeral[BDK_DH_LEN];
   uint64_t start_in_us;
   const bdk_candidate *candidates;
   uint32_t count; // at most BDK_SESSION_PATHS are used
@@ -62,8 +65,10 @@ typedef struct bdk_session {
   uint16_t lost_tests; // of this round, to listed candidates whose places others took
   uint32_t index;      // what the peer's frames to us carry
   uint32_t peer_index, peer_epoch, epoch;
-  uint64_t tx_counter; // of the next frame
-  bdk_window window;
+  bdk_seal seal;
+  bdk_rekey rekey;
+  uint64_t sealed_us;                   // since when the keys in use are
+  uint64_t rekey_due_us, rekey_wait_us; // role 0: when to ask for new ones, or again; BDK_NEVER
   uint64_t armed_us, start_us, give_up_us;
   uint64_t unconfirmed_us;                // since when, once OPEN, no path is VALID, 0: one is
   uint64_t unanswered_us;                 // when something was sent since the peer was last heard, 0: nothing was
@@ -73,8 +78,11 @@ typedef struct bdk_session {
   bdk_path paths[BDK_SESSION_PATHS];
 } bdk_session;
 
-// Copies what it needs and sets the session ARMED. `index` names it in the peer's frames.
-void bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t now_us);
+// Copies what it needs and sets the session ARMED. `index` names it in the peer's frames, `counter` is of the first
+// one of ours. 0, or BDK_E_BAD_KEY: a key of the peer's is of low order.
+int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t counter, uint64_t now_us);
+// Forgets all keys.
+void bdk_session_clear(bdk_session *s);
 // Applies an event to the table: the state that follows.
 int bdk_session_on(bdk_session *s, bdk_session_event event);
 // An authentic test or confirm of `len` bytes came by `route`.

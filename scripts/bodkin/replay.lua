@@ -19,12 +19,13 @@ local verbs = {}
 
 function verbs.add(mux, now, w)
   local candidates = {}
-  for i = 8, #w, 3 do
+  for i = 12, #w, 3 do
     candidates[#candidates + 1] = { assert(core.addr.parse(w[i + 2])), w[i], math.tointeger(w[i + 1]) }
   end
   mux:add(now, {
     match = bytes_of(w[3]), key = bytes_of(w[4]), self = bytes_of(w[5]), peer = bytes_of(w[6]),
-    start_in_ms = tonumber(w[7]) / 1000, candidates = candidates,
+    own = bytes_of(w[7]), own_ephemeral = bytes_of(w[8]), peer_key = bytes_of(w[9]), peer_ephemeral = bytes_of(w[10]),
+    start_in_ms = tonumber(w[11]) / 1000, candidates = candidates,
   })
 end
 
@@ -48,8 +49,8 @@ function M.run(lines, each)
     number = number + 1
     local w = words_of(line)
     if number == 1 then
-      if w[1] ~= "bodkin-trace" then return nil, "this is no trace: its first line must be bodkin-trace 1 …", 1 end
-      if w[2] ~= "1" then return nil, "a trace of format " .. tostring(w[2]) .. "; this version reads 1", 1 end
+      if w[1] ~= "bodkin-trace" then return nil, "this is no trace: its first line must be bodkin-trace 2 …", 1 end
+      if w[2] ~= "2" then return nil, "a trace of format " .. tostring(w[2]) .. "; this version reads 2", 1 end
       local ok, made = pcall(function()
         return core.mux { seed = bytes_of(w[3]), max_sessions = math.tointeger(w[4]), counters = result.counters }
       end)

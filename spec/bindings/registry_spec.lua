@@ -10,7 +10,7 @@ describe("registry", function()
   after_each(function() reg:close() end)
 
   local function entry(n, change)
-    local e = { id = id(n), secret = ("k"):rep(16), expires_us = 1000 * n, app = "chess/1", name = "n" .. n,
+    local e = { id = id(n), key = ("k"):rep(32), expires_us = 1000 * n, app = "chess/1", name = "n" .. n,
       props = encode { level = n % 3 }, addrs = "addrs" .. n }
     for k, v in pairs(change or {}) do e[k] = v end
     return e
@@ -36,7 +36,7 @@ describe("registry", function()
   end)
 
   it("takes entries without app, name, properties and addresses", function()
-    assert.is_true(reg:put { id = id(1), secret = ("k"):rep(16), expires_us = 5 })
+    assert.is_true(reg:put { id = id(1), key = ("k"):rep(32), expires_us = 5 })
     local e = reg:get(id(1))
     assert.same({ "", "", "" }, { e.app, e.name, e.addrs })
     assert.same({}, core.wire.decode(e.props))
@@ -49,7 +49,7 @@ describe("registry", function()
     refused("invalid", reg:put(entry(1, { name = ("x"):rep(300) })))
     refused("invalid", reg:put(entry(1, { addrs = ("x"):rep(70000) })))
     assert.same(entry(1), reg:get(id(1)))
-    for _, bad in ipairs { { id = "short" }, { secret = "" }, { name = 5 }, { expires_us = "soon" },
+    for _, bad in ipairs { { id = "short" }, { key = "" }, { name = 5 }, { expires_us = "soon" },
       { expires_us = -1 } } do
       assert.has_error(function() reg:put(entry(1, bad)) end)
     end

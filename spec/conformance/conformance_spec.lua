@@ -15,6 +15,27 @@ local function lines(command)
   return out
 end
 
+describe("Noise, by its specification", function()
+  -- Of Debian's golang-github-flynn-noise-dev.
+  local VECTORS = "/usr/share/gocode/src/github.com/flynn/noise/vectors.txt"
+
+  it("passes the published vectors", function()
+    local file = io.open(VECTORS)
+    if not file then return pending(VECTORS .. " is not there") end
+    file:close()
+    local said = table.concat(lines(PYTHON .. "noise.py " .. VECTORS .. " 2>&1"), "\n")
+    local ik, kk = said:match "^published vectors: IK (%d+), KKpsk0 (%d+)$"
+    assert(ik, said)
+    assert.is_true(tonumber(ik) > 0 and tonumber(kk) > 0)
+  end)
+
+  it("makes the vectors of the document", function()
+    local file <close> = assert(io.open "docs/PROTOCOL.md")
+    local there = file:read "a":match "<!%-%- handshake vectors %-%->\n(.-)\n<!%-%- /handshake vectors %-%->"
+    assert.equal(there, table.concat(lines(PYTHON .. "noise.py --document"), "\n"))
+  end)
+end)
+
 describe("by the document", function()
   local results -- name = true, or why not
 

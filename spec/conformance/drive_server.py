@@ -122,6 +122,7 @@ def cookies():
     key = os.urandom(32)
     path = directory() + "/key"
     with open(path, "wb") as f:
+        os.chmod(path, 0o600)
         f.write(key)
     with Server(config="key_file = %s" % repr(path)) as server:
         a, b = Asker(server), Asker(server)

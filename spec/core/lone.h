@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../../runtime/core/mux.h"
+#include "people.h"
 
 #define LONE_SENT 4096
 
@@ -25,6 +26,7 @@ typedef struct lone {
   bdk_mux *mux;
   bdk_counters counters;
   bdk_keys keys, ours; // the peer's, and the mux's own: to read what it sends
+  bdk_session far;     // the peer's seal and rekeying
   uint32_t session, peer_index;
   uint64_t now_us, counter, resizes;
   lone_sent sent[LONE_SENT];
@@ -46,6 +48,17 @@ static inline void *lone_resize(void *ctx, void *p, size_t old_size, size_t new_
   return NULL;
 }
 
+// Of persons 1 and 2, whose ids are their numbers.
+static inline bdk_match lone_match(int role) {
+  bdk_match m = {.count = 0};
+  memset(m.match, 7, sizeof m.match);
+  memset(m.key, 9, sizeof m.key);
+  memset(m.self, 1 + role, BDK_ID_LEN);
+  memset(m.peer, 2 - role, BDK_ID_LEN);
+  person_keys(&m, 1 + role, 2 - role);
+  return m;
+}
+
 // A mux that controls (role 0) or not, with nothing added yet.
 static inline lone *lone_new(int role) {
   lone *l = calloc(1, sizeof *l);
@@ -54,13 +67,10 @@ static inline lone *lone_new(int role) {
   bdk_mux_config config = {
       .alloc = {lone_resize, &l->resizes}, .counters = &l->counters, .seed = {(uint8_t)(1 + role)}};
   l->mux = bdk_mux_new(&config);
-  uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], id[2][BDK_ID_LEN];
-  memset(match, 7, sizeof match);
-  memset(key, 9, sizeof key);
-  memset(id[0], 1, sizeof id[0]);
-  memset(id[1], 2, sizeof id[1]);
-  bdk_keys_init(&l->ours, match, key, id[role], id[!role]);
-  bdk_keys_init(&l->keys, match, key, id[!role], id[role]);
+  bdk_match m = lone_match(role);
+  bdk_keys_init(&l->ours, m.match, m.key, m.self, m.peer);
+  bdk_keys_init(&l->keys, m.match, m.key, m.peer, m.self);
+  person_other_end(&l->far, &m, 1 + role, 2 - role);
   return l;
 }
 
@@ -79,8 +89,8 @@ static inline void lone_note(lone *l, const bdk_output *o) {
   uint8_t kind, plain[BDK_DATAGRAM_MAX];
   bdk_probe probe;
   if (bdk_frame_head(o->data, o->len, &index, &kind, &counter)) {
-    if (index != l->peer_index || !bdk_frame_open(&l->keys, o->data, o->len, plain)) abort();
-    s->kind = kind;
+    if (index != l->peer_index || !bdk_frame_open(l->far.seal.rx[kind >> 7], o->data, o->len, plain)) abort();
+    s->kind = kind & ~BDK_FRAME_PHASE;
     memcpy(s->body, plain, o->len - BDK_FRAME_OVERHEAD < 8 ? o->len - BDK_FRAME_OVERHEAD : 8);
   } else {
     if (bdk_probe_read(&probe, o->data, o->len) || !bdk_probe_authentic(&l->keys, &probe, o->data, o->len)) abort();
@@ -99,11 +109,8 @@ static inline void lone_drain(lone *l) {
 }
 
 static inline int lone_add_later(lone *l, const bdk_candidate *candidates, uint32_t count, uint64_t start_in_us) {
-  bdk_match match = {.candidates = candidates, .count = count, .start_in_us = start_in_us};
-  memset(match.match, 7, sizeof match.match);
-  memset(match.key, 9, sizeof match.key);
-  memset(match.self, l->ours.role == 0 ? 1 : 2, BDK_ID_LEN);
-  memset(match.peer, l->ours.role == 0 ? 2 : 1, BDK_ID_LEN);
+  bdk_match match = lone_match(l->ours.role);
+  match.candidates = candidates, match.count = count, match.start_in_us = start_in_us;
   int error = bdk_mux_add(l->mux, l->now_us, &match, &l->session);
   lone_drain(l);
   return error;
@@ -163,7 +170,7 @@ static inline void lone_confirm(lone *l, const bdk_addr *tested, const bdk_addr 
 
 static inline void lone_frame(lone *l, const bdk_addr *from, bdk_frame_kind kind, const void *body, size_t len) {
   uint8_t out[BDK_DATAGRAM_MAX];
-  size_t n = bdk_frame_write(&l->keys, l->session, kind, l->counter++, body, len, out, sizeof out);
+  size_t n = bdk_frame_write(l->far.seal.tx, l->session, kind, l->counter++, body, len, out, sizeof out);
   lone_input(l, from, 1, out, n);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../../runtime/core/mux.h"
+#include "people.h"
 
 #define PAIR_QUEUE 4096
 #define PAIR_EVENTS 256
@@ -158,6 +159,7 @@ static inline int pair_match_with(pair *w, int which, const bdk_candidate *candi
   memset(match.key, 9, sizeof match.key);
   memcpy(match.self, s->id, BDK_ID_LEN);
   memcpy(match.peer, other->id, BDK_ID_LEN);
+  person_keys(&match, 1 + which, 2 - which);
   int error = bdk_mux_add(s->mux, w->now_us, &match, &s->session);
   pair_drain(w, which);
   return error;

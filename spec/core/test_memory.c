@@ -99,12 +99,12 @@ static void a_pair_meets(void **state) {
 }
 
 // --- a registry fills, changes and empties
-static const uint8_t secret[16], map[] = {0x81, 0xA1, 'a', 1};
+static const uint8_t key[32], map[] = {0x81, 0xA1, 'a', 1};
 
 static int put(bdk_registry *r, uint32_t n, uint64_t expires_us) {
   uint8_t id[BDK_ID_LEN] = {0};
   memcpy(id, &n, sizeof n);
-  bdk_entry e = {.id = id, .secret = secret, .expires_us = expires_us, .props = map, .props_len = sizeof map};
+  bdk_entry e = {.id = id, .key = key, .expires_us = expires_us, .props = map, .props_len = sizeof map};
   return bdk_registry_put(r, &e);
 }
 

@@ -201,6 +201,7 @@ static void unreachable_kills_the_candidate_only(void **state) {
   memset(match.key, 9, sizeof match.key);
   memcpy(match.self, s->id, BDK_ID_LEN);
   memcpy(match.peer, w.side[1].id, BDK_ID_LEN);
+  person_keys(&match, 1, 2);
   assert_int_equal(bdk_mux_add(s->mux, w.now_us, &match, &s->session), 0);
   pair_drain(&w, 0);
   bdk_mux_unreachable(s->mux, w.now_us, &two[0].addr);
@@ -230,6 +231,7 @@ static void a_silent_ip_gets_a_hundred_tests(void **state) {
   memset(match.match, 7, sizeof match.match);
   memcpy(match.self, s->id, BDK_ID_LEN);
   memcpy(match.peer, w.side[1].id, BDK_ID_LEN);
+  person_keys(&match, 1, 2);
   assert_int_equal(bdk_mux_add(s->mux, w.now_us, &match, &s->session), 0);
   pair_drain(&w, 0);
   assert_int_equal(s->sent, BDK_SESSION_PATHS);
@@ -353,6 +355,7 @@ static void allocation_failure_is_an_error(void **state) {
     if (!m) continue;
     bdk_candidate c = {.addr = pair_addr("203.0.113.9:9"), .sock = 1};
     bdk_match match = {.candidates = &c, .count = 1, .peer = {1}};
+    person_keys(&match, 1, 2);
     uint32_t session;
     int error = bdk_mux_add(m, 1, &match, &session);
     assert_true(error == 0 || error == BDK_E_LIMIT);
@@ -369,6 +372,7 @@ static void limits_and_misuse(void **state) {
   bdk_mux *m = bdk_mux_new(&(bdk_mux_config){.alloc = {pair_resize, NULL}, .max_sessions = 2});
   bdk_candidate c = {.addr = pair_addr("203.0.113.9:9"), .sock = 1};
   bdk_match match = {.candidates = &c, .count = 1, .peer = {1}};
+  person_keys(&match, 1, 2);
   uint32_t a, b, other;
   assert_int_equal(bdk_mux_add(m, 0, &match, &a), 0);
   assert_int_equal(bdk_mux_add(m, 0, &match, &b), BDK_E_INVALID); // the same match and peer

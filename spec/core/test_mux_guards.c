@@ -441,13 +441,17 @@ static void what_ended_can_be_asked_about_and_takes_nothing(void **state) {
   lone *l = lone_begin(0, &home, true);
   bdk_mux_close(l->mux, l->now_us, l->session); // and nothing is taken
   static const bdk_keys zero, peer = {.role = 1};
+  static const bdk_seal no_seal;
+  static const bdk_rekey no_rekey;
   const bdk_session *s = lone_session(l);
   assert_non_null(s);
   assert_int_equal(s->state, BDK_SESSION_CLOSED);
   assert_memory_equal(&s->keys, &zero, sizeof zero);
+  assert_memory_equal(&s->seal, &no_seal, sizeof no_seal);
+  assert_memory_equal(&s->rekey, &no_rekey, sizeof no_rekey);
   uint8_t out[BDK_DATAGRAM_MAX];
   bdk_route route = {.remote = home, .sock = 1};
-  size_t n = bdk_frame_write(&peer, l->session, BDK_FRAME_DATA, (uint64_t)1 << 55, out, 4, out, sizeof out);
+  size_t n = bdk_frame_write(no_seal.tx, l->session, BDK_FRAME_DATA, (uint64_t)1 << 55, out, 4, out, sizeof out);
   bdk_mux_input(l->mux, l->now_us, &route, out, n);
   n = bdk_probe_write(&peer, &(bdk_probe){.rx_index = 1}, out, sizeof out);
   bdk_mux_input(l->mux, l->now_us, &route, out, n);
@@ -470,7 +474,8 @@ static void a_frame_longer_than_any_datagram_is_dropped(void **state) {
   static uint8_t out[4000];
   bdk_route route = {.remote = home, .sock = 1};
   for (size_t len = BDK_DATAGRAM_MAX - BDK_FRAME_OVERHEAD + 1; len < 3000; len += 100) {
-    size_t n = bdk_frame_write(&l->keys, l->session, BDK_FRAME_DATA, l->counter++, out + 1000, len, out, sizeof out);
+    size_t n =
+        bdk_frame_write(l->far.seal.tx, l->session, BDK_FRAME_DATA, l->counter++, out + 1000, len, out, sizeof out);
     bdk_mux_input(l->mux, l->now_us, &route, out, n);
   }
   assert_int_equal(l->counters.value[BDK_COUNT_frame_received], 0);

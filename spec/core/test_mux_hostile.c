@@ -261,7 +261,7 @@ static void reflected_datagrams_are_dropped(void **state) {
       size_t n = bdk_probe_write(&l->ours, &p, out, sizeof out);
       lone_input(l, &other, 1, out, n);
     }
-    size_t n = bdk_frame_write(&l->ours, l->session, BDK_FRAME_DATA, 1, home.ip, 4, out, sizeof out);
+    size_t n = bdk_frame_write(l->far.seal.rx[0], l->session, BDK_FRAME_DATA, 1, home.ip, 4, out, sizeof out);
     lone_input(l, &other, 1, out, n);
     assert_int_equal(l->counters.value[BDK_COUNT_drop_probe], 2);
     assert_int_equal(l->counters.value[BDK_COUNT_drop_frame], 1);
@@ -276,10 +276,12 @@ static void frames_of_wrong_length_or_kind_are_dropped(void **state) {
   lone *l = lone_begin(1, &home, true);
   uint8_t body[BDK_DATAGRAM_MAX] = {0};
   int bad = 0;
-  for (int kind = BDK_FRAME_SELECT; kind <= BDK_FRAME_CLOSE; kind++)
+  for (int kind = BDK_FRAME_SELECT; kind <= BDK_FRAME_REKEY_ANSWER; kind++)
     for (size_t len = 0; len < 20; len++)
-      if (len != (kind == BDK_FRAME_CLOSE ? 0 : 8)) lone_frame(l, &other, (bdk_frame_kind)kind, body, len), bad++;
-  for (int kind = BDK_FRAME_CLOSE + 1; kind < 256; kind++) lone_frame(l, &other, (bdk_frame_kind)kind, body, 8), bad++;
+      if (len != (kind == BDK_FRAME_CLOSE ? 0 : 8) || kind >= BDK_FRAME_REKEY)
+        lone_frame(l, &other, (bdk_frame_kind)kind, body, len), bad++;
+  for (int kind = BDK_FRAME_REKEY_ANSWER + 1; kind < (int)BDK_FRAME_PHASE; kind++)
+    lone_frame(l, &other, (bdk_frame_kind)kind, body, 8), bad++;
   lone_frame(l, &other, BDK_FRAME_DATA, body, BDK_PAYLOAD_MAX + 1), bad++;
   assert_int_equal(l->counters.value[BDK_COUNT_drop_state], bad);
   assert_null(lone_path(l, &other));
@@ -455,7 +457,8 @@ static void a_flood_of_forgeries_is_counted(void **state) {
   uint8_t frame[BDK_DATAGRAM_MAX], test[BDK_PROBE_MAX];
   bdk_probe p = {.rx_index = 1};
   size_t test_len = bdk_probe_write(&l->keys, &p, test, sizeof test);
-  size_t frame_len = bdk_frame_write(&l->keys, l->session, BDK_FRAME_DATA, 1u << 20, test, 50, frame, sizeof frame);
+  size_t frame_len =
+      bdk_frame_write(l->far.seal.tx, l->session, BDK_FRAME_DATA, 1u << 20, test, 50, frame, sizeof frame);
   test[test_len - 1] ^= 1;
   frame[frame_len - 1] ^= 1;
   bdk_session before = *lone_session(l);
@@ -471,7 +474,7 @@ static void a_flood_of_forgeries_is_counted(void **state) {
   assert_int_equal(l->resizes, resizes);
   const bdk_session *after = lone_session(l);
   assert_int_equal(after->path_count, before.path_count);
-  assert_memory_equal(&after->window, &before.window, sizeof before.window);
+  assert_memory_equal(&after->seal.window, &before.seal.window, sizeof before.seal.window);
   lone_free(l);
 }
 
@@ -500,13 +503,16 @@ static void peers_of_one_match_are_told_apart(void **state) {
   enum { PEERS = 12 };
   bdk_mux *m = bdk_mux_new(&(bdk_mux_config){.alloc = {lone_resize, &(uint64_t){0}}});
   bdk_keys keys[PEERS];
+  bdk_session far[PEERS];
   uint32_t session[PEERS];
   bdk_candidate c = {.addr = home, .sock = 1};
   bdk_match match = {.self = {100}, .candidates = &c, .count = 1}; // one key for all, even
   for (int i = 0; i < PEERS; i++) {
     match.peer[0] = (uint8_t)(94 + i + (i > 5)); // smaller ids and larger ones
+    person_keys(&match, 1, 2);
     assert_int_equal(bdk_mux_add(m, 1, &match, &session[i]), 0);
     bdk_keys_init(&keys[i], match.match, match.key, match.peer, match.self);
+    person_other_end(&far[i], &match, 1, 2);
   }
   bdk_output o;
   while (bdk_mux_next(m, &o)) {
@@ -522,7 +528,7 @@ static void peers_of_one_match_are_told_apart(void **state) {
       assert_int_equal(o.session, session[i]);
     }
     assert_int_equal(connected, session[i]);
-    size_t n = bdk_frame_write(&keys[i], session[(i + 1) % PEERS], BDK_FRAME_DATA, 1, out, 4, out, sizeof out);
+    size_t n = bdk_frame_write(far[i].seal.tx, session[(i + 1) % PEERS], BDK_FRAME_DATA, 1, out, 4, out, sizeof out);
     bdk_mux_input(m, 2, &route, out, n); // with the index of another
     assert_false(bdk_mux_next(m, &o));
   }
@@ -537,13 +543,13 @@ static void a_session_begun_again_is_another(void **state) {
   uint32_t numbers[100];
   for (int i = 0; i < 100; i++) {
     numbers[i] = l->session;
-    counters[i] = lone_session(l)->tx_counter;
+    counters[i] = lone_session(l)->seal.tx_counter;
     for (int k = 0; k < i; k++) {
       assert_int_not_equal(numbers[k], numbers[i]);
       assert_true(counters[k] > counters[i] + 1000 || counters[i] > counters[k] + 1000);
     }
     uint8_t old[BDK_DATAGRAM_MAX];
-    size_t n = bdk_frame_write(&l->keys, l->session, BDK_FRAME_DATA, l->counter++, old, 4, old, sizeof old);
+    size_t n = bdk_frame_write(l->far.seal.tx, l->session, BDK_FRAME_DATA, l->counter++, old, 4, old, sizeof old);
     bdk_mux_close(l->mux, l->now_us, l->session);
     lone_drain(l);
     l->told[BDK_OUT_CLOSED] = l->sends_after_close = l->sent_count = 0;

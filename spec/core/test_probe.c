@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Keys, tests, confirms and frames between peers: against the vectors of docs/PROTOCOL.md, and hostile.
+// Keys, tests and confirms between peers: against the vectors of docs/PROTOCOL.md, and hostile.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 #include <sodium.h>
 
 #include "../../runtime/core/probe.h"
-#include "docs.h"
+#include "documented.h"
 
 static uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], low[BDK_ID_LEN], high[BDK_ID_LEN];
 static bdk_keys a, b; // a controls
@@ -24,22 +24,6 @@ static int setup(void **state) {
   return 0;
 }
 
-static void print_hex(const char *name, const uint8_t *bytes, size_t len) {
-  printf("# %s:", name);
-  for (size_t i = 0; i < len; i++) printf(" %02x", bytes[i]);
-  printf("\n");
-}
-
-// Bytes as made here against the document's; printed when they differ, so that the document can be mended.
-static void assert_documented(const char *name, const uint8_t *bytes, size_t len) {
-  uint8_t doc[BDK_DATAGRAM_MAX];
-  int n = docs_hex(name, doc, sizeof doc);
-  if (n != (int)len || memcmp(doc, bytes, len) != 0) {
-    print_hex(name, bytes, len);
-    fail_msg("docs/PROTOCOL.md, vector %s: %d bytes there, %zu here, or other ones", name, n, len);
-  }
-}
-
 static bdk_probe sample(bool confirm) {
   bdk_probe p = {.epoch = 0, .rx_index = 0xAABBCCDD, .nonce = {0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5, 0xE6, 0xE7}};
   p.confirm = confirm;
@@ -52,11 +36,8 @@ static void keys_are_those_of_the_document(void **state) {
   assert_int_equal(a.role, 0);
   assert_int_equal(b.role, 1);
   assert_memory_equal(a.probe, b.probe, sizeof a.probe);
-  assert_memory_equal(a.frame, b.frame, sizeof a.frame);
   assert_documented("key probe 0", a.probe[0], BDK_KEY_LEN);
   assert_documented("key probe 1", a.probe[1], BDK_KEY_LEN);
-  assert_documented("key frame 0", a.frame[0], BDK_KEY_LEN);
-  assert_documented("key frame 1", a.frame[1], BDK_KEY_LEN);
 }
 
 static void probes_are_those_of_the_document(void **state) {
@@ -122,64 +103,10 @@ static void a_probe_of_another_version_is_dropped(void **state) {
   assert_true(bdk_probe_authentic(&b, &read, out, n));
 }
 
-static void frames_are_those_of_the_document(void **state) {
-  (void)state;
-  uint8_t out[BDK_DATAGRAM_MAX], plain[BDK_DATAGRAM_MAX];
-  size_t n = bdk_frame_write(&a, 0x01020304, BDK_FRAME_DATA, 7, (const uint8_t *)"hello", 5, out, sizeof out);
-  assert_int_equal(n, 5 + BDK_FRAME_OVERHEAD);
-  assert_documented("frame", out, n);
-  uint32_t index;
-  uint8_t kind;
-  uint64_t counter;
-  assert_true(bdk_frame_head(out, n, &index, &kind, &counter));
-  assert_int_equal(index, 0x01020304);
-  assert_int_equal(kind, BDK_FRAME_DATA);
-  assert_int_equal(counter, 7);
-  assert_true(bdk_frame_open(&b, out, n, plain));
-  assert_memory_equal(plain, "hello", 5);
-  assert_false(bdk_frame_open(&a, out, n, plain)); // reflected
-  for (size_t i = 0; i < n; i++) {
-    out[i] ^= 0x20;
-    assert_false(bdk_frame_head(out, n, &index, &kind, &counter) && bdk_frame_open(&b, out, n, plain));
-    out[i] ^= 0x20;
-  }
-  for (size_t cut = 0; cut < n; cut++)
-    assert_false(bdk_frame_head(out, cut, &index, &kind, &counter) && bdk_frame_open(&b, out, cut, plain));
-  assert_int_equal(bdk_frame_write(&a, 1, BDK_FRAME_DATA, (uint64_t)1 << 56, NULL, 0, out, sizeof out), 0);
-  assert_int_equal(bdk_frame_write(&a, 1, BDK_FRAME_DATA, 1, out, 100, out, 128), 0);
-}
-
-// Against a plain list of what was seen.
-static void window_is_a_set_of_1024(void **state) {
-  (void)state;
-  enum { SPAN = 20000 };
-  static uint8_t seen[SPAN];
-  bdk_window w = {0};
-  uint64_t top = 0, rng = 88172645463325252u;
-  for (int i = 0; i < 200000; i++) {
-    rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
-    uint64_t base = (uint64_t)i * (SPAN - 3000) / 200000;
-    uint64_t c = base + rng % 2500;
-    bool fresh = c >= top || (top - c <= BDK_WINDOW && !seen[c]);
-    assert_int_equal(bdk_window_fresh(&w, c), fresh);
-    if (!fresh) continue;
-    bdk_window_mark(&w, c);
-    seen[c] = 1;
-    if (c + 1 > top) top = c + 1;
-  }
-  bdk_window far = {0};
-  bdk_window_mark(&far, 3);
-  bdk_window_mark(&far, (uint64_t)1 << 50);
-  assert_false(bdk_window_fresh(&far, 3));
-  assert_false(bdk_window_fresh(&far, (uint64_t)1 << 50));
-  assert_true(bdk_window_fresh(&far, ((uint64_t)1 << 50) - 1000));
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(keys_are_those_of_the_document),        cmocka_unit_test(probes_are_those_of_the_document),
       cmocka_unit_test(a_probe_is_at_most_100_bytes),          cmocka_unit_test(any_changed_byte_of_a_probe_fails),
-      cmocka_unit_test(frames_are_those_of_the_document),      cmocka_unit_test(window_is_a_set_of_1024),
       cmocka_unit_test(a_probe_of_another_version_is_dropped),
   };
   return cmocka_run_group_tests_name("probe", tests, setup, NULL);

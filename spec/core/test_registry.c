@@ -28,11 +28,13 @@ static bdk_registry *registry(spec_heap *heap, uint32_t max_entries) {
   return r;
 }
 
+static uint8_t some_key[32];
+
 // A small entry with id `n`; `id` is the caller's storage.
 static bdk_entry small(uint8_t id[BDK_ID_LEN], uint32_t n, uint64_t expires_us) {
   make_id(id, n);
   return (bdk_entry){
-      .id = id, .secret = id, .expires_us = expires_us, .props = (const uint8_t *)"\x80", .props_len = 1};
+      .id = id, .key = some_key, .expires_us = expires_us, .props = (const uint8_t *)"\x80", .props_len = 1};
 }
 
 static void put(bdk_registry *r, uint32_t n, uint64_t expires_us) {
@@ -57,12 +59,12 @@ static bool take_out(bdk_registry *r, uint32_t n) {
 static void an_entry_comes_back_as_it_was_put(void **state) {
   spec_heap heap = {0};
   bdk_registry *r = registry(&heap, 10);
-  uint8_t id[16], secret[16];
+  uint8_t id[16], key[32];
   bdk_entry got;
   (void)state;
-  memset(id, 7, 16), memset(secret, 9, 16);
+  memset(id, 7, 16), memset(key, 9, 32);
   bdk_entry e = {.id = id,
-                 .secret = secret,
+                 .key = key,
                  .expires_us = 60,
                  .app = (const uint8_t *)"chess",
                  .app_len = 5,
@@ -77,7 +79,7 @@ static void an_entry_comes_back_as_it_was_put(void **state) {
     assert_int_equal(bdk_registry_count(r), 1);
     assert_true(bdk_registry_get(r, id, &got));
     assert_memory_equal(got.id, id, 16);
-    assert_memory_equal(got.secret, secret, 16);
+    assert_memory_equal(got.key, key, 32);
     assert_true(got.expires_us == e.expires_us);
     assert_int_equal(got.app_len, e.app_len);
     assert_memory_equal(got.app, e.app, e.app_len);
@@ -88,7 +90,7 @@ static void an_entry_comes_back_as_it_was_put(void **state) {
     assert_int_equal(got.addrs_len, e.addrs_len);
     assert_memory_equal(got.addrs, e.addrs, e.addrs_len);
     // replaced: other lengths, a later expiry
-    secret[0] = 1, e.expires_us = 90, e.name = (const uint8_t *)"annabel", e.name_len = 7, e.addrs_len = 0;
+    key[0] = 1, e.expires_us = 90, e.name = (const uint8_t *)"annabel", e.name_len = 7, e.addrs_len = 0;
   }
   got.expires_us = 100; // what came out may go in again, though it points into the table
   assert_int_equal(bdk_registry_put(r, &got), 0);
@@ -120,7 +122,7 @@ static void bounds(void **state) {
   REFUSED((e.props = (const uint8_t *)"\x82\1\1\1\1", e.props_len = 5)); // duplicate keys
   REFUSED((e.addrs = big, e.addrs_len = 257));
   REFUSED((e.name = big, e.name_len = 236));
-  REFUSED(e.secret = NULL);
+  REFUSED(e.key = NULL);
   for (int n = 128; n <= 129; n++) {
     props[4] = (uint8_t)(n - 5);
     e = small(id, 1, 5);
@@ -194,7 +196,7 @@ static void fill(naive *x, uint32_t n, uint64_t *rng, uint64_t now) {
   assert_false(p.overflow);
   for (size_t i = 0; i < sizeof x->addrs; i++) x->addrs[i] = (uint8_t)spec_random(rng);
   x->expires_us = now + spec_below(rng, 3000);
-  x->e = (bdk_entry){.secret = x->addrs,
+  x->e = (bdk_entry){.key = x->addrs,
                      .expires_us = x->expires_us,
                      .app = x->app,
                      .app_len = (uint8_t)strlen(app),
@@ -208,7 +210,7 @@ static void fill(naive *x, uint32_t n, uint64_t *rng, uint64_t now) {
 
 static void assert_same(const bdk_entry *got, const naive *x) {
   assert_true(got->expires_us == x->expires_us);
-  assert_memory_equal(got->secret, x->e.secret, 16);
+  assert_memory_equal(got->key, x->e.key, 32);
   assert_int_equal(got->app_len, x->e.app_len);
   assert_memory_equal(got->app, x->e.app, x->e.app_len);
   assert_int_equal(got->name_len, x->e.name_len);
@@ -646,7 +648,7 @@ static void a_hundred_thousand_entries(void **state) {
   bdk_registry *r = registry(&heap, MANY);
   static uint8_t id[16], addrs[24], cursor[16];
   bdk_entry e = {.id = id,
-                 .secret = id,
+                 .key = some_key,
                  .app = (const uint8_t *)"chess",
                  .app_len = 5,
                  .name = (const uint8_t *)"player",

@@ -6,7 +6,10 @@
 #include <sodium.h>
 
 #include "core/mux.h"
+#include "dh.h"
 #include "fuzz.h"
+
+#include "../core/people.h"
 
 #define ENDS 8 // addresses a side may send from
 #define IPS 4
@@ -145,6 +148,7 @@ static void begin(world *w, int which, uint8_t listed, uint64_t start_in_us) {
   side *s = &w->side[which];
   bdk_candidate candidates[ENDS];
   bdk_match match = {.match = {7}, .key = {9}, .self = {(uint8_t)(1 + which)}, .peer = {(uint8_t)(2 - which)}};
+  person_keys(&match, 1 + which, 2 - which);
   memset(s->listed, 0, sizeof s->listed);
   memset(s->known, 0, sizeof s->known);
   memset(s->answered, 0, sizeof s->answered);

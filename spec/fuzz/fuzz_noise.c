@@ -5,6 +5,7 @@
 #include <sodium.h>
 
 #include "core/noise.h"
+#include "dh.h"
 #include "fuzz.h"
 
 #define PAYLOADS 2
@@ -37,23 +38,27 @@ static bdk_noise_config config_of(bdk_noise_pattern pattern, int side) {
 static void make(bdk_noise_pattern pattern, int which) {
   handshake *h = &made[pattern][which];
   bdk_noise side[2];
-  uint8_t got[sizeof payload], other[2][32];
+  uint8_t got[sizeof payload], other[2][32], same[BDK_TAG_LEN];
   for (int i = 0; i < 2; i++) {
     bdk_noise_config c = config_of(pattern, i);
     bdk_noise_init(&side[i], &c);
   }
   for (; !bdk_noise_done(&side[0]); h->steps++) {
     bdk_noise *writer = &side[h->steps], *reader = &side[!h->steps];
-    REQUIRE(bdk_noise_writes(writer) && !bdk_noise_writes(reader));
+    REQUIRE(bdk_noise_writes(writer) && bdk_noise_writes(reader) == (pattern == BDK_NOISE_KKEEPSK0));
     h->reader[h->steps] = *reader;
-    int n = bdk_noise_write(writer, payload, payload_len[which], h->message[h->steps], BDK_NOISE_MAX);
+    size_t len = pattern == BDK_NOISE_KKEEPSK0 ? 0 : payload_len[which];
+    int n = bdk_noise_write(writer, payload, len, h->message[h->steps], BDK_NOISE_MAX);
     REQUIRE(n > 0);
     h->len[h->steps] = (size_t)n;
-    REQUIRE(bdk_noise_read(reader, h->message[h->steps], (size_t)n, got, sizeof got) == (int)payload_len[which]);
+    if (pattern == BDK_NOISE_KKEEPSK0) // both write it, and none travels
+      REQUIRE(bdk_noise_write(reader, NULL, 0, same, sizeof same) == n &&
+              memcmp(same, h->message[0], sizeof same) == 0);
+    else
+      REQUIRE(bdk_noise_read(reader, h->message[h->steps], (size_t)n, got, sizeof got) == (int)payload_len[which]);
   }
   REQUIRE(h->steps == (pattern == BDK_NOISE_KKEEPSK0 ? 1 : 2) && bdk_noise_done(&side[1]));
-  bdk_noise_split(&side[0], h->keys[0], h->keys[1]);
-  bdk_noise_split(&side[1], other[0], other[1]);
+  REQUIRE(bdk_noise_split(&side[0], h->keys[0], h->keys[1]) == 0 && bdk_noise_split(&side[1], other[0], other[1]) == 0);
   REQUIRE(memcmp(other, h->keys, sizeof other) == 0);
 }
 
@@ -133,14 +138,41 @@ static void finish(bdk_noise *s, const handshake *h, int step) {
     return;
   }
   REQUIRE(bdk_noise_done(s) && !bdk_noise_writes(s));
-  bdk_noise_split(s, keys[0], keys[1]);
+  REQUIRE(bdk_noise_split(s, keys[0], keys[1]) == 0);
   REQUIRE(memcmp(keys, h->keys, sizeof keys) == 0);
+}
+
+// KKeepsk0: nothing is read, both write the same, and whoever knows something else gets other keys.
+static void silently(fuzz_input *in, uint8_t op, uint8_t room) {
+  const handshake *h = &made[BDK_NOISE_KKEEPSK0][0];
+  bdk_noise s = h->reader[0];
+  uint8_t message[BDK_NOISE_MAX], keys[2][32];
+  bool foreign = op & 0x80 && other_reader(&s, BDK_NOISE_KKEEPSK0, fuzz_take(in));
+  if (op & 0x40) {
+    size_t len = arrive(in, op >> 4 & 3, h, 0, message);
+    REQUIRE(bdk_noise_read(&s, message, len, message, 0) == BDK_E_INVALID);
+    over(&s);
+    return;
+  }
+  int n = bdk_noise_write(&s, NULL, 0, message, room);
+  REQUIRE(n == (room < BDK_TAG_LEN ? BDK_E_INVALID : (int)BDK_TAG_LEN));
+  if (n < 0) {
+    over(&s);
+    return;
+  }
+  REQUIRE((memcmp(message, h->message[0], BDK_TAG_LEN) == 0) == !foreign);
+  REQUIRE(bdk_noise_split(&s, keys[0], keys[1]) == 0);
+  REQUIRE((memcmp(keys, h->keys, sizeof keys) == 0) == !foreign);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
   fuzz_input in = {bytes, bytes + len};
   uint8_t op = fuzz_take(&in), room = fuzz_take(&in), message[BDK_NOISE_MAX], out[BDK_NOISE_MAX];
   bdk_noise_pattern pattern = (bdk_noise_pattern)((op & 3) % BDK_NOISE_PATTERNS);
+  if (pattern == BDK_NOISE_KKEEPSK0) {
+    silently(&in, op, room);
+    return 0;
+  }
   int which = op >> 2 & 1, step = (op >> 3 & 1) % made[pattern][which].steps;
   const handshake *h = &made[pattern][which];
   bdk_noise s = h->reader[step];
@@ -151,7 +183,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     if (step == 0 && !(what & 0x80)) {
       foreign = other_reader(&s, pattern, what);
     } else {
-      bdk_noise_pattern another = (bdk_noise_pattern)((pattern + 1) % BDK_NOISE_PATTERNS);
+      bdk_noise_pattern another = pattern == BDK_NOISE_IK ? BDK_NOISE_KKPSK0 : BDK_NOISE_IK;
       s = made[another][which].reader[step % made[another][which].steps];
       foreign = true;
     }

@@ -9,7 +9,7 @@
 #define IDS 48
 #define MAX 40 // entries; the table grows twice on the way there
 
-static const uint8_t secret[16] = "secret", seed[16] = "seed of the hash";
+static const uint8_t key[32] = "key", seed[16] = "seed of the hash";
 
 // Properties as a set of pairs (bits 0: a = 1, 1: b = "x", 2: c = {-1, true}), and queries that name some of them,
 // encoded in other ways and another order. Query 5 and 6 are met by none, 7 is no map.
@@ -102,7 +102,7 @@ static void same(const world *w, const bdk_entry *e) {
   REQUIRE(n < IDS && w->at[n].there);
   const known *k = &w->at[n];
   id_of(n, id);
-  REQUIRE(memcmp(e->id, id, sizeof id) == 0 && memcmp(e->secret, secret, sizeof secret) == 0);
+  REQUIRE(memcmp(e->id, id, sizeof id) == 0 && memcmp(e->key, key, sizeof key) == 0);
   REQUIRE(e->expires_us == k->expires_us && e->app_len == k->app && e->name_len == k->name_len);
   REQUIRE(e->addrs_len == k->addrs_len && memcmp(e->addrs, bytes, e->addrs_len) == 0);
   REQUIRE(memcmp(e->name, bytes, e->name_len) == 0 && memcmp(e->app, bytes, e->app_len) == 0);
@@ -118,7 +118,7 @@ static void put(world *w, fuzz_input *in) {
   if (shape & 0x80) k.name_len = 250; // too long, but for with no properties
   k.expires_us = w->now_us + life;
   id_of(n, id);
-  bdk_entry e = {.id = id, .secret = secret, .expires_us = k.expires_us, .app = bytes, .name = bytes, .addrs = bytes};
+  bdk_entry e = {.id = id, .key = key, .expires_us = k.expires_us, .app = bytes, .name = bytes, .addrs = bytes};
   e.props = (const uint8_t *)props[k.prop].bytes;
   e.props_len = props[k.prop].len;
   e.app_len = k.app, e.name_len = k.name_len, e.addrs_len = k.addrs_len;

@@ -21,11 +21,12 @@ local DEPTH_MAX = 1000
 local function well_formed(value, depth)
   if type(value) ~= "table" or value == dkjson.null then return true end
   if depth == 0 then return false end
-  local wanted = getmetatable(value).__jsontype == "array" and "number" or "string"
+  local is_array, count = getmetatable(value).__jsontype == "array", 0
   for k, v in pairs(value) do
-    if type(k) ~= wanted or not well_formed(v, depth - 1) then return false end
+    count = count + 1
+    if (type(k) == "string") == is_array or not well_formed(v, depth - 1) then return false end
   end
-  return true
+  return not is_array or count == #value
 end
 
 -- The value, or nil and what is wrong.

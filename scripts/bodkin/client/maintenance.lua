@@ -11,10 +11,11 @@ local M = { interval_ms = 15000 }
 local Maintenance = {}
 Maintenance.__index = Maintenance
 
--- `config`: env, requests, id, servers (array of addresses), on_boot(server, boot) for each confirmation.
+-- `config`: env, requests, id, server (the matching server, in whose association it goes), servers (array of
+-- addresses, that one included), on_boot(server, boot) for each confirmation.
 function M.new(config)
   return setmetatable({
-    env = config.env, requests = config.requests, id = config.id, servers = config.servers,
+    env = config.env, requests = config.requests, id = config.id, server = config.server, servers = config.servers,
     on_boot = config.on_boot,
   }, Maintenance)
 end
@@ -22,7 +23,8 @@ end
 function Maintenance:send()
   for _, server in ipairs(self.servers) do
     self.requests:post({
-      to = server, expect = "maintained", once = true, quiet = true, timeout_ms = M.interval_ms,
+      to = server, sealed = server == self.server, expect = "maintained", once = true, quiet = true,
+      timeout_ms = M.interval_ms,
       build = function(tx) return message.maintain:encode(tx, self.id) end,
     }, function(ok, boot)
       if ok then self.on_boot(server, boot) end

@@ -54,15 +54,18 @@ function Match:matched(m)
     self.host = m.seat.host and core.crypto.hex(m.seat.host)
   end
   self.data = m.data
-  local candidates = self.node.addresses:candidates(m.pubs, m.locals)
+  local candidates, ephemeral = self.node.addresses:candidates(m.pubs, m.locals), self.node.ephemerals:pair(m.own)
   local session, err
-  if #candidates == 0 then
+  if not ephemeral then
+    err = "the match came too late for its keys"
+  elseif #candidates == 0 then
     err = "it has no address that this host can try"
   else
     peer.tried = "none of these answered in 10 s: " .. listed(candidates)
     session, err = self.node.mux:add {
       match = m.match, key = m.key, self = self.node.identity.id, peer = m.peer, start_in_ms = m.start_in_ms,
-      candidates = candidates,
+      own = self.node.identity.key .. self.node.identity.key_secret, own_ephemeral = ephemeral,
+      peer_key = m.peer_key, peer_ephemeral = m.peer_ephemeral, candidates = candidates,
     }
   end
   if session then

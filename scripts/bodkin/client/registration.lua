@@ -12,12 +12,13 @@ Registration.__index = Registration
 -- Pauses between attempts while the server does not answer.
 local first_pause_ms, longest_pause_ms = 1000, 8000
 
--- `config`: env, requests, addresses; server; identity = { key =, id =, secret = }; app, name, props (encoded);
--- timeout_ms; on_registered(), on_restart() (in a task, after registering again), on_error(text, code).
+-- `config`: env, requests, addresses, ephemerals, association; server; app, name, props (encoded); token (bytes or
+-- nil); timeout_ms; on_registered(), on_restart() (in a task, after registering again), on_error(text, code).
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
-    identity = config.identity, app = config.app, name = config.name, props = config.props,
+    ephemerals = config.ephemerals, association = config.association, app = config.app, name = config.name,
+    props = config.props, token = config.token,
     timeout_ms = config.timeout_ms, on_registered = config.on_registered, on_restart = config.on_restart,
     on_error = config.on_error, pause_ms = first_pause_ms,
   }, Registration)
@@ -25,12 +26,13 @@ end
 
 -- In a task: registers now. true, or nil, message, code.
 function Registration:register()
-  local me, addresses = self.identity, self.addresses
+  local addresses = self.addresses
+  self.association:renew()
   local ok, public, lifetime_s, boot = self.requests:call {
-    to = self.server, expect = "registered", timeout_ms = self.timeout_ms,
-    build = function(tx, proof)
-      return message.register:encode(tx, proof, me.key, me.secret, addresses:pubs(), addresses:locals(), self.app,
-        self.name, self.props)
+    to = self.server, sealed = true, first = true, expect = "registered", timeout_ms = self.timeout_ms,
+    build = function(tx)
+      return message.register:encode(tx, self.ephemerals:public(), addresses:pubs(), addresses:locals(), self.app,
+        self.name, self.props, self.token)
     end,
   }
   if not ok then return nil, public, lifetime_s end
@@ -100,10 +102,9 @@ function Registration:stop(done)
   if self.timer then self.timer:cancel() end
   if not self.active then return false end
   self.active = false
-  local me = self.identity
   return self.requests:post({
-    to = self.server, expect = "done", timeout_ms = 1000,
-    build = function(tx) return message.unregister:encode(tx, me.id, me.secret) end,
+    to = self.server, sealed = true, expect = "done", timeout_ms = 1000,
+    build = function(tx) return message.unregister:encode(tx) end,
   }, done)
 end
 

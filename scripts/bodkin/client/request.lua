@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Requests to servers. Each has a 96-bit transaction id and is repeated until it is answered or timed out.
 -- An address report in place of the answer means: prove your address first; the same request then goes
--- again with the proof it brought.
+-- again with the proof it brought. Those to the matching server go sealed in the association with it, and only what
+-- comes in that answers them.
 
 local core = require "bodkin.core"
 local message = require "bodkin.message"
@@ -16,7 +17,7 @@ local first_gap_ms, longest_gap_ms = 200, 500
 -- A server that answers one request with ever new proofs is broken; so many are taken.
 local proofs_max = 4
 local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
-  "queued" }
+  "queued", "opened", "key_report" }
 local masked = { address_report = true, registered = true }
 
 local code_names = {}
@@ -27,27 +28,28 @@ function M.printable(text)
   return (text:gsub("\xc2[\x80-\x9f]", "?"):gsub("%c", "?"))
 end
 
--- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof).
+-- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof). Set
+-- .association before anything sealed is asked.
 function M.new(config)
   local self = setmetatable({
     env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
-    pending = {},
+    pending = {}, count = 0,
   }, Requests)
   for _, kind in ipairs(replies) do
-    config.router:on(message[kind], nil, function(_, from, tx, ...) self:answer(kind, from, tx, ...) end)
+    config.router:on(message[kind], nil, function(reply, from, tx, ...) self:answer(kind, reply, from, tx, ...) end)
   end
-  config.router:on(message.refused, nil, function(_, from, tx, number, text) self:refused(from, tx, number, text) end)
+  config.router:on(message.refused, nil, function(...) self:refused(...) end)
   return self
 end
 
-function Requests:take(from, tx)
+function Requests:take(reply, from, tx)
   local r = self.pending[tx]
-  if r and r.to == from then return r end
+  if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end
   self.env.counters:add("drop_reply")
 end
 
-function Requests:answer(kind, from, tx, ...)
-  local r = self:take(from, tx)
+function Requests:answer(kind, reply, from, tx, ...)
+  local r = self:take(reply, from, tx)
   if not r then return end
   if masked[kind] then
     return self:believe(r, kind, core.addr.mask((...), tx), select(2, ...))
@@ -66,8 +68,8 @@ function Requests:believe(r, kind, ...)
   if self:encode(r) then self:transmit(r) end
 end
 
-function Requests:refused(from, tx, number, text)
-  local r = self:take(from, tx)
+function Requests:refused(reply, from, tx, number, text)
+  local r = self:take(reply, from, tx)
   if not r then return end
   text = M.printable(text)
   if text == "" then text = "the server refused without a reason" end
@@ -93,11 +95,13 @@ function Requests:transmit(r)
   local sock = self.sock_for(r.to)
   if not sock then return end
   self.env.counters:add("request_sent")
+  if r.sealed then return self.association:transmit(r) end
   sock:send(r.to, r.bytes)
 end
 
 function Requests:timed_out(r)
   if not r.quiet then self.env.counters:add("request_timeout") end
+  if r.sealed and not r.quiet then self.association:doubt() end
   local s = ("%g s"):format(r.timeout_ms / 1000)
   local where = core.addr.format(r.to)
   self:finish(r, nil, ("no answer from %s after %s: is UDP %d open there? try bodkin ping"):format(where, s,
@@ -116,11 +120,13 @@ function Requests:repeat_later(r, gap_ms)
 end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
--- (called again for each new proof); timeout_ms; once = never repeated; quiet = silence is no failure.
+-- (called again for each new proof); sealed; first = before others that wait; timeout_ms; once = never repeated;
+-- quiet = silence is no failure.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
-    to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet,
+    to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
+    first = spec.first,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0,
   }
   local ok, err, code = self:encode(r)
@@ -129,7 +135,8 @@ function Requests:prepare(spec)
 end
 
 function Requests:go(r)
-  self.pending[r.tx] = r
+  self.count = self.count + 1
+  self.pending[r.tx], r.number = r, self.count
   r.end_us = self.env.now() + math.floor(r.timeout_ms * 1000)
   self:transmit(r)
   self:repeat_later(r, first_gap_ms)
@@ -146,6 +153,12 @@ function Requests:call(spec)
   end)
 end
 
+-- A message that nobody answers, through the association; nothing while there is none.
+function Requests:tell(bytes)
+  local current = self.association.current
+  if current then self.association.send(current:write(bytes)) end
+end
+
 -- Outside of one, or where nobody waits: done(true, …) or done(nil, message, code), later.
 function Requests:post(spec, done)
   local r, err, code = self:prepare(spec)
@@ -155,13 +168,33 @@ function Requests:post(spec, done)
   return true
 end
 
+local function in_order(pending, filter)
+  local list = {}
+  for _, r in pairs(pending) do
+    if not filter or filter(r) then list[#list + 1] = r end
+  end
+  table.sort(list, function(a, b)
+    if (a.first or false) ~= (b.first or false) then return a.first end
+    return a.number < b.number
+  end)
+  return list
+end
+
+-- Those that go through the association, the oldest first.
+function Requests:sealed_pending()
+  return in_order(self.pending, function(r) return r.sealed end)
+end
+
+-- There is no association to be had.
+function Requests:fail_sealed(text, code)
+  for _, r in ipairs(self:sealed_pending()) do self:finish(r, nil, text, code) end
+end
+
 -- Every request under way ends with "closed".
 function Requests:close()
   self.closed = true
-  local pending = {}
-  for _, r in pairs(self.pending) do pending[#pending + 1] = r end
-  table.sort(pending, function(a, b) return a.tx < b.tx end)
-  for _, r in ipairs(pending) do self:finish(r, nil, "the node is closed", "closed") end
+  for _, r in ipairs(in_order(self.pending)) do self:finish(r, nil, "the node is closed", "closed") end
+  if self.association then self.association:close() end
 end
 
 return M

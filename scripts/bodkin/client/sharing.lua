@@ -14,17 +14,16 @@ local pages_max = 10000
 -- Matched messages answered lately: a repeat is acknowledged again, and nothing else.
 local remembered_max = 256
 
--- `config`: env, requests, router, addresses; server; identity; app, name, props (encoded); timeout_ms;
--- on_matched(m) with m = { match, key, peer, name, props, pubs, locals, of_n, start_in_ms, age_ms, data, seat =
--- { ticket, team, peer_team, host } where a queue made the match }.
+-- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
+-- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
+-- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match }.
 function M.new(config)
   local self = setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
-    identity = config.identity, app = config.app, name = config.name, props = config.props,
+    ephemerals = config.ephemerals, app = config.app, name = config.name, props = config.props, token = config.token,
     timeout_ms = config.timeout_ms, on_matched = config.on_matched, seen = {}, order = {},
   }, Sharing)
-  config.router:on(message.matched, nil, function(reply, from, tx, ...) self:matched(reply, from, tx, ...) end)
-  config.router:reply_schemas { message.matched_ack }
+  config.router:on(message.matched, nil, function(_, _, tx, ...) self:matched(tx, ...) end)
   return self
 end
 
@@ -71,9 +70,9 @@ function Sharing:list(query, want_addr)
   local out, cursor = {}, nil
   for _ = 1, pages_max do
     local ok, entries, next_id = self.requests:call {
-      to = self.server, expect = "page", timeout_ms = self.timeout_ms,
-      build = function(tx, proof)
-        return message.list:encode(tx, proof, self.app, wanted, cursor, want_addr or false)
+      to = self.server, sealed = true, expect = "page", timeout_ms = self.timeout_ms,
+      build = function(tx)
+        return message.list:encode(tx, self.app, wanted, cursor, want_addr or false)
       end,
     }
     if not ok then return nil, entries, next_id end
@@ -87,8 +86,8 @@ end
 -- In a task: a client's addresses by separate request.
 function Sharing:lookup(id)
   local ok, found, pubs, locals = self.requests:call {
-    to = self.server, expect = "found", timeout_ms = self.timeout_ms,
-    build = function(tx, proof) return message.lookup:encode(tx, proof, id) end,
+    to = self.server, sealed = true, expect = "found", timeout_ms = self.timeout_ms,
+    build = function(tx) return message.lookup:encode(tx, id) end,
   }
   if not ok then return nil, found, pubs end
   return { id = core.crypto.hex(found), pubs = texts(pubs), locals = texts(locals) }
@@ -96,10 +95,9 @@ end
 
 -- In a task: opens a room, or again the one with this code and match id. Returns code, match id.
 function Sharing:room_open(code, match)
-  local me = self.identity
   local ok, given, id = self.requests:call {
-    to = self.server, expect = "room_opened", timeout_ms = self.timeout_ms,
-    build = function(tx, proof) return message.room_open:encode(tx, proof, me.id, me.secret, code, match) end,
+    to = self.server, sealed = true, expect = "room_opened", timeout_ms = self.timeout_ms,
+    build = function(tx) return message.room_open:encode(tx, code, match) end,
   }
   if not ok then return nil, given, id end
   return given, id
@@ -108,12 +106,12 @@ end
 -- In a task: selects a client by `target` (its id) or a room by `code`. Our addresses go with it, so we
 -- need not be registered. Returns the match id and how many are in the match.
 function Sharing:select(target, code)
-  local me, addresses = self.identity, self.addresses
+  local addresses = self.addresses
   local ok, match, of_n = self.requests:call {
-    to = self.server, expect = "selected", timeout_ms = self.timeout_ms,
-    build = function(tx, proof)
-      return message.select:encode(tx, proof, me.key, me.secret, target, code, addresses:pubs(),
-        addresses:locals(), self.app, self.name, self.props)
+    to = self.server, sealed = true, expect = "selected", timeout_ms = self.timeout_ms,
+    build = function(tx)
+      return message.select:encode(tx, self.ephemerals:public(), target, code, addresses:pubs(), addresses:locals(),
+        self.app, self.name, self.props, self.token)
     end,
   }
   if not ok then return nil, match, of_n end
@@ -122,10 +120,9 @@ end
 
 -- In a task: waits in a queue with a ticket (16 bytes of ours) and its properties (encoded). true once admitted.
 function Sharing:enqueue(ticket, queue, props, timeout_ms)
-  local me = self.identity
   local ok, given, code = self.requests:call {
-    to = self.server, expect = "queued", timeout_ms = timeout_ms or self.timeout_ms,
-    build = function(tx, proof) return message.enqueue:encode(tx, proof, me.id, me.secret, ticket, queue, props) end,
+    to = self.server, sealed = true, expect = "queued", timeout_ms = timeout_ms or self.timeout_ms,
+    build = function(tx) return message.enqueue:encode(tx, ticket, queue, props) end,
   }
   if not ok then return nil, given, code end
   return true
@@ -133,19 +130,17 @@ end
 
 -- Takes a ticket back, in the background.
 function Sharing:cancel(ticket)
-  local me = self.identity
   self.requests:post {
-    to = self.server, expect = "done", timeout_ms = 2000, quiet = true,
-    build = function(tx) return message.cancel:encode(tx, me.id, me.secret, ticket) end,
+    to = self.server, sealed = true, expect = "done", timeout_ms = 2000, quiet = true,
+    build = function(tx) return message.cancel:encode(tx, ticket) end,
   }
 end
 
 -- Tells the server that we are out of a match, in the background.
 function Sharing:leave(match)
-  local me = self.identity
   self.requests:post {
-    to = self.server, expect = "done", timeout_ms = 1000, quiet = true,
-    build = function(tx) return message.leave:encode(tx, me.id, me.secret, match) end,
+    to = self.server, sealed = true, expect = "done", timeout_ms = 1000, quiet = true,
+    build = function(tx) return message.leave:encode(tx, match) end,
   }
 end
 
@@ -155,15 +150,15 @@ function Sharing:remember(tx)
   if #self.order > remembered_max then self.seen[table.remove(self.order, 1)] = nil end
 end
 
-function Sharing:matched(reply, from, tx, match, key, peer, name, props, pubs, locals, of_n, start_in_ms, age_ms, data,
-    seat)
-  if from ~= self.server then return self.env.counters:add("drop_reply") end
-  reply("matched_ack", tx)
+function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n, start_in_ms,
+    age_ms, data, seat)
+  self.requests:tell(message.matched_ack:encode(tx))
   if self.seen[tx] then return end
   self:remember(tx)
   self.on_matched {
-    match = match, key = key, peer = peer, name = name, props = decoded(props), pubs = pubs, locals = locals,
-    of_n = of_n, start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)),
+    match = match, key = key, peer = core.crypto.id(peer_key), peer_key = peer_key, peer_ephemeral = peer_ephemeral,
+    own = own, name = name, props = decoded(props), pubs = pubs, locals = locals, of_n = of_n,
+    start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)),
   }
 end
 

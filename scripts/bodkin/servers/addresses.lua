@@ -40,17 +40,17 @@ function M.collect(server, from, pubs, locals)
   return own, near
 end
 
--- One entry's bytes: the number of the socket it registered on, then both lists.
-function M.pack(via, pubs, locals)
-  local parts = { string.char(via, #pubs) }
+-- One entry's bytes: its association and ephemeral, then both lists.
+function M.pack(assoc, ephemeral, pubs, locals)
+  local parts = { string.pack(">I4c32B", assoc, ephemeral, #pubs) }
   for _, a in ipairs(pubs) do parts[#parts + 1] = string.pack("s1", a) end
   for _, a in ipairs(locals) do parts[#parts + 1] = string.pack("s1", a) end
   return table.concat(parts)
 end
 
--- Returns via, pubs, locals.
+-- Returns assoc, ephemeral, pubs, locals.
 function M.unpack(bytes)
-  local via, count, at = string.unpack("BB", bytes)
+  local assoc, ephemeral, count, at = string.unpack(">I4c32B", bytes)
   local pubs, locals = {}, {}
   while at <= #bytes do
     local a
@@ -58,7 +58,7 @@ function M.unpack(bytes)
     local list = #pubs < count and pubs or locals
     list[#list + 1] = a
   end
-  return via, pubs, locals
+  return assoc, ephemeral, pubs, locals
 end
 
 -- What one with these public addresses may see of `locals`: under "same-public", all when they share a

@@ -6,9 +6,10 @@ local M = {}
 local Delivery = {}
 Delivery.__index = Delivery
 
+local OWN_LEN = 8 -- of an ephemeral, to tell its owner which it was
 local FIRST_WAIT_MS, TRIES = 20, 10 -- 0, 20, 60, 140, 300, 620, 1260, 2540, 5100, 10220 ms
 
--- locate(person) -> via, addr: where that client is to be reached now.
+-- locate(person) -> the association by which that client is to be reached now.
 function M.new(server, locate)
   return setmetatable({ server = server, locate = locate, by_tx = {}, by_pair = {}, count = {}, total = 0 }, Delivery)
 end
@@ -25,11 +26,11 @@ end
 
 local function send(self, d)
   local server = self.server
-  local via, addr = self.locate(d.to)
   local age_ms = (server.env.now() - d.commit_us) // 1000
   local peer = d.peer
-  server:send_via(via, addr, "matched", d.tx, d.match, d.key, peer.id, peer.name, peer.props, peer.pubs, d.locals,
-    d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data, d.seat)
+  server:push(self.locate(d.to), "matched", d.tx, d.match, d.key, peer.key, peer.ephemeral, d.own, peer.name,
+    peer.props, peer.pubs, d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data,
+    d.seat)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()
@@ -57,6 +58,7 @@ function Delivery:push(d)
   local server = self.server
   d.tx, d.commit_us, d.tries, d.wait_ms = server.env.random(12), server.env.now(), 0, FIRST_WAIT_MS
   d.pair = d.match .. d.to.id .. d.peer.id
+  d.own = d.to.ephemeral:sub(1, OWN_LEN)
   if self.by_pair[d.pair] then drop(self, self.by_pair[d.pair]) end
   self.by_tx[d.tx], self.by_pair[d.pair] = d, d
   self.count[d.to.id] = (self.count[d.to.id] or 0) + 1
@@ -64,10 +66,10 @@ function Delivery:push(d)
   send(self, d)
 end
 
--- An acknowledgement. The transaction id is secret enough: the sender may have a new address.
-function Delivery:ack(tx)
+-- An acknowledgement by a client.
+function Delivery:ack(id, tx)
   local d = self.by_tx[tx]
-  if not d then return false end
+  if not d or d.to.id ~= id then return false end
   drop(self, d)
   return true
 end

@@ -18,8 +18,6 @@ M.ROLES = compose.ROLES
 M.MODES = { confirm = true, silent = true }
 M.DEFAULT_LISTEN = "0.0.0.0:4433"
 
-local WAYS_MAX = 250 -- a way stands in a byte of an entry; more addresses of its own no host has
-
 local function bind(server, listen)
   for i, where in ipairs(listen) do
     local at = where
@@ -32,10 +30,24 @@ local function bind(server, listen)
       local hint = msg:find "[Aa]ssign" and "is that an address of this machine?" or "is another server running there?"
       return nil, ("cannot listen: %s; %s try another --listen"):format(msg, hint), code
     end
-    server.socks[i], server.ways[i] = sock, { sock = sock }
-    server.any[i] = core.addr.class(at) == "none" or nil
+    server.socks[i] = sock
   end
   return true
+end
+
+-- Without any, a key of this run alone.
+local function deployment_keys(env, options)
+  local keys = options.keys or { env.random(32) }
+  local ok = type(keys) == "table" and (#keys == 1 or #keys == 2)
+  for _, key in ipairs(ok and keys or {}) do ok = ok and type(key) == "string" and #key == 32 end
+  if not ok then return nil, "keys are secrets of 32 bytes each, one or two", "invalid" end
+  return keys
+end
+
+local function public_keys(keys)
+  local list = {}
+  for i, secret in ipairs(keys) do list[i] = core.crypto.keypair(secret) end
+  return list
 end
 
 local function setup(env, options)
@@ -49,11 +61,9 @@ local function setup(env, options)
     return nil, ("there is no rule '%s' for local addresses: it is same-public, always or never"):format(
       tostring(rule)), "invalid"
   end
-  local key = options.key
-  if options.key_file then
-    key, msg, code = cookie.read_key(options.key_file)
-    if not key then return nil, msg, code end
-  end
+  local keys
+  keys, msg, code = deployment_keys(env, options)
+  if not keys then return nil, msg, code end
   local slots
   slots, msg, code = policies.read(options.queues)
   if not slots then return nil, msg, code end
@@ -61,19 +71,23 @@ local function setup(env, options)
   return setmetatable({
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
     maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
+    keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys,
+    require_token = options.require_token,
     cookie = cookie.new {
-      key = key, random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
+      key = keys[1], random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
     },
     policy_slots = slots, open_policy_link = options.open_policy_link,
-    started_us = env.now(), roles = {}, socks = {}, ways = {}, way_of = {}, any = {}, routers = {},
+    started_us = env.now(), roles = {}, socks = {}, routers = {},
     schemas = setmetatable({}, { __index = message }),
     replies = table.move(message.all, 1, #message.all, 1, {}), closers = {}, reporters = {},
   }, Server)
 end
 
 -- Starts a server. options: listen = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
--- { paths or roles, … }, maintenance_mode = "confirm"|"silent", key_file = path or key = 32 bytes,
--- expose_addresses, local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
+-- { paths or roles, … }, maintenance_mode = "confirm"|"silent", keys = { 32 bytes, 32 bytes or nil }: the
+-- deployment's secrets, the one in use first (see bodkin.keyfile; else one of this run alone), token_keys = { 32 bytes,
+-- … }, require_token (see admission.lua), expose_addresses,
+-- local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
 -- path or source } }, open_policy_link (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
@@ -109,35 +123,30 @@ function Server:addresses()
   return list
 end
 
--- Inside a handler: the way that its message came, a number for send_via: the socket and, where that is bound
--- to any address, the one of this host's that the message was sent to. What is pushed later leaves from there:
--- a client's NAT lets in nothing else.
-function Server:way(reply)
-  local at = self.any[self.via] and reply:at()
-  if not at then return self.via end
-  local key = self.via .. at
-  local way = self.way_of[key]
-  if not way and #self.ways < WAYS_MAX then
-    way = #self.ways + 1
-    self.ways[way] = { sock = self.socks[self.via], at = at }
-    self.way_of[key] = way
-  end
-  return way or self.via
-end
-
--- Sends a message to an address by the first socket of its family, or by the way `via`.
--- An address that did not prove itself is never sent to: that is the caller's part.
-function Server:send_via(via, to, name, ...)
+-- Sends a message to the client of an association.
+function Server:push(assoc, name, ...)
   local bytes, msg, code = self.schemas[name]:encode(...)
   if not bytes then return nil, msg, code end
-  local way = self.ways[via]
-  if not way then return nil, "no such socket", "closed" end
-  return way.sock:send(to, bytes, nil, way.at)
+  return self:push_bytes(assoc, bytes)
 end
 
+function Server:push_bytes(assoc, bytes)
+  local frame, to, number, at = self.assocs:write(assoc, bytes)
+  if frame then return self.socks[number]:send(to, frame, nil, at) end
+  if not self.held then return nil, "no such association", "closed" end
+  self.held[#self.held + 1] = { assoc = assoc, bytes = bytes } -- perhaps the one that is being opened
+  return true
+end
+
+-- Sends a message to an address by the first socket of its family. An address that did not prove itself is never
+-- sent to: that is the caller's part.
 function Server:send(to, name, ...)
-  for via, sock in ipairs(self.socks) do
-    if #sock:addr() == #to then return self:send_via(via, to, name, ...) end
+  for _, sock in ipairs(self.socks) do
+    if #sock:addr() == #to then
+      local bytes, msg, code = self.schemas[name]:encode(...)
+      if not bytes then return nil, msg, code end
+      return sock:send(to, bytes)
+    end
   end
   return nil, "no socket of that address family", "invalid"
 end
@@ -188,6 +197,7 @@ end
 function Server:close()
   for _, fn in ipairs(self.closers) do fn() end
   for _, sock in ipairs(self.socks) do sock:close() end
+  if self.assocs then self.assocs:close() end
   self.closers, self.reporters, self.socks, self.routers = {}, {}, {}, {}
 end
 

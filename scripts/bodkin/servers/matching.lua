@@ -4,6 +4,8 @@
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
+local admission = require "bodkin.servers.admission"
+local associations = require "bodkin.servers.associations"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
 local queues = require "bodkin.servers.queues"
@@ -41,33 +43,27 @@ local function registration(server, on, gone)
     server:refuse(reply, tx, code, text)
   end
 
-  function on.register(reply, from, tx, proof, key, secret, pubs, locals, app, name, props)
-    if not server:prove(reply, from, tx, proof) then return end
-    local id = core.crypto.id(key)
-    local known = registry:get(id)
-    if known and not core.crypto.equal(known.secret, secret) then
-      return refuse(reply, tx, "bad_key", "this id is registered with other secret")
-    end
-    local wrong = people.wrong(app, name, props)
-    if wrong then return refuse(reply, tx, "invalid", wrong) end
+  function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props, token)
+    local id, key, assoc = reply:who()
+    local claims, why, text = server.admission:check(id, app, name, props, token)
+    if not claims then return refuse(reply, tx, why, text) end
     local own, near = addresses.collect(server, from, pubs, locals)
     local ok, _, code = registry:put {
-      id = id, secret = secret, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
-      props = people.map(props), addrs = addresses.pack(server:way(reply), own, near),
+      id = id, key = key, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
+      props = people.map(props), addrs = addresses.pack(assoc, ephemeral, own, near),
     }
     if not ok then
       return refuse(reply, tx, code, code == "limit" and "the registry is full" or "not a valid entry")
     end
     if not timer then arm() end
+    server.admission:keep(id, claims)
     counters:add("registered")
     reply("registered", tx, core.addr.mask(from, tx), LIFETIME_S, server.boot)
   end
 
-  function on.unregister(reply, _, tx, id, secret)
-    local known = registry:get(id)
-    if known then
-      if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
-      registry:remove(id)
+  function on.unregister(reply, _, tx)
+    local id = reply:who()
+    if registry:remove(id) then
       gone(id)
       counters:add("unregistered")
     end
@@ -82,23 +78,21 @@ local function questions(server, on)
     return addresses.visible(server.local_rule, locals, pubs, { from })
   end
 
-  function on.list(reply, from, tx, proof, app, query, cursor, want_addr)
-    if not server:prove(reply, from, tx, proof) then return end
+  function on.list(reply, from, tx, app, query, cursor, want_addr)
     local map = people.map(query)
     if not map then return server:refuse(reply, tx, "invalid", "query must be a map") end
     local with = want_addr and server.expose_addresses
     local entries, next_cursor = page.fill(registry, cursor, app, map ~= "\x80" and map or nil,
       server.limits.page_budget, function(e)
         if not with then return page.entry(e) end
-        local _, pubs, locals = addresses.unpack(e.addrs)
+        local _, _, pubs, locals = addresses.unpack(e.addrs)
         return page.entry(e, pubs, visible_locals(locals, pubs, from))
       end)
     counters:add("listed")
     reply("page", tx, entries, next_cursor)
   end
 
-  function on.lookup(reply, from, tx, proof, id)
-    if not server:prove(reply, from, tx, proof) then return end
+  function on.lookup(reply, from, tx, id)
     if not server.expose_addresses then return server:refuse(reply, tx, "refused", "this server shows no addresses") end
     local person = people.registered(registry, id)
     if not person then return server:refuse(reply, tx, "no_match", "nobody has this id") end
@@ -112,11 +106,14 @@ return role {
   wants = { maintain = {} },
   on = function(server)
     local on = {}
+    associations.install(server, on)
+    server.admission = admission.new(server)
     local matches = selection.install(server, on)
     local waiting = queues.install(server, on, matches)
     registration(server, on, function(id)
       waiting:gone(id)
       matches:gone(id)
+      server.admission:gone(id)
     end)
     questions(server, on)
     -- Clients keep their mapping to a matching server alive, too, wherever the maintenance server is.

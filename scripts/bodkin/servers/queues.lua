@@ -69,7 +69,7 @@ local function answer(self, t, name, ...)
   local asker = t.asker
   if not asker then return end
   t.asker = nil
-  self.server:send_via(asker.via, asker.from, name, asker.tx, ...)
+  self.server:push(asker.assoc, name, asker.tx, ...)
 end
 
 local function verdict(self, queue, no, ok, text)
@@ -151,14 +151,6 @@ local function handlers(self, on)
   local server = self.server
   local registry, env = server.registry, server.env
 
-  -- The registration of a client, or nil, code, text.
-  local function client(id, secret)
-    local known = registry:get(id)
-    if not known then return nil, "refused", "not registered: register first" end
-    if not core.crypto.equal(known.secret, secret) then return nil, "bad_key", "wrong secret" end
-    return known
-  end
-
   local function too_many(id)
     if self.total >= server.limits.tickets then return "too many wait here" end
     local n = 0
@@ -171,14 +163,14 @@ local function handlers(self, on)
     server:refuse(reply, tx, code, text)
   end
 
-  function on.enqueue(reply, from, tx, proof, id, secret, ticket, queue, props)
-    if not server:prove(reply, from, tx, proof) then return end
-    local known, code, text = client(id, secret)
-    if not known then return refuse(reply, tx, code, text) end
+  function on.enqueue(reply, _, tx, ticket, queue, props)
+    local id, _, assoc = reply:who()
+    local known = registry:get(id)
+    if not known then return refuse(reply, tx, "refused", "not registered: register first") end
     local t = self.by_ticket[ticket]
     if t and t.id ~= id then return refuse(reply, tx, "bad_key", "this ticket is another's") end
     if t and t.admitted or self.ended:get(env.now(), ticket) then return reply("queued", tx, ticket) end
-    local asker = { via = server:way(reply), from = from, tx = tx }
+    local asker = { assoc = assoc, tx = tx }
     if t then
       t.asker = asker
       return
@@ -187,7 +179,7 @@ local function handlers(self, on)
     if not given then return refuse(reply, tx, "invalid", "props must be a map") end
     local is_name = utf8.len(queue) and not queue:find "%c" and queue ~= "*"
     if not is_name then return refuse(reply, tx, "invalid", "no queue's name") end
-    text = too_many(id)
+    local text = too_many(id)
     local q = not text and queue_of(self, queue)
     if not q then return refuse(reply, tx, "limit", text or "too many queues here") end
     self.last = self.last + 1
@@ -201,13 +193,10 @@ local function handlers(self, on)
     wake(self, q)
   end
 
-  function on.cancel(reply, _, tx, id, secret, ticket)
+  function on.cancel(reply, _, tx, ticket)
     local t = self.by_ticket[ticket]
     if t then
-      local known = registry:get(id)
-      if t.id ~= id or known and not core.crypto.equal(known.secret, secret) then
-        return server:refuse(reply, tx, "bad_key", "wrong secret")
-      end
+      if t.id ~= reply:who() then return server:refuse(reply, tx, "bad_key", "this ticket is another's") end
       server.counters:add "ticket_cancelled"
       remove(self, t)
     end

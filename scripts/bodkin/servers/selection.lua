@@ -96,22 +96,20 @@ local function commit(self, person, registered, room, selected)
 end
 
 -- The selector as a person, and whether it is registered; or nil, code, text.
-local function selector(self, way, from, id, secret, pubs, locals, app, name, props)
+local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token)
   local server = self.server
+  local id, key, assoc = reply:who()
   local known = server.registry:get(id)
-  if known and not (secret and core.crypto.equal(known.secret, secret)) then
-    return nil, "bad_key", "this id is registered with other secret"
-  end
-  local wrong = people.wrong(app, name, props)
-  if wrong then return nil, "invalid", wrong end
+  local claims, why, text = server.admission:check(id, app, name, props, token)
+  if not claims then return nil, why, text end
   local own, near = addresses.collect(server, from, pubs, locals)
   if known then -- a selection carries addresses fresher than the registration's
-    known.addrs = addresses.pack(way, own, near)
+    known.addrs = addresses.pack(assoc, ephemeral, own, near)
     server.registry:put(known)
   end
   return {
-    id = id, app = app, name = name, props = people.map(props), pubs = own, locals = near, via = way,
-    secret = secret,
+    id = id, key = key, ephemeral = ephemeral, assoc = assoc, app = app, name = name, props = people.map(props),
+    pubs = own, locals = near,
   }, known ~= nil
 end
 
@@ -119,12 +117,12 @@ local function handlers(self, on)
   local server = self.server
   local counters, registry, env = server.counters, server.registry, server.env
 
-  function on.select(reply, from, tx, proof, key, secret, target, code, pubs, locals, app, name, props)
-    if not server:prove(reply, from, tx, proof) then return end
-    local id = core.crypto.id(key)
+  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token)
+    local id = reply:who()
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
-    local person, registered, text = selector(self, server:way(reply), from, id, secret, pubs, locals, app, name, props)
+    local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props,
+      token)
     if not person then return server:refuse(reply, tx, registered, text) end
     local room, selected, why
     room, why, text, selected = target_of(self, from, id, target, code)
@@ -137,11 +135,10 @@ local function handlers(self, on)
     reply("selected", tx, match, of_n)
   end
 
-  function on.room_open(reply, from, tx, proof, id, secret, code, match)
-    if not server:prove(reply, from, tx, proof) then return end
+  function on.room_open(reply, _, tx, code, match)
+    local id = reply:who()
     local known = registry:get(id)
     if not known then return server:refuse(reply, tx, "refused", "not registered: register first") end
-    if not core.crypto.equal(known.secret, secret) then return server:refuse(reply, tx, "bad_key", "wrong secret") end
     local count = self.rooms.count
     local room = self.rooms:open(id, known.app, code, match)
     if not room then return server:refuse(reply, tx, "limit", "too many rooms here") end
@@ -149,20 +146,13 @@ local function handlers(self, on)
     reply("room_opened", tx, room.code, room.match)
   end
 
-  function on.matched_ack(_, _, tx)
-    counters:add(self.delivery:ack(tx) and "matched_acked" or "drop_reply")
+  function on.matched_ack(reply, _, tx)
+    counters:add(self.delivery:ack(reply:who(), tx) and "matched_acked" or "drop_reply")
   end
 
-  function on.leave(reply, _, tx, id, secret, match)
-    local room = self.rooms.by_match[match]
-    local member = room and self.rooms:member(room, id)
-    if member then
-      local known = registry:get(id) or member.guest
-      if known and not (known.secret and core.crypto.equal(known.secret, secret)) then
-        return server:refuse(reply, tx, "bad_key", "wrong secret")
-      end
-      self.rooms:leave(room, id)
-    end
+  function on.leave(reply, _, tx, match)
+    local room, id = self.rooms.by_match[match], (reply:who())
+    if room and self.rooms:member(room, id) then self.rooms:leave(room, id) end
     reply("done", tx)
   end
 end
@@ -204,9 +194,7 @@ function M.install(server, on)
   local env, registry = server.env, server.registry
   local function locate(person)
     local entry = registry:get(person.id)
-    if not entry then return person.via, person.pubs[1] end
-    local via, pubs = addresses.unpack(entry.addrs)
-    return via, pubs[1]
+    return entry and addresses.unpack(entry.addrs) or person.assoc
   end
   local self = setmetatable({
     server = server,
