@@ -59,7 +59,7 @@ end
 local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
 
 -- The longest input of a fuzz target, in bytes: a datagram where it is read as one, a program as long as it is quick.
-local fuzz_len = { addr = 64, cli = 96, machines = 32, message = 200, mux = 64, noise = 96, registry = 96, seal = 64,
+local fuzz_len = { addr = 64, cli = 96, machines = 24, message = 200, mux = 64, noise = 160, registry = 96, seal = 48,
   wire = 1300 }
 local FUZZ_RUNS = 10000000
 

@@ -13,7 +13,7 @@
 
 #define ENDS 8 // addresses a side may send from
 #define IPS 4
-#define QUEUE 16
+#define QUEUE 8
 #define SMALL 160   // bytes of the longest datagram: messages are short here
 #define MESSAGES 64 // sent by a side; more are not checked, so not sent
 
@@ -226,7 +226,7 @@ static void tick(world *w) {
 // Time passes, `exactly`: each deadline is kept.
 static void pass(world *w, uint64_t us, bool exactly) {
   uint64_t until = w->now_us + us;
-  for (int i = 0; exactly && i < 16; i++) {
+  for (int i = 0; exactly && i < 6; i++) {
     uint64_t a = bdk_mux_deadline(w->side[0].mux), b = bdk_mux_deadline(w->side[1].mux), next = a < b ? a : b;
     if (next > until) break;
     if (next > w->now_us) w->now_us = next;
