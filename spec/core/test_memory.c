@@ -3,6 +3,7 @@
 // changed where that is promised, nothing leaked, and after one refusal things go on.
 #include "support.h"
 
+#include "core/assoc.h"
 #include "core/out.h"
 #include "core/registry.h"
 #include "core/wheel.h"
@@ -223,12 +224,60 @@ static void outputs_are_queued(void **state) {
   refuse_each(queues_outputs, 4);
 }
 
+// --- clients of a server
+static void associates(spec_heap *heap) {
+  bdk_assocs_config config = {.alloc = {spec_resize, heap}, .keys = {person_static(9)}, .key_count = 1, .max = 10};
+  bdk_assocs *t = bdk_assocs_new(&config);
+  if (!t) {
+    assert_true(refused(heap));
+    return;
+  }
+  uint32_t known = 0;
+  for (int i = 0; i < 3; i++) {
+    bdk_assoc client;
+    bdk_keypair own = person_static(1 + i), ephemeral = person_ephemeral(1 + i);
+    bdk_route from = {.remote = pair_addr("198.51.100.1:1000")}, to;
+    uint8_t bytes[BDK_DATAGRAM_MAX], payload[BDK_DATAGRAM_MAX];
+    uint32_t index;
+    bool again;
+    int n = bdk_assoc_begin(&client, &own, &ephemeral, config.keys[0].public, 7, (const uint8_t *)"ask", 3, bytes,
+                            sizeof bytes);
+    assert_true(n > 0);
+    int got = bdk_assocs_open(t, START, &from, bytes, (size_t)n, payload, &index, &again);
+    if (got < 0) { // and it may come again
+      assert_int_equal(got, BDK_E_LIMIT);
+      assert_true(refused(heap));
+      assert_int_equal(bdk_assocs_count(t), known);
+      if (!heap->fail_on) got = bdk_assocs_open(t, START, &from, bytes, (size_t)n, payload, &index, &again);
+    }
+    if (got < 0) continue;
+    assert_int_equal(got, 3);
+    assert_int_equal(bdk_assocs_count(t), ++known);
+    size_t answer = bdk_assocs_answer(t, index, (const uint8_t *)"yes", 3, bytes, sizeof bytes);
+    assert_true(answer > 0); // even where it cannot be kept for a repeat
+    assert_int_equal(bdk_assoc_answered(&client, bytes, answer, payload, sizeof payload), 3);
+    size_t len = bdk_assocs_write(t, index, (const uint8_t *)"more", 4, bytes, sizeof bytes, &to);
+    uint8_t kind;
+    assert_int_equal(bdk_assoc_read(&client, bytes, len, payload, &kind), 4);
+    bdk_assoc_clear(&client);
+  }
+  if (!heap->fail_on) assert_int_equal(known, 3);
+  bdk_addr origin;
+  for (uint32_t budget = 100; bdk_assocs_sweep(t, START + 2 * BDK_ASSOC_IDLE_US, &budget, &origin);) known--;
+  assert_int_equal(known, 0);
+  bdk_assocs_free(t);
+}
+
+static void clients_associate(void **state) {
+  (void)state;
+  refuse_each(associates, 10);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(a_pair_meets),
-      cmocka_unit_test(a_registry_fills_and_empties),
-      cmocka_unit_test(timers_are_set),
-      cmocka_unit_test(outputs_are_queued),
+      cmocka_unit_test(a_pair_meets),      cmocka_unit_test(a_registry_fills_and_empties),
+      cmocka_unit_test(timers_are_set),    cmocka_unit_test(outputs_are_queued),
+      cmocka_unit_test(clients_associate),
   };
   return cmocka_run_group_tests_name("core: memory", tests, NULL, NULL);
 }

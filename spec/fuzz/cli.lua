@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- For fuzz_cli: what the command line parses. The first byte says what: arguments (one a line), a URL, JSON, a
--- config, a scenario, a trace, the name of a policy and what its file requires. Each has to give its value, or nil
--- and a sentence.
+-- config, a scenario, a trace, the name of a policy and what its file requires, files of keys and of known servers, a
+-- token. Each has to give its value, or nil and a sentence.
 local fail = ...
 package.preload["bodkin.host"] = function()
   return { is_terminal = function() return false end, pid = function() return 1 end }
@@ -12,10 +12,13 @@ local cli = require "bodkin.cli"
 local config = require "bodkin.config"
 local help = require "bodkin.cli.help"
 local json = require "bodkin.cli.json"
+local keyfile = require "bodkin.keyfile"
 local options = require "bodkin.cli.options"
 local replay = require "bodkin.replay"
 local scenario = require "bodkin.scenario"
 local source = require "bodkin.policy.source"
+local token = require "bodkin.token"
+local trust = require "bodkin.client.trust"
 local url = require "bodkin.url"
 core.on_error(fail)
 
@@ -85,7 +88,7 @@ end
 local function one_url(text)
   local at = judged(url.parse(text))
   if not at then return end
-  if not same(at, url.parse(url.format(at.host, at.port))) then error "a URL is read otherwise again" end
+  if not same(at, url.parse(url.format(at.host, at.port, at.keys))) then error "a URL is read otherwise again" end
 end
 
 local function one_json(text)
@@ -117,12 +120,47 @@ local function one_source(text)
   judged(source.read(path))
 end
 
+local function one_keyfile(text)
+  local files = { read = function() return text end }
+  local keys = judged(keyfile.read("key", nil, files))
+  judged(keyfile.server("key", files))
+  judged(keyfile.identity("key", files))
+  if not keys then return end
+  local again = keyfile.text(keys.secrets, keys.kind, keys.comments)
+  local read = keyfile.read("key", nil, { read = function() return again end })
+  if not same(keys.secrets, read and read.secrets) or read.kind ~= keys.kind then error "keys are read otherwise" end
+end
+
+-- The place of the first line is looked up in the rest.
+local function known_servers(text)
+  local place, rest = text:match "^([^\n]*)\n?(.*)$"
+  local where = url.parse("bodkin://" .. place)
+  if not where then return end
+  local keys, why = trust.known({ known_servers = "known", files = { read = function() return rest end } }, where)
+  if not keys and why ~= nil and type(why) ~= "string" then error "refused without a reason" end
+end
+
+local SEED = ("s"):rep(32)
+local signer = core.crypto.sign_keypair(SEED)
+
+-- As a text; and as claims that were signed.
+local function one_token(text)
+  local bytes = token.bytes(text)
+  if bytes then judged(token.open(bytes, { signer }, 1, nil, "app")) end
+  if #text <= token.max - 64 then
+    local signed = text .. core.crypto.sign(SEED, "bodkin token 1\0" .. text)
+    judged(token.open(signed, { signer }, 1, SEED:sub(1, 16), "app"))
+  end
+  local claims = json.decode(text)
+  if type(claims) == "table" then judged(token.issue(SEED, claims)) end
+end
+
 local function suggestion(text)
   if not options.suggestion(text, help.order):find "^ ?%(?" then error "no text" end
 end
 
 local what = { arguments, one_url, one_json, checked(config.check), checked(scenario.check), one_trace, one_source,
-  suggestion }
+  suggestion, one_keyfile, known_servers, one_token }
 
 return function(bytes)
   if bytes == "" then return end
