@@ -35,7 +35,8 @@ release_FLAGS := -fstack-protector-strong
 asan_CC := $(CC)
 asan_FLAGS := $(SAN)
 fuzz_CC := $(CLANG)
-fuzz_FLAGS := -fsanitize=fuzzer-no-link $(SAN)
+# Without the tracing of comparisons, which costs a third of the speed: no number here is longer than a byte or two.
+fuzz_FLAGS := -fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp $(SAN)
 clang_CC := $(CLANG)
 clang_FLAGS :=
 
@@ -99,7 +100,9 @@ $(BUILD)/release/libbodkin.a: $(LIB_OBJ) $(BUILD)/gen/lib/lua.a $(BUILD)/gen/lib
 # --- C specs: one binary a file, under ASan and UBSan, linked with the layers below it only
 SPEC_BINS := $(patsubst %.c,$(BUILD)/asan/%,$(C_SPECS))
 a = $(BUILD)/asan
-spec_link = $(asan_CC) $(asan_FLAGS) -o $@ $< $(filter %.a,$^)
+spec_link = $(asan_CC) $(asan_FLAGS) $(WRAP) -o $@ $< $(filter %.a,$^)
+# They refuse memory, each allocation in turn.
+$(patsubst %,$(a)/spec/%/test_memory,io bindings host): WRAP := -Wl,--wrap=calloc,--wrap=realloc,--wrap=free
 $(a)/spec/core/test_%: $(a)/spec/core/test_%.o $(a)/core.a
 	$(call quiet,LD) $(spec_link) -lcmocka -lmsgpackc $(CORE_LIBS)
 $(a)/spec/io/test_%: $(a)/spec/io/test_%.o $(a)/io.a $(a)/core.a
@@ -109,7 +112,7 @@ $(a)/spec/bindings/test_%: $(a)/spec/bindings/test_%.o $(a)/bindings.a $(a)/io.a
 
 $(a)/spec/host/test_%: $(a)/spec/host/test_%.o $(filter-out %/main.o,$(call objects,asan,$(HOST_SRC))) $(a)/bindings.a \
   $(a)/io.a $(a)/core.a
-	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+	$(call quiet,LD) $(asan_CC) $(asan_FLAGS) $(WRAP) -o $@ $^ -lcmocka $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 # The bindings on drive_poll, for the specs that know one kind of loop.
 POLL_CORE := $(BUILD)/release/spec/embed/lua/bodkin/core.so
@@ -124,8 +127,11 @@ $(BUILD)/release/spec/host/test_pairs: $(patsubst %,$(BUILD)/release/%.o,spec/ho
 
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
-$(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/bindings.a $(f)/io.a $(f)/core.a
-	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
+# Of those that exchange keys, the results are remembered (spec/fuzz/dh.h).
+$(patsubst %,$(f)/spec/fuzz/fuzz_%,machines mux noise seal): WRAP := -Wl,--wrap=crypto_scalarmult,--wrap=crypto_scalarmult_base
+$(foreach s,$(wildcard spec/fuzz/*.lua),$(eval $(f)/spec/fuzz/fuzz_$(basename $(notdir $s)): $s))
+$(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/runtime/host/embed.o $(f)/bindings.a $(f)/io.a $(f)/core.a
+	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) $(WRAP) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)
 
 r = $(BUILD)/release
 .SECONDARY:
@@ -148,8 +154,10 @@ test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) 
   $(r)/bench/flood
 test-%: all $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin $(r)/bench/flood
 	@$(SUITES) $*
-soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin $(r)/bench/flood
+soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin $(BUILD)/asan/spec/host/test_memory $(FUZZ_BINS) $(r)/bench/flood
 	@$(SUITES) soak
+soak-fuzz: $(FUZZ_BINS)
+	@$(SUITES) soak-fuzz
 bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
@@ -232,7 +240,7 @@ install-rock: rock
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
 bench_goals := $(filter bench-server bench-connect,$(MAKECMDGOALS))
 lab_goals := $(filter demo bench bench-flood,$(MAKECMDGOALS))$(bench_goals)
-test_goals := $(filter deps soak fuzz lint layers format test test-%,$(MAKECMDGOALS))
+test_goals := $(filter deps soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
@@ -242,9 +250,9 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-noise bench-seal'
+	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
 	@echo 'bench-policy bench-flood fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-noise \
-  bench-seal bench-policy bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+.PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
+  bench-noise bench-seal bench-policy bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

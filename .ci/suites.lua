@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Runs suites of tests, passes their output on as it comes, and counts what they report as TAP. A suite
 -- that crashed, ran into its limit, stopped short of its plan or reported nothing is one failure more.
--- usage: suites.lua BUILD all|quick|soak|fuzz|layers|lab|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
+-- usage: suites.lua BUILD all|quick|soak|soak-fuzz|fuzz|layers|lab|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
 
 local build, what, seconds = arg[1], arg[2], tonumber(arg[3])
 
@@ -58,6 +58,25 @@ end
 
 local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
 
+-- The longest input of a fuzz target, in bytes: a datagram where it is read as one, a program as long as it is quick.
+local fuzz_len = { addr = 64, cli = 96, machines = 24, message = 200, mux = 64, noise = 160, registry = 96, seal = 48,
+  wire = 1300 }
+local FUZZ_RUNS = 10000000
+
+-- Runs a target with `flags` on its corpus, and one that grows in the build. And where its output goes.
+local function fuzz_command(name, flags)
+  local corpus, log = build .. "/corpus/" .. name, build .. "/fuzz/" .. name .. ".log"
+  local kept = "spec/fuzz/corpus/" .. name
+  return ("mkdir -p %s && ASAN_OPTIONS=quarantine_size_mb=4:malloc_context_size=8:max_malloc_fill_size=0 "
+    .. "UBSAN_OPTIONS=print_stacktrace=1 %s/fuzz/spec/fuzz/fuzz_%s %s -max_len=%d -entropic=0 -timeout=5 "
+    .. "-rss_limit_mb=512 -artifact_prefix=%s/ %s %s >%s 2>&1"):format(corpus, build, name, flags, fuzz_len[name] or 256,
+    build, corpus, exists(kept) and kept or "", log), log
+end
+
+local function each_fuzzer(fn)
+  for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c")) do fn(source:match "fuzz_([^/]*)%.c$") end
+end
+
 local add_named
 add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
@@ -70,6 +89,8 @@ add_named = {
     -- In the first of twenty the lab itself is tested, too, and the simulator held against it.
     for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
     add_named.valgrind()
+    add("soak memory", "EVERY=1 CMOCKA_MESSAGE_OUTPUT=TAP " .. build .. "/asan/spec/host/test_memory", 1800)
+    add_named["soak-fuzz"]()
     add("soak hostile", "SOAK=1 " .. busted .. "spec/hostile", 900)
     add("soak seeds", lua_env .. "lua5.4 spec/model/soak.lua 100000", 1800, true)
     add("soak loss", "SOAK=1 " .. busted .. "spec/model/loss_spec.lua", 300)
@@ -78,15 +99,24 @@ add_named = {
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,
   fuzz = function()
-    for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c 2>/dev/null")) do
-      local name = source:match("fuzz_([^/]*)%.c$")
-      local corpus, log = build .. "/corpus/" .. name, build .. "/fuzz/" .. name .. ".log"
-      add("fuzz " .. name, ("mkdir -p %s && %s/fuzz/spec/fuzz/fuzz_%s -max_total_time=%d -max_len=1300 -timeout=5 "
-        .. "-rss_limit_mb=1024 -artifact_prefix=%s/ %s%s >%s 2>&1 && tail -n 1 %s || { tail -n 60 %s; exit 1; }")
-        :format(corpus, build, name, seconds or 5, build, corpus,
-          exists("spec/fuzz/corpus/" .. name) and " spec/fuzz/corpus/" .. name or "", log, log, log),
+    each_fuzzer(function(name)
+      local command, log = fuzz_command(name, "-max_total_time=" .. (seconds or 5))
+      add("fuzz " .. name, ("%s && tail -n 1 %s || { tail -n 60 %s; exit 1; }"):format(command, log, log),
         (seconds or 5) + 60, true)
-    end
+    end)
+  end,
+  -- Resumable: what was done since the target was last built is told, not done again.
+  ["soak-fuzz"] = function()
+    each_fuzzer(function(name)
+      local command, log = fuzz_command(name, ("-runs=%d -print_final_stats=1"):format(FUZZ_RUNS))
+      local done, binary = build .. "/fuzz/" .. name .. ".done", build .. "/fuzz/spec/fuzz/fuzz_" .. name
+      local told = ([[awk '
+        /^stat::number_of_executed_units/ { n = $NF } /^stat::average_exec/ { rate = $NF } /^stat::peak/ { mb = $NF }
+        END { printf "# fuzz %s: %%d executions, %%d a second, at most %%d MB, 0 crashes, 0 leaks\n", n, rate, mb
+          exit n < %d }' %s >%s.new && mv %s.new %s]]):format(name, FUZZ_RUNS, log, done, done, done)
+      add("soak fuzz " .. name, ("test %s -nt %s || { %s || { tail -n 60 %s; exit 1; }; %s; } && cat %s"):format(done,
+        binary, command, log, told, done), 4 * 3600, true)
+    end)
   end,
   scripts = top_specs,
   examples = function() lua_specs("examples_spec.lua", 120) end,
@@ -125,11 +155,11 @@ local passed, failed, skipped, broken = 0, 0, 0, {}
 -- What a soak measured, with the commit and the machine: the tests that failed, and every line that tells a
 -- figure ("# …").
 local record
-if what == "soak" then
+if what:find "^soak" then
   local function one(command) return lines_of(command)[1] or "?" end
   local commit = one("git describe --always --dirty --abbrev=10")
   os.execute("mkdir -p bench/results")
-  record = assert(io.open(("bench/results/soak-%s.txt"):format(commit), "w"))
+  record = assert(io.open(("bench/results/%s-%s.txt"):format(what, commit), "w"))
   record:setvbuf("line")
   record:write(("commit %s, %s\n%s, %s cores, Linux %s, %s\n\n"):format(commit, os.date("!%Y-%m-%d"),
     one("sed -n 's/^model name.*: //p' /proc/cpuinfo"), one("nproc"), one("uname -r"),

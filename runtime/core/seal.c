@@ -195,9 +195,11 @@ bool bdk_rekey_asked(bdk_rekey *r, bdk_seal *s, const uint8_t question[BDK_KK_ME
 bool bdk_rekey_answered(bdk_rekey *r, bdk_seal *s, const uint8_t answer[BDK_KK_MESSAGE]) {
   uint8_t none[1], tx[BDK_KEY_LEN], rx[BDK_KEY_LEN];
   if (!r->asking) return false;
+  bdk_noise noise = r->noise; // a late answer to the question before must not end this one: the peer has taken it
+  if (bdk_noise_read(&noise, answer, BDK_KK_MESSAGE, none, 0) < 0) return false;
   r->asking = false;
-  if (bdk_noise_read(&r->noise, answer, BDK_KK_MESSAGE, none, 0) < 0) return false;
-  split(r, &r->noise, true, tx, rx);
+  bdk_noise_clear(&r->noise);
+  split(r, &noise, true, tx, rx);
   bdk_seal_next(s, tx, rx, true);
   sodium_memzero(tx, sizeof tx);
   sodium_memzero(rx, sizeof rx);

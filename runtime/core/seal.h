@@ -89,7 +89,7 @@ bool bdk_rekey_ask(bdk_rekey *r, const uint8_t ephemeral[BDK_DH_LEN]);
 // Role 1: a question came; makes r->answer, or finds it made already. False: no good, drop it.
 bool bdk_rekey_asked(bdk_rekey *r, bdk_seal *s, const uint8_t question[BDK_KK_MESSAGE],
                      const uint8_t ephemeral[BDK_DH_LEN]);
-// Role 0: the answer came, and new keys are in use. False: not asked for, or no good (ask anew).
+// Role 0: the answer came, and new keys are in use. False, and nothing changed: not asked for, or no good.
 bool bdk_rekey_answered(bdk_rekey *r, bdk_seal *s, const uint8_t answer[BDK_KK_MESSAGE]);
 
 #endif

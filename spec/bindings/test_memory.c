@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Garbage collected at every allocation, and memory refused at each one in turn: under ASan neither may crash,
-// leak or leave anything half made, and nothing may be thrown through the loop.
+// Garbage collected at every allocation, and memory refused at each one in turn, Lua's and the C's below: under ASan
+// neither may crash, leak or leave anything half made, and nothing may be thrown through the loop.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,8 +13,43 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <malloc.h>
 
 int luaopen_bodkin_core(lua_State *L);
+
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *p, size_t size);
+void __real_free(void *p);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void __wrap_free(void *p);
+
+static struct { // what the C asks of malloc's kin
+  long count, refuse_at, blocks;
+  int refuse_on; // and all after it
+} below;
+
+static int refuse_below(void) {
+  long n = ++below.count;
+  return below.refuse_at && (n == below.refuse_at || (below.refuse_on && n > below.refuse_at));
+}
+
+void *__wrap_calloc(size_t count, size_t size) {
+  if (refuse_below()) return NULL;
+  below.blocks++;
+  return __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *p, size_t size) {
+  if ((!p || size > malloc_usable_size(p)) && refuse_below()) return NULL; // Lua relies on shrinking, in sandboxes too
+  below.blocks += !p;
+  return __real_realloc(p, size);
+}
+
+void __wrap_free(void *p) {
+  below.blocks -= p != NULL;
+  __real_free(p);
+}
 
 typedef struct memory {
   long count, refuse_at, refuse_n; // allocations so far; the first that is refused, and how many
@@ -28,7 +63,7 @@ static void *allocate(void *ctx, void *p, size_t old_size, size_t new_size) {
   if (!p) old_size = 0;
   if (new_size == 0) {
     m->bytes -= old_size;
-    free(p);
+    __real_free(p);
     return NULL;
   }
   if (new_size > old_size) { // Lua relies on shrinking never failing
@@ -40,13 +75,13 @@ static void *allocate(void *ctx, void *p, size_t old_size, size_t new_size) {
     m->count++;
     if (m->refuse_at && m->count >= m->refuse_at && m->count < m->refuse_at + m->refuse_n) return NULL;
   }
-  void *q = realloc(p, new_size);
+  void *q = __real_realloc(p, new_size);
   if (q) m->bytes += new_size - old_size;
   return q;
 }
 
 // All types are made and used; the real loop is left when all has happened, or after 30 ms.
-static const char script[] =
+static const char on_loops[] =
     "local core = require 'bodkin.core'\n"
     "core.on_error(function() end)\n"
     "local wire, at = core.wire, core.addr.parse '127.0.0.1:0'\n"
@@ -54,6 +89,11 @@ static const char script[] =
     "local ask = wire.schema { name = 'ask', type = 70, request = true, fields = { { 'tx', 'bin', 12, 12 },\n"
     "  { 'list', 'addrs', 0, 4 }, { 'any', 'any', 1, 60 }, { 'pad', 'pad' } } }\n"
     "local counters = core.counters()\n"
+    "local pair = {}\n"
+    "for i = 1, 4 do\n"
+    "  local public, secret = core.crypto.keypair(('x'):rep(31) .. i)\n"
+    "  pair[i] = public .. secret\n"
+    "end\n"
     "local loop <close> = core.loop {}\n"
     "local router = core.router(counters)\n"
     "router:reply_schemas { ask }\n"
@@ -136,11 +176,118 @@ static const char script[] =
     "  return seen == 4 and raw > 0 and ends.line and ends.addrs and ends.virtual and ends.log and\n"
     "    ends.connected == 2 and ends.message == 2 and ends.who and ends.inner and ends.raw and #ends.frame == 17\n"
     "end\n"
+    "local input = loop:stdin()\n"
+    "if input then input:close() end\n"
+    "b:send(a:addr(), 'raw', 9)\n"
+    "assert(a:number() == 1 and loop:now() > 0 and loop:handles() > 3)\n"
+    "for _, x in ipairs { loop, a, s, t, router } do assert(tostring(x)) end\n"
     "for ms = 1, 30 do loop:timer(ms, function() if ms == 30 or done() then loop:stop() end end) end\n"
     "loop:run()\n"
     "assert(done(), 'something did not happen')\n";
 
+// What needs no loop: every other function there is.
+static const char alone[] =
+    "local core = require 'bodkin.core'\n"
+    "core.on_error(function() end)\n"
+    "local addr, wire, crypto = core.addr, core.wire, core.crypto\n"
+    "local a, b = addr.parse '192.0.2.1:7', addr.parse '[fe80::1%3]:9'\n"
+    "for _, x in ipairs { a, b } do\n"
+    "  local _ = addr.format(x), addr.class(x), addr.family(x), addr.port(x), addr.same_ip(a, x)\n"
+    "  _ = addr.with_port(x, 5), addr.mask(x, ('t'):rep(12))\n"
+    "end\n"
+    "assert(not addr.parse 'nowhere')\n"
+    "local public, secret = crypto.keypair()\n"
+    "assert(crypto.keypair(secret) == public and crypto.equal(public, public) and #crypto.id(public) == 16)\n"
+    "assert(#crypto.mac(secret, 'x', 32) == 32 and #crypto.proof(secret, a, 7) == 20 and #crypto.random(3) == 3)\n"
+    "assert(crypto.unhex(crypto.hex 'xyz') == 'xyz' and not crypto.unhex 'x')\n"
+    "local counters = core.counters()\n"
+    "counters:add('drop_short', 2)\n"
+    "assert(counters:get 'drop_short' == 2 and #counters:all() > 10 and #core.interfaces() > 0 and core.now() > 0)\n"
+    "local log = core.logger { level = 'debug', sink = function(line) assert(#line > 20) end }\n"
+    "for _, level in ipairs { 'debug', 'info', 'warn', 'error' } do log[level](log, '%s\\n', level) end\n"
+    "local value = { a = wire.array {}, b = { 1, 2.5, true, wire.null }, c = wire.bin 'x', d = -7 }\n"
+    "assert(wire.decode(assert(wire.encode(value))).b[2] == 2.5 and not wire.decode '\\xc1' and not "
+    "wire.encode(print))\n"
+    "local say = wire.schema { name = 'say', type = 71, fields = { { 'ok', 'bool?' }, { 'n', 'uint', 0, 9 },\n"
+    "  { 'text', 'str' }, { 'at', 'addr' }, { 'list', 'bins', 0, 2 } } }\n"
+    "local ok, n, text = say:decode(assert(say:encode(nil, 3, 'x', a, { 'y' })))\n"
+    "assert(ok == nil and n == 3 and text == 'x' and say.name == 'say' and #say.fields == 5 and not say:decode 'x')\n"
+    "local router = core.router(counters)\n"
+    "local refused = wire.schema { name = 'refused', type = 18, fields = { { 'tx', 'bin', 12, 12 },\n"
+    "  { 'code', 'uint' }, { 'text', 'str' } } }\n"
+    "local ask = wire.schema { name = 'ask', type = 72, request = true, fields = { { 'tx', 'bin', 12, 12 },\n"
+    "  { 'pad', 'pad' } } }\n"
+    "local got = 0\n"
+    "local sock = { send = function(_, to, bytes) got = got + #bytes end }\n"
+    "router:refuse(refused)\n"
+    "router:reply_schemas { refused, say }\n"
+    "router:on(ask, { 'tx' }, function(reply, from, tx)\n"
+    "  assert(reply:length() >= 72 and not reply:at())\n"
+    "  reply:send(b, 'say', true, 1, 'x', from, {})\n"
+    "  reply('refused', tx, 1001, 'no')\n"
+    "end)\n"
+    "local bytes = ask:encode(('t'):rep(12))\n"
+    "router:input(sock, a, bytes)\n"
+    "router:input(sock, a, bytes:sub(1, 2) .. '\\2' .. bytes:sub(4))\n"
+    "assert(got > 0)\n"
+    "local pair = {}\n"
+    "for i = 1, 4 do\n"
+    "  local public, secret = core.crypto.keypair(('x'):rep(31) .. i)\n"
+    "  pair[i] = public .. secret\n"
+    "end\n"
+    "local now, muxes, ends = 1, {}, {}\n"
+    "for i = 1, 2 do\n"
+    "  local mux = core.mux { seed = ('s'):rep(31) .. i, max_sessions = 2 }\n"
+    "  mux:trace(function(line) ends[#ends + 1] = line end)\n"
+    "  local session = mux:add(now, { match = ('m'):rep(16), key = ('k'):rep(32), self = ('a'):rep(15) .. i,\n"
+    "    own = pair[i], own_ephemeral = pair[i + 2], peer_key = pair[3 - i]:sub(1, 32),\n"
+    "    peer_ephemeral = pair[5 - i]:sub(1, 32),\n"
+    "    peer = ('a'):rep(15) .. 3 - i, candidates = { { addr.with_port(a, 3 - i), 'srflx', 1 } } })\n"
+    "  muxes[i] = { mux = mux, session = session, at = addr.with_port(a, i) }\n"
+    "end\n"
+    "for turn = 1, 12 do\n"
+    "  for i, m in ipairs(muxes) do\n"
+    "    if turn == 6 then m.mux:send(now, m.session, 'hello') end\n"
+    "    if turn == 8 then m.mux:unreachable(now, muxes[3 - i].at) end\n"
+    "    if turn == 10 then m.mux:leave(now, m.session) end\n"
+    "    m.mux:tick(now)\n"
+    "    local _ = m.mux:deadline(), m.mux:paths(m.session), tostring(m.mux)\n"
+    "    local out = {}\n"
+    "    for kind, x, to, datagram in m.mux.next, m.mux do out[#out + 1] = { kind, x, to, datagram } end\n"
+    "    for _, o in ipairs(out) do\n"
+    "      if o[1] == 'send' then muxes[3 - i].mux:input(now, 1, m.at, nil, o[4]) end\n"
+    "    end\n"
+    "  end\n"
+    "  now = now + 50000\n"
+    "end\n"
+    "assert(#ends > 20)\n"
+    "for _, m in ipairs(muxes) do m.mux:close() end\n"
+    "local reg <close> = core.registry { seed = ('s'):rep(16), max_entries = 40 }\n"
+    "for i = 10, 49 do assert(reg:put { id = ('i'):rep(14) .. i, key = ('k'):rep(32), expires_us = i, app = 'a',\n"
+    "  name = 'n', props = wire.encode { n = i }, addrs = a }) end\n"
+    "assert(reg:get(('i'):rep(14) .. 20).name == 'n' and reg:count() == 40 and reg:deadline() == 10)\n"
+    "assert(reg:after(nil, 'a', wire.encode { n = 33 }, 100).expires_us == 33)\n"
+    "assert(reg:remove(('i'):rep(14) .. 20) and #reg:expire(1000) == 16 and tostring(reg))\n"
+    "local box <close> = core.sandbox { memory = 1 << 20, instructions = 100000 }\n"
+    "box:module('lib', 'return { double = function(s) return s .. s end }', '@lib.lua')\n"
+    "assert(box:load('local lib = require \"lib\" return { twice = function(s) print(s)\\n'\n"
+    "  .. 'return (lib.double(s):gsub(\"(x)\", \"%1y\")) end, loop = function() while true do end end }', '@p.lua'))\n"
+    "assert(wire.decode(box:call('twice', wire.encode 'x')) == 'xyxy' and box:said() and box:spent() and "
+    "tostring(box))\n"
+    "assert(not box:call 'loop' and not core.sandbox {}:load('x', '@x'))\n"
+    "local v <close> = core.loop { virtual = true, now_us = 5 }\n"
+    "local t = v:timer(2, function() end)\n"
+    "t:cancel()\n"
+    "t:again(1)\n"
+    "v:timer(3, function() v:stop() end)\n"
+    "assert(v:step() and v:handles() == 1 and v:now() > 5 and tostring(v) and tostring(t))\n"
+    "v:advance(10000)\n"
+    "assert(not core.tun.copy { ports = { { device = 'x', netns = '/nonexistent' } }, routes = {}, rules = {},\n"
+    "  stop_fd = 0 })\n";
+
 static char socket_path[64];
+
+static const char *script; // one of the two
 
 static int run_script(lua_State *L) {
   luaL_requiref(L, "bodkin.core", luaopen_bodkin_core, 0);
@@ -173,8 +320,8 @@ static int run(memory *m, const char **error) {
   return status;
 }
 
-static void collects_at_every_allocation(void **state) {
-  (void)state;
+static void collects(const char *text) {
+  script = text;
   memory m = {.collect = 0};
   const char *error;
   run(&m, &error);
@@ -184,8 +331,14 @@ static void collects_at_every_allocation(void **state) {
   assert_string_equal(error, "");
 }
 
-static void survives_any_refusal(void **state) {
+static void collects_at_every_allocation(void **state) {
   (void)state;
+  collects(on_loops);
+  collects(alone);
+}
+
+static void survives(const char *text) {
+  script = text;
   memory m = {0};
   const char *error;
   run(&m, &error);
@@ -200,11 +353,44 @@ static void survives_any_refusal(void **state) {
   assert_true(refused > 100);
 }
 
+static void survives_any_refusal(void **state) {
+  (void)state;
+  survives(on_loops);
+  survives(alone);
+}
+
+// Lua's memory is there, that of what it holds is not: an error in Lua, and all is given back.
+static void survives_below(const char *text) {
+  script = text;
+  memory m = {0};
+  const char *error;
+  below.count = below.refuse_at = 0;
+  run(&m, &error);
+  assert_string_equal(error, "");
+  long total = below.count;
+  assert_true(total > 10);
+  for (int on = 0; on < 2; on++)
+    for (long at = 1; at <= total; at++) {
+      below.count = 0, below.refuse_at = at, below.refuse_on = on;
+      m = (memory){0};
+      run(&m, &error);
+      assert_int_equal(below.blocks, 0);
+    }
+  below.refuse_at = 0;
+}
+
+static void survives_any_refusal_below(void **state) {
+  (void)state;
+  survives_below(on_loops);
+  survives_below(alone);
+}
+
 int main(void) {
   snprintf(socket_path, sizeof socket_path, "/tmp/bodkin-memory-%d", (int)getpid());
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(collects_at_every_allocation),
       cmocka_unit_test(survives_any_refusal),
+      cmocka_unit_test(survives_any_refusal_below),
   };
   return cmocka_run_group_tests_name("bindings: memory", tests, NULL, NULL);
 }

@@ -31,5 +31,14 @@ describe("json", function()
   it("says what is wrong", function()
     assert.is_nil((json.decode '{"a"'))
     assert.equal("more than one value", select(2, json.decode '{} 1'))
+    for _, text in ipairs { '{"a" 1}', '{1:2}', '["a":1]', '[1,"a":2]', '[0,29:9]', '{"x":{"a":1,"b"}}', '{[1]:2}' } do
+      local value, why = json.decode(text)
+      assert.is_nil(value, text)
+      assert.matches("pairs", why)
+    end
+    for _, depth in ipairs { 2000, 100000, 500000 } do
+      assert.is_nil((json.decode(("["):rep(depth) .. ("]"):rep(depth))))
+      assert.is_nil((json.decode(('{"a":'):rep(depth) .. "1" .. ("}"):rep(depth))))
+    end
   end)
 end)

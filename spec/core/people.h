@@ -10,7 +10,7 @@
 static inline bdk_keypair person_pair(int person, int use) {
   uint8_t secret[BDK_DH_LEN];
   memset(secret, person, sizeof secret);
-  secret[0] = (uint8_t)use;
+  secret[1] = (uint8_t)use; // of the first byte, X25519 ignores the low bits
   bdk_keypair pair;
   bdk_keypair_init(&pair, secret);
   return pair;

@@ -28,6 +28,7 @@ static inline uint32_t spec_below(uint64_t *state, uint32_t n) { return (uint32_
 typedef struct spec_heap {
   size_t bytes, blocks, calls;
   size_t fail_at; // the allocation that fails, counted from 1; 0: none
+  bool fail_on;   // and all after it
 } spec_heap;
 
 static inline void *spec_resize(void *ctx, void *p, size_t old_size, size_t new_size) {
@@ -38,7 +39,8 @@ static inline void *spec_resize(void *ctx, void *p, size_t old_size, size_t new_
     free(p);
     return NULL;
   }
-  if (++h->calls == h->fail_at) return NULL;
+  ++h->calls;
+  if (h->fail_at && (h->calls == h->fail_at || (h->fail_on && h->calls > h->fail_at))) return NULL;
   void *q = realloc(p, new_size);
   assert_non_null(q);
   if (!p) h->blocks++;

@@ -230,6 +230,24 @@ static void a_changed_question_or_answer_changes_nothing(void **state) {
   bad[40] ^= 1;
   assert_false(bdk_rekey_answered(&e.rekey[0], &e.seal[0], bad));
   assert_memory_equal(&e.seal[0], &before.seal[0], sizeof e.seal[0]);
+  assert_true(bdk_rekey_answered(&e.rekey[0], &e.seal[0], e.rekey[1].answer)); // the right one is still taken
+}
+
+// The peer has taken the second question already: were the second answer lost on the first one's account, the two
+// would never again agree on what to bind the next exchange to.
+static void a_late_answer_to_the_question_before_spoils_nothing(void **state) {
+  (void)state;
+  ends e;
+  begin(&e);
+  exchange(&e, 3);
+  uint8_t late[BDK_KK_MESSAGE], ephemeral[BDK_DH_LEN] = {7};
+  memcpy(late, e.rekey[1].answer, sizeof late);
+  assert_true(bdk_rekey_ask(&e.rekey[0], ephemeral));
+  ephemeral[0] = 0x77;
+  assert_false(bdk_rekey_answered(&e.rekey[0], &e.seal[0], late));
+  assert_true(bdk_rekey_asked(&e.rekey[1], &e.seal[1], e.rekey[0].question, ephemeral));
+  assert_true(bdk_rekey_answered(&e.rekey[0], &e.seal[0], e.rekey[1].answer));
+  exchange(&e, 9);
 }
 
 // --- in sessions, on a virtual wire
@@ -280,6 +298,7 @@ int main(void) {
       cmocka_unit_test(an_old_key_is_erased_ten_seconds_after_the_peer_left_it),
       cmocka_unit_test(nobody_opens_what_it_sealed_itself),
       cmocka_unit_test(a_changed_question_or_answer_changes_nothing),
+      cmocka_unit_test(a_late_answer_to_the_question_before_spoils_nothing),
       cmocka_unit_test(sessions_change_keys_under_traffic),
   };
   return cmocka_run_group_tests_name("seal", tests, setup, NULL);

@@ -1,137 +1,206 @@
 // SPDX-License-Identifier: MIT
-// Handshakes fed with any bytes. The first byte says which: pattern, and what is done:
-//   any      read what comes by either side at either step: nothing is taken, the state is wiped
-//   mutated  a real message with bytes of it changed, cut or added: refused
-//   left     both payloads as given, what travels left alone: both agree
-#include <stdlib.h>
-#include <string.h>
+// Noise: arbitrary bytes read in each pattern, role and step, and what the other side wrote, changed, cut, grown or
+// meant for another handshake, or read with another prologue, psk or key. Only what is as it was written is taken,
+// and then both sides hold the same.
+#include <sodium.h>
 
 #include "core/noise.h"
+#include "dh.h"
+#include "fuzz.h"
 
-#define REQUIRE(x)                                                                                                     \
-  if (!(x)) abort()
+#define PAYLOADS 2
+#define STEPS 2
 
-enum { A, B };
-enum { ANY, MUTATED, LEFT, WAYS };
+static const size_t payload_len[PAYLOADS] = {0, 21};
+static const uint8_t payload[32] = "what the message carries";
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
+typedef struct handshake { // one that went well: its messages, and who was about to read each
+  bdk_noise reader[STEPS];
+  uint8_t message[STEPS][BDK_NOISE_MAX];
+  size_t len[STEPS];
+  uint8_t steps, keys[2][32];
+} handshake;
 
-static bdk_keypair statics[2], ephemerals[2];
-static uint8_t psk[32];
+static handshake made[BDK_NOISE_PATTERNS][PAYLOADS];
+static bdk_keypair statics[2], ephemerals[2], stranger;
+static const uint8_t psk[32] = "psk", prologue[] = "prologue";
 
-static void make_keys(void) {
-  uint8_t secret[32];
-  for (int i = A; i <= B; i++) {
-    memset(secret, 1 + i, sizeof secret);
-    bdk_keypair_init(&statics[i], secret);
-    memset(secret, 3 + i, sizeof secret);
-    bdk_keypair_init(&ephemerals[i], secret);
+static bdk_noise_config config_of(bdk_noise_pattern pattern, int side) {
+  bdk_noise_config c = {.pattern = pattern, .initiator = side == 0, .prologue = prologue, .own = &statics[side]};
+  c.prologue_len = sizeof prologue;
+  c.own_ephemeral = &ephemerals[side];
+  if (pattern != BDK_NOISE_IK || side == 0) c.peer = statics[!side].public;
+  if (pattern != BDK_NOISE_IK) c.psk = psk;
+  if (pattern == BDK_NOISE_KKEEPSK0) c.peer_ephemeral = ephemerals[!side].public;
+  return c;
+}
+
+static void make(bdk_noise_pattern pattern, int which) {
+  handshake *h = &made[pattern][which];
+  bdk_noise side[2];
+  uint8_t got[sizeof payload], other[2][32], same[BDK_TAG_LEN];
+  for (int i = 0; i < 2; i++) {
+    bdk_noise_config c = config_of(pattern, i);
+    bdk_noise_init(&side[i], &c);
   }
-  memset(psk, 5, sizeof psk);
-}
-
-// Each way has its own prologue: a real message that libFuzzer saw in a comparison of one is nothing in another.
-static void begin(bdk_noise side[2], bdk_noise_pattern pattern, const uint8_t *way) {
-  for (int i = A; i <= B; i++) {
-    bdk_noise_config config = {.pattern = pattern,
-                               .initiator = i == A,
-                               .prologue = way,
-                               .prologue_len = 1,
-                               .own = &statics[i],
-                               .own_ephemeral = &ephemerals[i],
-                               .peer = pattern == BDK_NOISE_IK && i == B ? NULL : statics[!i].public,
-                               .peer_ephemeral = pattern == BDK_NOISE_KKEEPSK0 ? ephemerals[!i].public : NULL,
-                               .psk = pattern == BDK_NOISE_IK ? NULL : psk};
-    bdk_noise_init(&side[i], &config);
+  for (; !bdk_noise_done(&side[0]); h->steps++) {
+    bdk_noise *writer = &side[h->steps], *reader = &side[!h->steps];
+    REQUIRE(bdk_noise_writes(writer) && bdk_noise_writes(reader) == (pattern == BDK_NOISE_KKEEPSK0));
+    h->reader[h->steps] = *reader;
+    size_t len = pattern == BDK_NOISE_KKEEPSK0 ? 0 : payload_len[which];
+    int n = bdk_noise_write(writer, payload, len, h->message[h->steps], BDK_NOISE_MAX);
+    REQUIRE(n > 0);
+    h->len[h->steps] = (size_t)n;
+    if (pattern == BDK_NOISE_KKEEPSK0) // both write it, and none travels
+      REQUIRE(bdk_noise_write(reader, NULL, 0, same, sizeof same) == n &&
+              memcmp(same, h->message[0], sizeof same) == 0);
+    else
+      REQUIRE(bdk_noise_read(reader, h->message[h->steps], (size_t)n, got, sizeof got) == (int)payload_len[which]);
   }
+  REQUIRE(h->steps == (pattern == BDK_NOISE_KKEEPSK0 ? 1 : 2) && bdk_noise_done(&side[1]));
+  REQUIRE(bdk_noise_split(&side[0], h->keys[0], h->keys[1]) == 0 && bdk_noise_split(&side[1], other[0], other[1]) == 0);
+  REQUIRE(memcmp(other, h->keys, sizeof other) == 0);
 }
 
-static void require_wiped(const bdk_noise *s) {
-  bdk_noise blank;
-  memset(&blank, 0, sizeof blank);
-  blank.failed = true;
-  REQUIRE(memcmp(s, &blank, sizeof blank) == 0);
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+  (void)argc, (void)argv;
+  if (sodium_init() < 0) return 1;
+  bdk_keypair *const pairs[] = {&statics[0], &statics[1], &ephemerals[0], &ephemerals[1], &stranger};
+  for (uint8_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+    bdk_keypair_init(pairs[i], (uint8_t[32]){[1] = (uint8_t)(i + 1)});
+  for (int pattern = 0; pattern < BDK_NOISE_PATTERNS; pattern++)
+    for (int which = 0; which < PAYLOADS; which++) make((bdk_noise_pattern)pattern, which);
+  return 0;
 }
 
-// From and into memory of exactly the size, so that a byte too many is seen.
-static int read_exactly(bdk_noise *s, const uint8_t *bytes, size_t len, size_t cap) {
-  uint8_t *in = malloc(len ? len : 1), *out = malloc(cap ? cap : 1);
-  REQUIRE(in && out);
-  if (len) memcpy(in, bytes, len);
-  int got = bdk_noise_read(s, in, len, out, cap);
-  REQUIRE(got < 0 || (size_t)got <= cap);
-  if (got < 0) require_wiped(s);
-  free(in);
-  free(out);
-  return got;
-}
-
-static size_t write_message(bdk_noise *s, const uint8_t *payload, size_t len, uint8_t out[BDK_NOISE_MAX]) {
-  int n = bdk_noise_write(s, payload, len, out, BDK_NOISE_MAX);
-  REQUIRE(n >= (int)len && n <= (int)BDK_NOISE_MAX);
-  return (size_t)n;
-}
-
-static void pass(bdk_noise *from, bdk_noise *to, const uint8_t *payload, size_t len) {
-  uint8_t message[BDK_NOISE_MAX], got[BDK_NOISE_MAX];
-  size_t n = write_message(from, payload, len, message);
-  REQUIRE(bdk_noise_read(to, message, n, got, sizeof got) == (int)len);
-  REQUIRE(len == 0 || memcmp(got, payload, len) == 0);
-}
-
-static void any(bdk_noise side[2], const uint8_t *bytes, size_t len) {
-  for (int i = A; i <= B; i++) {
-    bdk_noise s = side[i];
-    REQUIRE(read_exactly(&s, bytes, len, len) < 0);
-    s = side[i];
-    REQUIRE(read_exactly(&s, bytes, len, len / 2) < 0);
+// What comes: as written, or the input's own bytes, or as written but for some of them. `room`: for its payload.
+static size_t arrive(fuzz_input *in, uint8_t how, const handshake *h, int step, uint8_t *out) {
+  size_t len = h->len[step];
+  memcpy(out, h->message[step], len);
+  if (how == 0) return len;
+  if (how == 1) {
+    for (len = 0; in->p < in->end && len < BDK_NOISE_MAX; len++) out[len] = fuzz_take(in);
+    return len;
   }
-  if (bdk_noise_writes(&side[B])) return; // of the pattern in which nothing travels
-  pass(&side[A], &side[B], NULL, 0);
-  REQUIRE(read_exactly(&side[A], bytes, len, len) < 0);
-  REQUIRE(read_exactly(&side[B], bytes, len, len) < 0); // not its turn
-}
-
-// The first two bytes: how much longer or shorter, and which message; the rest is laid over it from its end.
-static void mutated(bdk_noise side[2], const uint8_t *bytes, size_t len) {
-  uint8_t message[BDK_NOISE_MAX + 256] = {0}, before[sizeof message];
-  if (len < 2 || bdk_noise_writes(&side[B])) return;
-  int n = bytes[1] & 1, longer = (int8_t)bytes[0];
-  if (n == 1) pass(&side[A], &side[B], NULL, 0);
-  size_t whole = write_message(&side[n], bytes, len > 32 ? 32 : len, message), now = (size_t)((int)whole + longer);
-  if ((int)whole + longer < 0) return;
-  memcpy(before, message, sizeof before);
-  bytes += 2;
-  len -= 2;
-  for (size_t i = 0; i < len && i < now; i++) message[now - 1 - i] ^= bytes[i];
-  bool same = now == whole && memcmp(message, before, whole) == 0;
-  REQUIRE((read_exactly(&side[!n], message, now, BDK_NOISE_MAX) >= 0) == same);
-}
-
-static void left(bdk_noise side[2], const uint8_t *bytes, size_t len) {
-  uint8_t keys[2][2][32], h[BDK_NOISE_HASH_LEN], tag[2][BDK_TAG_LEN];
-  size_t most = BDK_NOISE_MAX - BDK_IK_FIRST;
-  if (bdk_noise_writes(&side[B])) {
-    for (int i = A; i <= B; i++) REQUIRE(bdk_noise_write(&side[i], NULL, 0, tag[i], BDK_TAG_LEN) == BDK_TAG_LEN);
-    REQUIRE(memcmp(tag[A], tag[B], BDK_TAG_LEN) == 0);
-  } else {
-    size_t first = len / 3;
-    pass(&side[A], &side[B], bytes, first < most ? first : most);
-    pass(&side[B], &side[A], bytes + first, len - first < most ? len - first : most);
+  if (how == 2) { // in full, then some bytes of it others
+    while (in->p < in->end) {
+      size_t at = fuzz_take(in) % len;
+      out[at] = fuzz_take(in);
+    }
+    return len;
   }
-  REQUIRE(memcmp(side[A].h, side[B].h, sizeof h) == 0);
-  for (int i = A; i <= B; i++) REQUIRE(bdk_noise_split(&side[i], keys[i][0], keys[i][1]) == 0);
-  REQUIRE(memcmp(keys[A], keys[B], sizeof keys[A]) == 0 && memcmp(keys[A][0], keys[A][1], 32) != 0);
+  uint8_t by = fuzz_take(in);
+  if (by & 0x80) return len - by % (len + 1);
+  for (size_t i = 0; i < by && len < BDK_NOISE_MAX; i++) out[len++] = fuzz_take(in);
+  return len;
+}
+
+// Another reader of a first message, who knows something else. True when there is something to know.
+static bool other_reader(bdk_noise *s, bdk_noise_pattern pattern, uint8_t what) {
+  uint8_t other[32] = "another";
+  bdk_noise_config c = config_of(pattern, 1);
+  switch (what % 5) {
+  case 0:
+    c.prologue_len--;
+    break;
+  case 1:
+    if (!c.psk) return false;
+    c.psk = other;
+    break;
+  case 2:
+    if (!c.peer) return false;
+    c.peer = stranger.public;
+    break;
+  case 3:
+    c.own = &stranger;
+    break;
+  case 4:
+    if (!c.peer_ephemeral) return false;
+    c.peer_ephemeral = stranger.public;
+    break;
+  }
+  bdk_noise_init(s, &c);
+  return true;
+}
+
+static void over(bdk_noise *s) {
+  uint8_t out[BDK_NOISE_MAX];
+  REQUIRE(!bdk_noise_done(s) && !bdk_noise_writes(s));
+  REQUIRE(bdk_noise_read(s, out, 0, out, sizeof out) == BDK_E_INVALID);
+  REQUIRE(bdk_noise_write(s, out, 0, out, sizeof out) == BDK_E_INVALID);
+  for (size_t i = 0; i < sizeof s->k; i++) REQUIRE(s->k[i] == 0 && s->ck[i] == 0 && s->own.secret[i] == 0);
+}
+
+static void finish(bdk_noise *s, const handshake *h, int step) {
+  uint8_t keys[2][32];
+  if (step + 1 < h->steps) {
+    REQUIRE(bdk_noise_writes(s));
+    return;
+  }
+  REQUIRE(bdk_noise_done(s) && !bdk_noise_writes(s));
+  REQUIRE(bdk_noise_split(s, keys[0], keys[1]) == 0);
+  REQUIRE(memcmp(keys, h->keys, sizeof keys) == 0);
+}
+
+// KKeepsk0: nothing is read, both write the same, and whoever knows something else gets other keys.
+static void silently(fuzz_input *in, uint8_t op, uint8_t room) {
+  const handshake *h = &made[BDK_NOISE_KKEEPSK0][0];
+  bdk_noise s = h->reader[0];
+  uint8_t message[BDK_NOISE_MAX], keys[2][32];
+  bool foreign = op & 0x80 && other_reader(&s, BDK_NOISE_KKEEPSK0, fuzz_take(in));
+  if (op & 0x40) {
+    size_t len = arrive(in, op >> 4 & 3, h, 0, message);
+    REQUIRE(bdk_noise_read(&s, message, len, message, 0) == BDK_E_INVALID);
+    over(&s);
+    return;
+  }
+  int n = bdk_noise_write(&s, NULL, 0, message, room);
+  REQUIRE(n == (room < BDK_TAG_LEN ? BDK_E_INVALID : (int)BDK_TAG_LEN));
+  if (n < 0) {
+    over(&s);
+    return;
+  }
+  REQUIRE((memcmp(message, h->message[0], BDK_TAG_LEN) == 0) == !foreign);
+  REQUIRE(bdk_noise_split(&s, keys[0], keys[1]) == 0);
+  REQUIRE((memcmp(keys, h->keys, sizeof keys) == 0) == !foreign);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-  bdk_noise side[2];
-  if (len < 1) return 0;
-  if (statics[A].public[0] == 0) make_keys();
-  uint8_t way = bytes[0] / BDK_NOISE_PATTERNS % WAYS;
-  begin(side, (bdk_noise_pattern)(bytes[0] % BDK_NOISE_PATTERNS), &way);
-  if (way == ANY) any(side, bytes + 1, len - 1);
-  if (way == MUTATED) mutated(side, bytes + 1, len - 1);
-  if (way == LEFT) left(side, bytes + 1, len - 1);
+  fuzz_input in = {bytes, bytes + len};
+  uint8_t op = fuzz_take(&in), room = fuzz_take(&in), message[BDK_NOISE_MAX], out[BDK_NOISE_MAX];
+  bdk_noise_pattern pattern = (bdk_noise_pattern)((op & 3) % BDK_NOISE_PATTERNS);
+  if (pattern == BDK_NOISE_KKEEPSK0) {
+    silently(&in, op, room);
+    return 0;
+  }
+  int which = op >> 2 & 1, step = (op >> 3 & 1) % made[pattern][which].steps;
+  const handshake *h = &made[pattern][which];
+  bdk_noise s = h->reader[step];
+  bool foreign = false;
+  uint8_t how = op >> 4 & 3;
+  if (op & 0x80) { // knows something else, or takes part in another handshake
+    uint8_t what = fuzz_take(&in);
+    if (step == 0 && !(what & 0x80)) {
+      foreign = other_reader(&s, pattern, what);
+    } else {
+      bdk_noise_pattern another = pattern == BDK_NOISE_IK ? BDK_NOISE_KKPSK0 : BDK_NOISE_IK;
+      s = made[another][which].reader[step % made[another][which].steps];
+      foreign = true;
+    }
+  }
+  size_t n = arrive(&in, how, h, step, message);
+  size_t cap = op & 0x40 ? room : sizeof out;
+  bool whole = !foreign && n == h->len[step] && memcmp(message, h->message[step], n) == 0;
+  uint8_t *exact = malloc(n ? n : 1);
+  memcpy(exact, message, n);
+  int got = bdk_noise_read(&s, exact, n, out, cap);
+  free(exact);
+  if (whole && cap >= payload_len[which]) {
+    REQUIRE(got == (int)payload_len[which] && memcmp(out, payload, payload_len[which]) == 0);
+    finish(&s, h, step);
+  } else {
+    REQUIRE(got == BDK_E_BAD_KEY || got == BDK_E_INVALID);
+    over(&s);
+  }
   return 0;
 }

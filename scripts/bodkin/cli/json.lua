@@ -16,11 +16,28 @@ local function from_json(value)
   return meta and meta.__jsontype == "array" and wire.array(out) or out
 end
 
+-- dkjson takes `{"a" 1}`, and a name in an array; such a table is neither. Nor may one be deeper than can be walked.
+local DEPTH_MAX = 1000
+local function well_formed(value, depth)
+  if type(value) ~= "table" or value == dkjson.null then return true end
+  if depth == 0 then return false end
+  local is_array, count = getmetatable(value).__jsontype == "array", 0
+  for k, v in pairs(value) do
+    count = count + 1
+    if (type(k) == "string") == is_array or not well_formed(v, depth - 1) then return false end
+  end
+  return not is_array or count == #value
+end
+
 -- The value, or nil and what is wrong.
 function M.decode(text)
-  local value, at, err = dkjson.decode(text, 1, dkjson.null)
+  local ok, value, at, err = pcall(dkjson.decode, text, 1, dkjson.null)
+  if not ok then return nil, "nested too deeply" end -- it has run out of stack
   if err then return nil, (err:gsub(" at line 1, column", " at column")) end
   if text:find("%S", at) then return nil, "more than one value" end
+  if not well_formed(value, DEPTH_MAX) then
+    return nil, 'an object holds pairs "name": value and an array none, and it is nested at most 1000 deep'
+  end
   return from_json(value)
 end
 

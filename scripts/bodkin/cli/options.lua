@@ -149,7 +149,8 @@ end
 function M.suggestion(text, known)
   local best, least = nil, math.max(2, #text // 3) + 1
   for _, word in ipairs(known) do
-    local d = word:find(text, 1, true) == 1 and #text > 1 and 1 or distance(text, word)
+    local d = math.abs(#text - #word) -- at least, so that a long text costs nothing
+    if word:find(text, 1, true) == 1 and #text > 1 then d = 1 elseif d < least then d = distance(text, word) end
     if d < least then best, least = word, d end
   end
   return best and (" (did you mean %s?)"):format(best) or ""
