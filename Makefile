@@ -127,8 +127,10 @@ $(BUILD)/release/spec/host/test_pairs: $(patsubst %,$(BUILD)/release/%.o,spec/ho
 
 FUZZ_BINS := $(patsubst %.c,$(BUILD)/fuzz/%,$(FUZZERS))
 f = $(BUILD)/fuzz
+comma := ,
 # Of those that exchange keys, the results are remembered (spec/fuzz/dh.h).
-$(patsubst %,$(f)/spec/fuzz/fuzz_%,machines mux noise seal): WRAP := -Wl,--wrap=crypto_scalarmult,--wrap=crypto_scalarmult_base
+$(patsubst %,$(f)/spec/fuzz/fuzz_%,machines mux noise seal): WRAP := $(addprefix \
+  -Wl$(comma)--wrap=,crypto_scalarmult crypto_scalarmult_base bdk_rekey_first)
 $(foreach s,$(wildcard spec/fuzz/*.lua),$(eval $(f)/spec/fuzz/fuzz_$(basename $(notdir $s)): $s))
 $(f)/spec/fuzz/%: $(f)/spec/fuzz/%.o $(f)/runtime/host/embed.o $(f)/bindings.a $(f)/io.a $(f)/core.a
 	$(call quiet,LD) $(fuzz_CC) $(fuzz_FLAGS) $(WRAP) -fsanitize=fuzzer -o $@ $(filter %.o %.a,$^) $(LUA_LIB) $(BINDINGS_LIBS) $(IO_LIBS) $(CORE_LIBS)

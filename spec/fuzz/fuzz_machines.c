@@ -226,7 +226,7 @@ static void tick(world *w) {
 // Time passes, `exactly`: each deadline is kept.
 static void pass(world *w, uint64_t us, bool exactly) {
   uint64_t until = w->now_us + us;
-  for (int i = 0; exactly && i < 6; i++) {
+  for (int i = 0; exactly && i < 3; i++) {
     uint64_t a = bdk_mux_deadline(w->side[0].mux), b = bdk_mux_deadline(w->side[1].mux), next = a < b ? a : b;
     if (next > until) break;
     if (next > w->now_us) w->now_us = next;
