@@ -8,7 +8,7 @@ local function serve(options)
   options = options or {}
   options.listen = { core.addr.parse("127.0.0.1", 0) }
   local server = assert(require("bodkin.servers").open(bodkin.env(), options))
-  return server, "bodkin://" .. core.addr.format(server:addresses()[1])
+  return server, require("bodkin.url").format("127.0.0.1", core.addr.port(server:addresses()[1]), server.public_keys)
 end
 
 describe("facade", function()
