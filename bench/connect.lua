@@ -19,7 +19,8 @@ local cases = {
 }
 
 local function serve(net)
-  assert(net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }:expect("listening", 5000))
+  local server = net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }
+  net.url = select(2, assert(server:expect('"listening".-"url":"([^"]+)"', 5000)))
   net.server:start { "turnserver", "-n", "--stun-only", "-L", net.server.addr, "-p", "3478", "--no-tcp", "--no-tls",
     "--no-dtls", "--no-cli", "--log-file", net.dir .. "/turn.log", "--pidfile", net.dir .. "/turn.pid" }
 end
@@ -27,7 +28,7 @@ end
 local function start(net, kind, role, round, go_us)
   local host = net[role]
   if kind == "bodkin" then
-    return host:start { bodkin, "run", "bench/meet.lua", role, "bodkin://" .. net.server.addr, "round" .. round,
+    return host:start { bodkin, "run", "bench/meet.lua", role, net.url, "round" .. round,
       tostring(go_us), tostring(RUN_MS.bodkin), realtime = net.realtime }
   end
   return host:start { bench .. "/nice", role, host.addr, net.server.addr, net.dir .. "/round" .. round,

@@ -49,12 +49,13 @@ end
 
 local function connect_time()
   local net <close> = assert(lab.up { a = "port_restricted", b = "port_restricted", delay_ms = { a = 20, b = 20 } })
-  assert(net.server:start { bodkin, "serve", "--json" }:expect("listening", 5000))
+  local server = net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }
+  local _, url = assert(server:expect('"listening".-"url":"([^"]+)"', 5000))
   local first, confirmed = {}, {}
   for _ = 1, MEETINGS do
     local function client(host, ...)
       local words = { bodkin, ... }
-      local rest = "--server bodkin://" .. net.server.addr .. " --json --send hello --expect 1 --timeout 20"
+      local rest = "--server " .. url .. " --json --send hello --expect 1 --timeout 20"
       for word in rest:gmatch "%S+" do
         words[#words + 1] = word
       end

@@ -28,8 +28,8 @@ static const kind kinds[] = {
     // RFC 8489: a Binding request without attributes
     {"stun", 20, 8, 8, {0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42}},
     // docs/PROTOCOL.md: address_request, [1, 1, tx, pad], and address_report, [2, 1, tx, ...]
-    {"report", 72, 5, 5, {0x94, 1, 1, 0xc4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc4, 53}},
-    {"echo", 72, 5, 5, {0x94, 1, 1, 0xc4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc4, 53}},
+    {"report", 128, 5, 5, {0x94, 1, 1, 0xc4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc4, 109}},
+    {"echo", 128, 5, 5, {0x94, 1, 1, 0xc4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc4, 109}},
 };
 
 static struct mmsghdr out[BATCH], in[BATCH];

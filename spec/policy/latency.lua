@@ -49,16 +49,16 @@ function M.measure(bodkin, queues, policies, seconds)
   local words = { bodkin, "serve --listen 127.0.0.1:0 --admin", dir .. "/admin" }
   for queue, file in pairs(policies) do words[#words + 1] = ("--policy %s=%s"):format(queue, file) end
   local serve = assert(io.popen(("echo $$; exec timeout %d %s 2>&1"):format(seconds + 30, table.concat(words, " "))))
-  local pid, port, log = serve:read "l", nil, {}
+  local pid, url, log = serve:read "l", nil, {}
   for line in serve:lines() do
     log[#log + 1] = line
-    port = line:match "bodkin://127%.0%.0%.1:(%d+)"
-    if port then break end
+    url = line:match "bodkin://%S+"
+    if url then break end
   end
-  assert(port, table.concat(log, "\n"))
-  local players = assert(io.popen(("%s run spec/policy/players.lua bodkin://127.0.0.1:%s %g %s"):format(bodkin, port,
-    seconds, table.concat(queues, " "))))
-  local result = M.probe(assert(core.addr.parse("127.0.0.1", tonumber(port))), seconds)
+  assert(url, table.concat(log, "\n"))
+  local players = assert(io.popen(("%s run spec/policy/players.lua '%s' %g %s"):format(bodkin, url, seconds,
+     table.concat(queues, " "))))
+  local result = M.probe(assert(core.addr.parse(url:match "//([^#]*)")), seconds)
   result.matches, result.longest_ms = {}, {}
   for line in players:lines() do
     local queue, matches, longest = line:match "^(%S+)%s+(%d+)%s+(%d+)$"
