@@ -20,9 +20,9 @@ describe("README.md", function()
   -- The port and key of the server that is there.
   local url_pattern = "bodkin://127%.0%.0%.1(:%d+#%S+)"
   local function to(command, at)
-    local text, n = command:gsub(":4433#KEY", at)
+    local there, n = command:gsub(":4433#KEY", at)
     assert.equal(1, n)
-    return text
+    return there
   end
 
   local function block(language, pattern)
