@@ -39,8 +39,9 @@ end
 
 -- A client's identity, made from a small number.
 function M.who(n)
-  local key = crypto.mac(("k"):rep(16), "key " .. n, 32)
-  return { key = key, id = crypto.id(key), secret = crypto.mac(("s"):rep(16), "secret " .. n, 16) }
+  local key, secret = crypto.keypair(crypto.mac(("s"):rep(16), "secret " .. n, 32))
+  local ephemeral, ephemeral_secret = crypto.keypair(crypto.mac(("e"):rep(16), "ephemeral " .. n, 32))
+  return { key = key, id = crypto.id(key), secret = secret, ephemeral = ephemeral, ephemeral_secret = ephemeral_secret }
 end
 
 -- A value for a field, by its name where one of that name must make sense, else by its kind.
@@ -62,14 +63,16 @@ end
 
 -- Every message of both tables once, well formed: { name =, type =, bytes =, schema =, ends = true for those
 -- that end a registration or membership }, in order of type. from: the sender's address; proof: for it, or nil;
--- code, target, me: of those who exist, for requests that are to succeed.
+-- code, target, me: of those who exist, for requests that are to succeed; noise: of an `open`.
 function M.messages(options)
   local tx, from, proof = ("t"):rep(12), options.from, options.proof
   local me, other, near = options.me or M.who(1), M.who(2), assert(core.addr.parse "127.0.0.1:4001")
   local some_proof = proof or ("\0\0\0\1" .. ("p"):rep(16))
   local props, empty = wire.encode { map = "dust", level = 7 }, wire.encode {}
   local known = {
-    ["tx:bin"] = tx, ["proof:bin"] = proof or false, ["key:bin"] = me.key, ["secret:bin"] = me.secret,
+    ["tx:bin"] = tx, ["proof:bin"] = proof or false, ["key:bin"] = me.key, ["ephemeral:bin"] = me.ephemeral,
+    ["peer_key:bin"] = other.key, ["peer_ephemeral:bin"] = other.ephemeral, ["own:bin"] = me.ephemeral:sub(1, 8),
+    ["token:bin"] = false, ["keys:bins"] = { other.key }, ["noise:bin"] = options.noise or ("n"):rep(110),
     ["id:bin"] = me.id, ["target:bin"] = options.target or other.id, ["peer:bin"] = other.id, ["cursor:bin"] = me.id,
     ["code:str"] = options.code or "babab-babab-babab", ["code:uint"] = 1001, ["app:str"] = "app", ["name:str"] = "ann",
     ["props:any"] = props, ["query:any"] = wire.encode { map = "dust" }, ["data:any"] = empty,
@@ -98,8 +101,9 @@ function M.messages(options)
   return list
 end
 
--- Where the transaction id stands in every message between client and server.
+-- Where the transaction id stands in every message between client and server but `matched`, which has more fields.
 M.TX_FROM, M.TX_TO = 6, 17
+M.MATCHED_TX_FROM, M.MATCHED_TX_TO = 8, 19
 
 local spread = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xc0, 0xc1, 0xc4, 0xc7, 0xcf, 0xd9, 0xdd, 0xdf, 0xe0, 0xff }
 
@@ -203,13 +207,51 @@ end
 
 local function is_uint(v) return math.type(v) == "integer" and v >= 0 or math.type(v) == "float" and v >= 2 ^ 63 end
 
+-- Bytes that follow a msgpack byte: of the value itself, of its length, of its count.
+local VALUE = { [0xca] = 4, [0xcb] = 8, [0xcc] = 1, [0xcd] = 2, [0xce] = 4, [0xcf] = 8, [0xd0] = 1, [0xd1] = 2,
+  [0xd2] = 4, [0xd3] = 8 }
+local LENGTH = { [0xc4] = 1, [0xc5] = 2, [0xc6] = 4, [0xd9] = 1, [0xda] = 2, [0xdb] = 4 }
+local COUNT = { [0xdc] = 2, [0xdd] = 4, [0xde] = 2, [0xdf] = 4 }
+
+-- What follows the byte `b` at `at - 1`: its bytes, and how many values; nil where no value begins so.
+local function after(bytes, b, at)
+  if b < 0x80 or b >= 0xe0 or b == 0xc0 or b == 0xc2 or b == 0xc3 then return 0, 0 end
+  if b < 0x90 then return 0, 2 * (b & 15) end
+  if b < 0xa0 then return 0, b & 15 end
+  if b < 0xc0 then return b & 31, 0 end
+  if VALUE[b] then return VALUE[b], 0 end
+  local size = LENGTH[b] or COUNT[b]
+  if not size or at + size - 1 > #bytes then return nil end
+  local n = string.unpack(">I" .. size, bytes, at)
+  if LENGTH[b] then return size + n, 0 end
+  return size, b >= 0xde and 2 * n or n
+end
+
+-- Where the msgpack value that begins at `at` ends, by lengths alone: the place after it; nil: there is no whole one.
+function M.skip(bytes, at)
+  local owed = 1
+  while owed > 0 do
+    local b = bytes:byte(at)
+    if not b then return nil end
+    local size, values = after(bytes, b, at + 1)
+    if not size then return nil end
+    at, owed = at + 1 + size, owed - 1 + values
+  end
+  return at <= #bytes + 1 and at or nil
+end
+
+local FRAME_MIN = 29
+
 -- What the datagram must be counted as where messages of the types in `handled` have a handler: the name of a
 -- drop counter, or "handled". Second, where a reply may come (a refusal of the version is one), the transaction id
--- that it bears, wherever that stands after some byte was changed.
-function M.cause(bytes, handled)
+-- that it bears, wherever that stands after some byte was changed. `place`: sealed = it came in an association,
+-- associations = frames of unknown ones are answered, and counted as association_lost.
+function M.cause(bytes, handled, place)
   local first = bytes:byte()
+  local sealed, frames = place and place.sealed, place and place.associations
   if #bytes > 1200 then return "udp_rx_truncated" end
   if first and first < 4 then return "drop_stun" end
+  if first == 0xc1 and frames and #bytes >= FRAME_MIN then return "association_lost", bytes:sub(2, 13) end
   if first == 0xc1 then return "drop_frame" end
   if #bytes < 3 then return "drop_short" end
   local skip = first & 0xf0 == 0x90 and 1 or first == 0xdc and 3 or first == 0xdd and 5
@@ -230,6 +272,7 @@ function M.cause(bytes, handled)
     if schema ~= message.refused then return "drop_version", schema.request and tx end
     bytes = bytes:sub(1, version_at - 1) .. string.char(core.protocol_version) .. bytes:sub(version_to + 1)
   end
+  if schema.sealed and not sealed then return "drop_unsealed" end
   if schema:decode(bytes) == nil then return "drop_field" end
   return "handled", schema.request and tx
 end
