@@ -341,7 +341,8 @@ static bdk_assoc_verdict on_frame(bdk_assocs *t, assoc *a, const bdk_route *rout
       if (newest) a->asked = false;
       return BDK_ASSOC_MESSAGE;
     }
-    if (newest) return ask(t, a, route, out, out_len);
+    // What is asked must not be longer than what it answers: nobody has proven that place yet.
+    if (newest && *out_len >= sizeof a->nonce) return ask(t, a, route, out, out_len);
     break;
   case BDK_FRAME_CHALLENGE_ANSWER:
     if (!a->asked || !same_place(&a->moving, route) || *out_len != sizeof a->nonce ||
