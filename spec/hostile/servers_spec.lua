@@ -297,6 +297,139 @@ local function believed(world, server)
   m:close()
 end
 
+-- Every change of a frame that is authentic: none is taken for it. Then it itself is, once.
+local function changed_frames(b, m)
+  local before = b.causes.handled or 0
+  local frame = m:seal(message.list:encode(("l"):rep(12), "app", core.wire.encode {}, nil, false))
+  local counter = string.unpack(">I7", frame, 7)
+  input.mutations(frame, soak and 1200 or 0, function(bytes, at)
+    if #bytes < 29 or at and at < 6 then return b:send(bytes) end
+    b:count(string.unpack(">I7", bytes, 7) < counter and "drop_replay" or "drop_frame")
+    b.feeder:send(bytes)
+  end)
+  assert.equal(before, b.causes.handled or 0)
+  b:count "handled"
+  b.feeder:send(frame)
+  b:count "drop_replay"
+  b.feeder:send(frame)
+end
+
+-- A member's frames from another place: it is asked there, in no more bytes than it sent, and nothing is acted on until
+-- it has answered there.
+local function moved(world, b, m)
+  local other, asked, replies = world:feeder(b.server.at), {}, {}
+  other.on_reply = function(bytes) replies[#replies + 1] = bytes end
+  local function from_there(bytes, cause)
+    other:send(bytes)
+    other:finish()
+    b.feeder.sent = b.feeder.sent + 1
+    if cause then b:count(cause) else b.more = b.more - 1 end
+  end
+  for size = 0, 20 do -- an empty message is the shortest frame
+    local frame, before = m:seal(("\x90"):rep(size)), #replies
+    from_there(frame, size < 8 and "drop_state")
+    support.status(b.server)
+    other:drain()
+    assert.equal(size < 8 and before or before + 1, #replies, size)
+    if replies[before + 1] then
+      assert.is_true(#replies[before + 1] <= #frame)
+      asked[#asked + 1] = replies[before + 1]
+    end
+  end
+  local answers = {}
+  for i = 1, 3 do
+    local kind, answer = m.raw:read(asked[i])
+    assert.equal("challenge", kind)
+    answers[i] = answer
+  end
+  b:count "drop_state" -- from where it always was
+  b.feeder:send(answers[1])
+  b.feeder:finish()
+  input.mutations(answers[2], 0, function(bytes, at)
+    if not at or at < 6 or at >= 7 and at <= 13 then return end
+    from_there(bytes, "drop_frame")
+  end)
+  from_there(answers[2]) -- and now it is there
+  from_there(answers[2], "drop_replay")
+  from_there(answers[3], "drop_state")
+  from_there(m:seal(message.unregister:encode(("u"):rep(12))), "handled")
+  other:close()
+end
+
+-- Handshakes with a proof that is good: every change of a first message, changed requests in one, a second time, and
+-- one inside the other.
+local function handshakes(b, m)
+  local who, n = input.who(5), 0
+  local function open(noise, tx)
+    n = n + 1
+    return assert(message.open:encode(tx or ("%012d"):format(n), m.proof, noise))
+  end
+  local raw, noise = member.handshake(b.server, who, message.list:encode(("l"):rep(12), "app", "\x80", nil, false))
+  input.mutations(noise, 0, function(bytes)
+    if #bytes < 100 then return end -- no `open` has so few
+    b:count "handled"
+    b.feeder:send(open(bytes))
+  end)
+  local opening, answers = open(noise, ("o"):rep(12)), {}
+  b.feeder:finish()
+  local before, read = support.status(b.server), b.feeder.on_reply
+  b.feeder.on_reply = function(bytes)
+    read(bytes)
+    local tx, answer = message.opened:decode(bytes)
+    if tx == ("o"):rep(12) then answers[#answers + 1] = answer end
+  end
+  local function again(bytes)
+    b:count "handled"
+    b.feeder:send(bytes)
+    b.feeder:finish()
+    support.status(b.server)
+    b.feeder:drain()
+  end
+  b:count "handled" -- the list in it
+  b.more = b.more + 1
+  again(opening)
+  again(opening)
+  assert.equal(2, #answers)
+  assert.equal(answers[1], answers[2])
+  local messages = assert(raw:answered(answers[1]))
+  assert.is_truthy(message.page:decode(messages))
+  b:count "handled"
+  b.feeder:send(raw:write(message.list:encode(("k"):rep(12), "app", "\x80", nil, false)))
+  again(opening) -- it was used meanwhile, so this is a copy
+  assert.equal(2, #answers)
+  local grown = support.growth(before, (support.status(b.server)))
+  assert.equal(1, grown.associated)
+  assert.equal(1, grown.association_refused)
+  -- One in a frame, and one in another's first message: whoever is asked has an association already.
+  local _, inner = member.handshake(b.server, who, "", "inner")
+  local refused
+  m.on_message = function(name, values) refused = refused or name == "refused" and values[2] end
+  b:say(open(inner))
+  local outer_raw, outer = member.handshake(b.server, who, open(inner), "outer")
+  b.more = b.more + 1
+  b:count "handled"
+  again(open(outer, ("o"):rep(12)))
+  assert.equal(math.abs(core.errors.invalid.value), refused)
+  local _, code = message.refused:decode(assert(outer_raw:answered(answers[3])))
+  assert.equal(math.abs(core.errors.invalid.value), code)
+  -- Bad messages in it, each in an association of its own.
+  local bytes = input.messages { from = b.from, me = who }
+  for _, one in ipairs(bytes) do
+    if one.name == "register" or one.name == "select" then
+      local i = 0
+      input.mutations(one.bytes, 0, function(changed)
+        i = i + 1
+        if i % (soak and 1 or 5) ~= 0 then return end
+        local list = changed == "" and {} or member.causes(changed, b.handled)
+        for _, cause in ipairs(list) do b:count(cause) end
+        b.more = b.more + #list
+        b:count "handled"
+        b.feeder:send(open(select(2, member.handshake(b.server, who, changed, one.name .. i))))
+      end)
+    end
+  end
+end
+
 describe("bad input at server processes", function()
   local world
   before_each(function() world = support.world() end)
@@ -318,6 +451,27 @@ describe("bad input at server processes", function()
     local server = world:serve(support.asan, all)
     storm(world, server, all, "all roles", WHOLE)
     believed(world, server)
+    serves(world, server, server, server)
+    clean_end(server)
+  end)
+
+  it("take no change of a handshake or of a frame for authentic, and follow nobody who has not answered", function()
+    local config = world.dir .. "/config.lua"
+    support.write_file(config, "return require('bodkin').config { limits = { handshakes = 1000000, "
+      .. "handshakes_each = 1000000, associations_each = 1000000 } }")
+    local server, start = world:serve(support.asan, all, config), core.now()
+    local m = member.new(world, server, input.who(1))
+    assert.equal("registered", m:register "ann")
+    local b = books(world, server, all, m)
+    changed_frames(b, m)
+    handshakes(b, m)
+    moved(world, b, m)
+    local grown = b:settle()
+    b:report("handshakes and frames", grown, start)
+    support.say("handshakes and frames: %s", support.listed(grown, "^associat"))
+    assert.equal(1, grown.client_moved)
+    assert.equal(1, grown.unregistered)
+    m:close()
     serves(world, server, server, server)
     clean_end(server)
   end)
