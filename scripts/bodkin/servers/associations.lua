@@ -26,8 +26,7 @@ function M.install(server, on)
   local timer
   local function sweep()
     timer = env.timer(SWEEP_MS, sweep)
-    local budget = 64 + server.assocs:count() * 2 // SWEEP_PASSES
-    for _, origin in ipairs(server.assocs:sweep(env.now(), budget)) do
+    for _, origin in ipairs(server.assocs:sweep(env.now(), SWEEP_PASSES)) do
       local source = limits.source(origin)
       local n = of_source[source] - 1
       of_source[source] = n > 0 and n or nil
