@@ -77,16 +77,18 @@ end
 function Member:close() self.f:close() end
 
 -- The drop counters that messages in an association must be counted by, one for each: `handled` as in input.cause.
+-- Second: these messages.
 function M.causes(plain, handled)
-  local list, at = {}, 1
-  if plain == "" then return { "drop_short" } end
+  local list, pieces, at = {}, {}, 1
+  if plain == "" then return { "drop_short" }, { "" } end
   while at <= #plain do
     local to = input.skip(plain, at)
     list[#list + 1] = to and input.cause(plain:sub(at, to - 1), handled, { sealed = true }) or "drop_msgpack"
+    pieces[#list] = plain:sub(at, (to or 0) - 1)
     if not to then break end
     at = to
   end
-  return list
+  return list, pieces
 end
 
 return M
