@@ -43,6 +43,15 @@ function M.serve(net, options)
   }
 end
 
+-- The server's counters, by name.
+function M.counters(net)
+  local p = net.server:start { M.binary, "status", "--json", "--admin", net.dir .. "/server.admin" }
+  assert(p:wait(5000) == 0, p:stderr())
+  local out = {}
+  for _, c in ipairs(json.decode(p:stdout()).counters) do out[c.name] = c.value end
+  return out
+end
+
 -- A client command on a host of the lab.
 function M.client(net, host, options, ...)
   local words = table.move(options, 1, #options, 2, { M.binary, stdin = options.stdin })
