@@ -94,8 +94,8 @@ add_named = {
 }
 
 -- Not in the quick run. And what runs compilers, or the binary with sanitizers itself, gains nothing inside that.
-local slow = { hostile = true, conformance = true, policy = true }
-local alone = { host = true, hostile = true, embed = true }
+local slow = { hostile = true, calm = true, conformance = true, policy = true }
+local alone = { host = true, hostile = true, calm = true, embed = true }
 
 local function add_directory(dir)
   c_specs(dir)

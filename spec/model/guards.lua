@@ -5,7 +5,7 @@
 -- A guard: name; file: a C or Lua file, in runtime/core where it names no directory; line, found exactly once there;
 -- broken: what stands in its place; quick: among the ones that `make test` breaks; and who must notice, one of
 --   seeds = how many at most, wish = see scenario.draw
---   spec  = a busted spec, only = a part of its tests' names or nil (all)
+--   spec  = a busted spec
 --   test  = a C spec, without .c (what stands in core only)
 local M = {}
 
@@ -47,9 +47,9 @@ M.list = {
     wish = { a = "none", b = "none", attack = true },
   },
   {
-    name = "the window", file = "mux.c", quick = true, seeds = 50,
-    line = "if (!bdk_window_fresh(&s->window, counter)) {",
-    broken = "if (false) {",
+    name = "the window", file = "seal.c", quick = true, seeds = 50,
+    line = "if (!bdk_window_fresh(&s->window, counter)) return BDK_SEAL_REPLAYED;",
+    broken = "",
     wish = { a = "none", b = "none", duplicate = 0.1, early_data = true },
   },
   {
@@ -101,13 +101,13 @@ M.list = {
     wish = { a = "none", b = "none", attack = true },
   },
   {
-    name = "the tag check", file = "probe.c", quick = true, seeds = 50,
-    line = "BDK_FRAME_HEAD, nonce, k->frame[!k->role]) == 0;",
-    broken = "BDK_FRAME_HEAD, nonce, k->frame[!k->role]) <= 0;",
+    name = "the tag check", file = "seal.c", quick = true, seeds = 50,
+    line = "BDK_FRAME_HEAD, nonce, key) == 0;",
+    broken = "BDK_FRAME_HEAD, nonce, key) <= 0;",
     wish = { a = "none", b = "none", attack = true, mitm = 0.3, early_data = true },
   },
   {
-    name = "the window against a man in the middle", file = "mux.c", seeds = 50,
+    name = "the window against a man in the middle", file = "seal.c", seeds = 50,
     line = "bdk_window_mark(&s->window, counter);",
     broken = ";",
     wish = { a = "none", b = "none", attack = true, mitm = 0.3, early_data = true },
@@ -116,6 +116,43 @@ M.list = {
     name = "the role in the key", file = "probe.c", quick = true, test = "spec/core/test_probe",
     line = "crypto_generichash_update(&state, &direction, 1);",
     broken = "crypto_generichash_update(&state, &(uint8_t){0}, 1);",
+  },
+  {
+    name = "the role in a session's keys", file = "seal.c", quick = true, test = "spec/core/test_seal",
+    line = "bdk_noise_split(noise, initiator ? tx : rx, initiator ? rx : tx);",
+    broken = "bdk_noise_split(noise, tx, rx); memcpy(rx, tx, BDK_KEY_LEN);",
+  },
+  {
+    name = "the refusal of keys of low order", file = "noise.c", quick = true, test = "spec/core/test_noise",
+    line = "if (crypto_scalarmult(shared, secret, public)) return false;",
+    broken = "(void)!crypto_scalarmult(shared, secret, public);",
+  },
+  {
+    name = "the challenge before a client is followed", file = "assoc.c", quick = true,
+    spec = "spec/client/association_spec.lua",
+    line = "if (newest) return ask(t, a, route, out, out_len);",
+    broken = "if (newest) { a->at = *route; return BDK_ASSOC_MESSAGE; }",
+  },
+  {
+    name = "what the challenge asks", file = "assoc.c", spec = "spec/client/association_spec.lua",
+    line = "sodium_memcmp(a->nonce, out, sizeof a->nonce) != 0)",
+    broken = "false)",
+  },
+  {
+    name = "the memory of first messages", file = "assoc.c", quick = true, spec = "spec/client/association_spec.lua",
+    line = "if (seen(t, tag)) {",
+    broken = "if (false) {",
+  },
+  {
+    name = "the erasure of ephemerals", file = "scripts/bodkin/client/ephemerals.lua",
+    spec = "spec/client/association_spec.lua",
+    line = "while self.list[1] and now - self.list[1].made_us > KEPT_US do table.remove(self.list, 1) end",
+    broken = "",
+  },
+  {
+    name = "what must be sealed", file = "bindings/router.c", quick = true, spec = "spec/servers/matching_spec.lua",
+    line = "if (h->schema->sealed && !r->reply->sealed) {",
+    broken = "if (false) {",
   },
   {
     name = "single use of an answer", file = "path.c", test = "spec/core/test_mux_hostile",
@@ -144,14 +181,14 @@ M.list = {
     broken = "",
   },
   {
-    name = "the request for a cookie", file = "scripts/bodkin/servers/init.lua", quick = true,
-    spec = "spec/model/replies_spec.lua",
-    line = "if self.cookie:valid(proof, from) then",
-    broken = "if true then",
+    name = "the cookie before an association", file = "scripts/bodkin/servers/associations.lua", quick = true,
+    spec = "spec/servers/matching_spec.lua",
+    line = "if not server:prove(reply, from, tx, proof) then return end",
+    broken = "reply:proven()",
   },
   {
     name = "the reply rule", file = "bindings/router.c", quick = true, spec = "spec/bindings/router_spec.lua",
-    line = "bool allowed = r->proven || (!r->sent && len <= r->length && (r->request || s->request));",
+    line = "bool allowed = r->sealed || r->proven || (!r->sent && len <= r->length && (r->request || s->request));",
     broken = "bool allowed = true;",
   },
   {
@@ -175,8 +212,14 @@ M.list = {
   {
     name = "check of who answers", file = "scripts/bodkin/client/request.lua",
     spec = "spec/client/request_spec.lua",
-    line = "if r and r.to == from then return r end",
-    broken = "if r then return r end",
+    line = "if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end",
+    broken = "if r and (r.sealed or false) == reply:sealed() then return r end",
+  },
+  {
+    name = "check that a sealed request is not answered in the clear", file = "scripts/bodkin/client/request.lua",
+    spec = "spec/client/association_spec.lua",
+    line = "if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end",
+    broken = "if r and r.to == from then return r end",
   },
 }
 
