@@ -26,7 +26,8 @@ local function typed(words)
 end
 
 local function start(net, host, ...)
-  local words = { net.words[1], stdin = "pipe" }
+  -- The server's key goes with the lab, too.
+  local words = { net.words[1], stdin = "pipe", env = { XDG_STATE_HOME = net.dir } }
   print(("%-7s $ bodkin %s"):format(host, typed { ... }))
   local p = net[host]:start(table.move({ ... }, 1, select("#", ...), 2, words))
   watched[#watched + 1] = { name = host, process = p, stdout = 0, stderr = 0 }
