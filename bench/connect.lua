@@ -19,8 +19,9 @@ local cases = {
 }
 
 local function serve(net)
-  local server = net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }
-  net.url = select(2, assert(server:expect('"listening".-"url":"([^"]+)"', 5000)))
+  local line = assert(net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }:expect("listening",
+    5000))
+  net.url = ("bodkin://%s#%s"):format(net.server.addr, line:match "#([%w_,-]+)")
   net.server:start { "turnserver", "-n", "--stun-only", "-L", net.server.addr, "-p", "3478", "--no-tcp", "--no-tls",
     "--no-dtls", "--no-cli", "--log-file", net.dir .. "/turn.log", "--pidfile", net.dir .. "/turn.pid" }
 end

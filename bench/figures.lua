@@ -49,8 +49,8 @@ end
 
 local function connect_time()
   local net <close> = assert(lab.up { a = "port_restricted", b = "port_restricted", delay_ms = { a = 20, b = 20 } })
-  local server = net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }
-  local _, url = assert(server:expect('"listening".-"url":"([^"]+)"', 5000))
+  local line = assert(net.server:start { bodkin, "serve", "--json" }:expect("listening", 5000))
+  local url = ("bodkin://%s#%s"):format(net.server.addr, line:match "#([%w_,-]+)")
   local first, confirmed = {}, {}
   for _ = 1, MEETINGS do
     local function client(host, ...)

@@ -3,12 +3,13 @@
 local bodkin = require "bodkin"
 local core = require "bodkin.core"
 
--- A server on loopback in the environment of the bodkin.run under way; returns it and its URL.
+-- A server on loopback in the environment of the bodkin.run under way; returns it and what opens a node of it.
 local function serve(options)
   options = options or {}
   options.listen = { core.addr.parse("127.0.0.1", 0) }
   local server = assert(require("bodkin.servers").open(bodkin.env(), options))
-  return server, require("bodkin.url").format("127.0.0.1", core.addr.port(server:addresses()[1]), server.public_keys)
+  local url = "bodkin://" .. core.addr.format(server:addresses()[1])
+  return server, { server = url, server_keys = server.public_keys, app = "spec/1" }
 end
 
 describe("facade", function()
@@ -58,9 +59,9 @@ describe("facade", function()
     local server
     assert.has_error(function()
       bodkin.run(function()
-        local url
-        server, url = serve()
-        local node <close> = assert(bodkin.open { server = url })
+        local options
+        server, options = serve()
+        local node <close> = assert(bodkin.open(options))
         assert.equal(1, server.registry:count())
         error(node)
       end)
@@ -117,10 +118,12 @@ describe("facade", function()
 
   it("connects two nodes on real sockets, over IPv4 and to a server by name", function()
     bodkin.run(function()
-      local server, url = serve()
-      url = url:gsub("127%.0%.0%.1", "localhost")
-      local a <close> = assert(bodkin.open { server = url, app = "spec/1", name = "a" })
-      local b <close> = assert(bodkin.open { server = url, app = "spec/1", name = "b" })
+      local server, options = serve()
+      options.server = options.server:gsub("127%.0%.0%.1", "localhost")
+      options.name = "a"
+      local a <close> = assert(bodkin.open(options))
+      options.name = "b"
+      local b <close> = assert(bodkin.open(options))
       local ma = assert(a:host())
       local mb = assert(b:join(ma.code))
       assert(ma:wait_connected(5000))

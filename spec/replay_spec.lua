@@ -22,7 +22,8 @@ describe("replay", function()
     local two = s:host("two", "192.168.1.2", s:nat("nat-two", "203.0.113.2"))
     local function open(host, n)
       return assert(require("bodkin.client.node").open {
-        env = host.env, server = support.url, trace = function(line) table.insert(traces[n], line) end,
+        env = host.env, server = support.url, server_keys = support.keys,
+        trace = function(line) table.insert(traces[n], line) end,
       })
     end
     s:run(function()

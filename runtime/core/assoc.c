@@ -279,7 +279,7 @@ size_t bdk_assocs_answer(bdk_assocs *t, uint32_t index, const uint8_t *messages,
   uint8_t payload[BDK_DATAGRAM_MAX];
   if (len > sizeof payload - BDK_ASSOC_INDEX_LEN) return 0;
   put_index(payload, a->index);
-  memcpy(payload + BDK_ASSOC_INDEX_LEN, messages, len);
+  if (len) memcpy(payload + BDK_ASSOC_INDEX_LEN, messages, len);
   int n = bdk_noise_write(a->noise, payload, BDK_ASSOC_INDEX_LEN + len, out, cap);
   if (n < 0) return 0;
   bdk_noise_split(a->noise, a->rx, a->tx);
@@ -323,6 +323,7 @@ size_t bdk_assocs_write(bdk_assocs *t, uint32_t index, const uint8_t *message, s
 
 // From another address than before, and its newest: whether the client is there, only an answer from there shows.
 static bdk_assoc_verdict ask(bdk_assocs *t, assoc *a, const bdk_route *route, uint8_t *out, size_t *out_len) {
+  if (*out_len < sizeof a->nonce) return BDK_ASSOC_DROP; // the question would be longer
   if (!a->asked || !same_place(&a->moving, route)) {
     a->moving = *route;
     a->asked = true;
@@ -407,7 +408,7 @@ int bdk_assoc_begin(bdk_assoc *a, const bdk_keypair *own, const bdk_keypair *eph
   if (len > sizeof payload - BDK_ASSOC_INDEX_LEN) return BDK_E_INVALID;
   a->index = index;
   put_index(payload, index);
-  memcpy(payload + BDK_ASSOC_INDEX_LEN, messages, len);
+  if (len) memcpy(payload + BDK_ASSOC_INDEX_LEN, messages, len);
   bdk_noise_init(&a->noise, &(bdk_noise_config){.pattern = BDK_NOISE_IK,
                                                 .initiator = true,
                                                 .prologue = prologue,
@@ -420,8 +421,8 @@ int bdk_assoc_begin(bdk_assoc *a, const bdk_keypair *own, const bdk_keypair *eph
 
 int bdk_assoc_answered(bdk_assoc *a, const uint8_t *bytes, size_t len, uint8_t *out, size_t cap) {
   uint8_t tx[BDK_KEY_LEN], rx[BDK_KEY_LEN], payload[BDK_DATAGRAM_MAX];
-  if (a->open) return BDK_E_INVALID;
-  bdk_noise noise = a->noise; // what is forged must not end it
+  if (a->open || !a->noise.initiator) return BDK_E_INVALID; // or not begun, or cleared
+  bdk_noise noise = a->noise;                               // what is forged must not end it
   int n = bdk_noise_read(&noise, bytes, len, payload, sizeof payload);
   if (n < (int)BDK_ASSOC_INDEX_LEN || (size_t)n - BDK_ASSOC_INDEX_LEN > cap) {
     bdk_noise_clear(&noise);

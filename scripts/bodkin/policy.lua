@@ -15,9 +15,10 @@ M.PLAYERS_MAX = 32
 M.DATA_MAX = 512
 local STRING_MAX, PROPS_MAX, WINDOW_MS, WINDOW_MAX_MS = 64, 16, 100, 60000
 
-local later = { claims = true, on_register = true, on_match = true, on_search = true, on_accept = true,
+local later = { on_match = true, on_search = true, on_accept = true,
   on_decline = true, on_backfill = true, on_expire = true }
-local known = { "props", "size", "teams", "window_ms", "index", "shard", "admit", "compatible", "form" }
+local known = { "props", "claims", "size", "teams", "window_ms", "index", "shard", "admit", "compatible", "form",
+  "on_register" }
 local kinds = { number = true, integer = true, boolean = true, string = true }
 
 local function names(list)
@@ -90,23 +91,24 @@ local function wrong_value(spec, value)
   return nil
 end
 
-local function read_props(props)
+-- props or claims, as `field` says.
+local function read_declared(props, field)
   if props == nil then return nil end
-  if type(props) ~= "table" then return nil, "props must be a table of names and types" end
+  if type(props) ~= "table" then return nil, field .. " must be a table of names and types" end
   local out, count = {}, 0
   for name, given in pairs(props) do
     if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" or #name > 32 then
-      return nil, ("props: '%s' is no name of letters, digits and _"):format(tostring(name))
+      return nil, ("%s: '%s' is no name of letters, digits and _"):format(field, tostring(name))
     end
     local spec, why = property(given)
-    if not spec then return nil, ("props.%s: %s"):format(name, why) end
+    if not spec then return nil, ("%s.%s: %s"):format(field, name, why) end
     if spec.default ~= nil then
       local wrong = wrong_value(spec, spec.default)
-      if wrong then return nil, ("props.%s: its default must be %s"):format(name, wrong) end
+      if wrong then return nil, ("%s.%s: its default must be %s"):format(field, name, wrong) end
     end
     out[name], count = spec, count + 1
   end
-  if count > PROPS_MAX then return nil, ("props: %d are too many; at most %d"):format(count, PROPS_MAX) end
+  if count > PROPS_MAX then return nil, ("%s: %d are too many; at most %d"):format(field, count, PROPS_MAX) end
   return out
 end
 
@@ -143,14 +145,16 @@ local function read(def)
     if not found then return nil, ("has no field '%s': it is one of %s"):format(tostring(field), names(known)) end
   end
   local out = { kind = "policy" }
-  for _, name in ipairs { "admit", "compatible", "form" } do
+  for _, name in ipairs { "admit", "compatible", "form", "on_register" } do
     if def[name] ~= nil and type(def[name]) ~= "function" then
       return nil, ("%s must be a function, not a %s"):format(name, type(def[name]))
     end
     out[name] = def[name]
   end
   local why
-  out.props, why = read_props(def.props)
+  out.props, why = read_declared(def.props, "props")
+  if why then return nil, why end
+  out.claims, why = read_declared(def.claims, "claims")
   if why then return nil, why end
   out.size, out.teams = read_size(def)
   if not out.size then return nil, out.teams end
@@ -181,17 +185,12 @@ function M.is(value)
   return getmetatable(value) == Policy
 end
 
--- The properties of a ticket as its policy declares them, defaults filled in; nil and why.
-function M.props(policy, given)
-  if not policy.props then return given end
-  local out = {}
-  for name in pairs(given) do
-    if not policy.props[name] then return nil, ("there is no property %s"):format(tostring(name)) end
-  end
-  for name, spec in pairs(policy.props) do
+-- What is given for each of those declared, put into `out`, defaults filled in; or nil and why. what: "claim", say.
+local function fill(declared, given, out, what)
+  for name, spec in pairs(declared) do
     local value = given[name]
     if value == nil then value = spec.default end
-    if value == nil and not spec.optional then return nil, ("the property %s is missing"):format(name) end
+    if value == nil and not spec.optional then return nil, ("the %s %s is missing"):format(what, name) end
     if value ~= nil then
       if spec.kind == "number" and type(value) == "number" then value = value + 0.0 end
       local wrong = wrong_value(spec, value)
@@ -200,6 +199,23 @@ function M.props(policy, given)
     end
   end
   return out
+end
+
+-- The properties of a ticket as its policy declares them, defaults filled in; nil and why.
+function M.props(policy, given)
+  if not policy.props then return given end
+  for name in pairs(given) do
+    if not policy.props[name] then return nil, ("there is no property %s"):format(tostring(name)) end
+  end
+  return fill(policy.props, given, {}, "property")
+end
+
+-- The claims of a ticket likewise; those that are not declared stay, since who signed them says more to others.
+function M.signed(policy, given)
+  if not policy.claims then return given end
+  local out = {}
+  for name, value in pairs(given) do out[name] = value end
+  return fill(policy.claims, given, out, "claim")
 end
 
 return M

@@ -147,7 +147,7 @@ local function fields_of(v, known, what)
 end
 
 local function match(v)
-  local ok, why = fields_of(v, { queue = true, policy = true, props = true }, "match")
+  local ok, why = fields_of(v, { queue = true, policy = true, props = true, claims = true }, "match")
   if not ok then return nil, why end
   local queue = v.queue or "queue"
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 or queue == "*" then
@@ -159,7 +159,10 @@ local function match(v)
   local props
   props, why = properties(v.props or {})
   if not props then return nil, "props " .. why end
-  return { queue = queue, policy = v.policy, props = props }
+  local claims
+  claims, why = properties(v.claims or {})
+  if not claims then return nil, "claims " .. why end
+  return { queue = queue, policy = v.policy, props = props, claims = claims }
 end
 
 local function rooms(v)

@@ -65,9 +65,9 @@ local function signed(claims, signature, publics)
   return false
 end
 
--- The claims of a token, or nil, message of at most 40 bytes, "refused". publics: the keys that may have signed it,
--- 32 bytes each (two while they are rotated); now_s: seconds since 1970; id (16 bytes) and app: of the client who
--- shows it.
+-- The claims of a token, and their bytes; or nil, message of at most 40 bytes, "refused". publics: the keys that may
+-- have signed it, 32 bytes each (two while they are rotated); now_s: seconds since 1970; id (16 bytes) and app: of the
+-- client who shows it.
 function M.open(bytes, publics, now_s, id, app)
   local function refuse(why) return nil, why, "refused" end
   if #bytes <= SIGNATURE or #bytes > M.max then return refuse "that is no token" end
@@ -81,7 +81,7 @@ function M.open(bytes, publics, now_s, id, app)
     return refuse "the token is another client's"
   end
   if claims.app and claims.app ~= app then return refuse "the token is for another app" end
-  return claims
+  return claims, packed
 end
 
 return M

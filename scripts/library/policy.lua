@@ -26,7 +26,15 @@
 ---@class bodkin.Ticket
 ---@field id integer               its number; the older, the smaller
 ---@field props table<string, any> its properties, of the types declared, defaults filled in
+---@field claims table<string, any> what the client's token says, signed by the game's backend; empty without one
 ---@field waited_ms integer        how long it has waited when the pass began
+
+---@class bodkin.Client
+---@field id string                 its id, 32 hexadecimal digits
+---@field app string
+---@field name string
+---@field props table<string, any>  of its registration, as the client says
+---@field claims table<string, any> what its token says; empty without one
 
 ---@class bodkin.Formed
 ---@field teams (bodkin.Ticket|integer)[][]  the players by team, as tickets or their ids
@@ -40,6 +48,8 @@
 ---@field teams? integer[]
 ---The properties a ticket has. Others, and wrong ones, are refused. Without props it may have any.
 ---@field props? table<string, bodkin.PropertyType|string[]|bodkin.Property>
+---The claims a ticket needs from its token, with types as in props. One that lacks them is refused; others stay.
+---@field claims? table<string, bodkin.PropertyType|string[]|bodkin.Property>
 ---How often the queue is looked at, in ms: 10 to 60000, else 100. Tickets that come in between are seen together.
 ---@field window_ms? integer
 ---A numeric property: `near` is then in order of distance from the anchor's, and long queues stay fast.
@@ -53,6 +63,9 @@
 ---Makes a match of the anchor, the oldest not yet matched, and some of those near it, all compatible with it; or nil,
 ---to let them wait. Without it: the first that are compatible with one another.
 ---@field form? fun(anchor: bodkin.Ticket, near: bodkin.Ticket[], now_ms: integer): bodkin.Formed?
+---Whether a client may be registered, asked when it first comes and when what it says has changed; the second result
+---says why not, in at most 40 bytes. Counts in the policy that serves every queue without its own.
+---@field on_register? fun(client: bodkin.Client): boolean, string?
 
 ---@class bodkin.Policy
 

@@ -2,6 +2,7 @@
 -- Handles opened, used and closed at random, above all from inside callbacks, with errors, dead coroutines and
 -- collections between: nothing may be thrown through the loop, crash, or stay open. A failing seed is printed.
 local core = require "bodkin.core"
+local people = require "spec.people"
 local addr = core.addr
 
 local TX = ("t"):rep(12)
@@ -67,10 +68,10 @@ local function play(seed)
     pcall(b.mux, b, two)
     local id = string.char(random(8)):rep(16)
     local function add(mux, me, peer, from, to)
-      sessions[random(8)] = { mux, mux:add(nil, {
+      sessions[random(8)] = { mux, mux:add(nil, people.keys({
         match = id, key = id .. id, self = me:rep(16), peer = peer:rep(16), start_in_ms = random(0, 3),
         candidates = { { home[to][1], "srflx", home[from][2] } },
-      }) }
+      }, me, peer)) }
     end
     add(one, "a", "b", a, b)
     add(two, "b", "a", b, a)

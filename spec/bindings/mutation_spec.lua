@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Every message, cut off everywhere and with every byte changed, at a router that handles all of them.
+-- Every message, cut off everywhere and with every byte changed, at a router that handles all of them: those that are
+-- sealed as they come out of an association, and once more as if somebody sent them plain.
 local core = require "bodkin.core"
 local message = require "bodkin.message"
 
@@ -31,47 +32,81 @@ describe("mutation", function()
   local schemas = { core.wire.peer_schemas.test, core.wire.peer_schemas.confirm }
   for _, s in ipairs(message.all) do schemas[#schemas + 1] = s end
 
-  local counters, router, called, moved
+  local counters, router, called, moved, unsealed
   before_each(function()
     counters, called = core.counters(), 0
     router = core.router(counters)
     router:refuse(message.refused)
     for _, s in ipairs(schemas) do router:on(s, nil, function() called = called + 1 end) end
     local total, causes = 0, {}
+    local function dropped()
+      local sum = 0
+      for _, name in ipairs(causes) do sum = sum + counters:get(name) end
+      return sum
+    end
     for _, c in ipairs(counters:all()) do
       if c.name:find "^drop_" or c.name == "udp_rx_truncated" then causes[#causes + 1] = c.name end
     end
     -- Either a handler was called, or exactly one counter said why not.
     moved = function(bytes, what)
-      local handled, sum = called, 0
+      local handled = called
       router:input({ send = function() end }, FROM, bytes)
-      for _, name in ipairs(causes) do sum = sum + counters:get(name) end
+      local sum = dropped()
       if sum - total + called - handled ~= 1 then error("no cause, or two: " .. what) end
+      total = sum
+    end
+    -- In an association a message that ends sooner is followed by another: something of it was handled or dropped.
+    unsealed = function(bytes, what)
+      local handled = called
+      router:inner(FROM, bytes)
+      local sum = dropped()
+      if sum - total + called - handled < 1 then error("no cause: " .. what) end
       total = sum
     end
   end)
 
+  local function changed(bytes, fn)
+    local step = #bytes > 150 and 7 or 1
+    for i = 1, #bytes do
+      for v = (i * 31) % step, 255, step do
+        fn(bytes:sub(1, i - 1) .. string.char(v) .. bytes:sub(i + 1), "change at " .. i)
+      end
+    end
+  end
+
   for _, schema in ipairs(schemas) do
     it(schema.name, function()
+      local give = schema.sealed and unsealed or moved
       for _, without in ipairs { false, true } do
         local bytes = assert(schema:encode(values(schema, without)))
-        moved(bytes, "whole")
+        called = 0
+        give(bytes, "whole")
         assert.equal(1, called)
         called = 0
-        for i = 0, #bytes - 1 do moved(bytes:sub(1, i), "cut at " .. i) end
+        for i = 0, #bytes - 1 do give(bytes:sub(1, i), "cut at " .. i) end
         assert.equal(0, called)
-        local step = #bytes > 150 and 7 or 1
-        for i = 1, #bytes do
-          for v = (i * 31) % step, 255, step do
-            moved(bytes:sub(1, i - 1) .. string.char(v) .. bytes:sub(i + 1), "change at " .. i)
-          end
-        end
+        changed(bytes, give)
         called = 0
-        moved(bytes .. "\0", "a byte more")
-        assert.equal(0, called)
+        give(bytes .. "\0", "a byte more")
+        assert.equal(schema.sealed and 1 or 0, called) -- there a second message, which is none
       end
     end)
   end
+
+  it("of what must be sealed reaches nobody plain", function()
+    local n = 0
+    for _, schema in ipairs(schemas) do
+      if schema.sealed then
+        n = n + 1
+        local bytes = assert(schema:encode(values(schema)))
+        moved(bytes, "whole")
+        assert.equal(n, counters:get "drop_unsealed")
+        for i = 0, #bytes - 1 do moved(bytes:sub(1, i), "cut at " .. i) end
+      end
+    end
+    assert.is_true(n >= 15)
+    assert.equal(0, called)
+  end)
 
   it("bombs of counts and depth", function()
     for _, hex in ipairs { "dd0fffffff", ("df"):rep(11) .. "0a", ("91"):rep(600) .. "c0", ("dc0001"):rep(300) .. "c0",
@@ -82,6 +117,9 @@ describe("mutation", function()
   end)
 
   it("random bytes", function()
-    for n = 0, 400 do moved(core.crypto.random(n * 3), "random") end
+    for n = 0, 400 do
+      moved(core.crypto.random(n * 3), "random")
+      unsealed(core.crypto.random(n * 3), "random")
+    end
   end)
 end)

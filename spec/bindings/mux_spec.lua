@@ -1,12 +1,15 @@
 -- SPDX-License-Identifier: MIT
 local core = require "bodkin.core"
+local people = require "spec.people"
 
 local A, B = core.addr.parse "192.0.2.1:1000", core.addr.parse "192.0.2.2:2000"
 local MATCH, KEY = ("m"):rep(16), ("k"):rep(32)
 local IDS = { ("a"):rep(16), ("b"):rep(16) }
 
 local function match(me, candidates)
-  return { match = MATCH, key = KEY, self = IDS[me], peer = IDS[3 - me], start_in_ms = 0, candidates = candidates }
+  return people.keys({
+    match = MATCH, key = KEY, self = IDS[me], peer = IDS[3 - me], start_in_ms = 0, candidates = candidates,
+  }, tostring(me), tostring(3 - me))
 end
 
 local function refused(code, ...)
@@ -318,10 +321,10 @@ describe("mux driven", function()
     local message = require "bodkin.message"
     local e, other = open(1), open(2)
     local router = core.router(counters)
-    router:on(message.done, nil, function() loop:stop() end)
+    router:on(message.maintained, nil, function() loop:stop() end)
     e.sock:router(router)
     other.sock:send(e.sock:addr(), "\xc1" .. ("x"):rep(40))
-    other.sock:send(e.sock:addr(), message.done:encode(("t"):rep(12)))
+    other.sock:send(e.sock:addr(), message.maintained:encode(("t"):rep(12), ("b"):rep(8)))
     run()
     assert.equal(1, counters:get "drop_frame")
   end)

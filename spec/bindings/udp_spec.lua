@@ -120,14 +120,14 @@ describe("udp", function()
   it("offers a packet to the router first, then to the function", function()
     local a, b, n = open(), open(), 0
     local router = core.router(counters)
-    router:on(message.done, nil, function() n = n + 1 end)
+    router:on(message.maintained, nil, function() n = n + 1 end)
     local got = {}
     a:router(router):on_packet(function(_, bytes)
       got[#got + 1] = bytes
       if bytes == "last" then loop:stop() end
     end)
-    b:send(a:addr(), message.done:encode(TX))
-    b:send(a:addr(), message.done:encode(TX) .. "x")
+    b:send(a:addr(), message.maintained:encode(TX, ("b"):rep(8)))
+    b:send(a:addr(), message.maintained:encode(TX, ("b"):rep(8)) .. "x")
     b:send(a:addr(), message.address_request:encode(TX))
     b:send(a:addr(), "last")
     run()

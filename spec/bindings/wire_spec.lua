@@ -106,7 +106,7 @@ describe("schema", function()
 
   it("takes and gives positional values, and pads", function()
     local bytes = assert(encode())
-    assert.equal(72, #bytes)
+    assert.equal(128, #bytes)
     local got = table.pack(one:decode(bytes))
     assert.same(values(), got)
   end)

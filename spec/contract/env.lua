@@ -8,6 +8,7 @@
 
 local core = require "bodkin.core"
 local message = require "bodkin.message"
+local people = require "spec.people"
 
 local addr = core.addr
 local TX = ("t"):rep(12)
@@ -376,10 +377,10 @@ return function(new)
     end
 
     local function add(e, self, peer, to)
-      return assert(e.mux:add {
+      return assert(e.mux:add(people.keys({
         match = id "m", key = ("k"):rep(32), self = id(self), peer = id(peer), start_in_ms = 0,
         candidates = { { to:addr(), "host", e.number or 1 } },
-      })
+      }, self, peer)))
     end
 
     local function connect(a, b)

@@ -388,7 +388,7 @@ static void too_little_room_writes_nothing(void **state) {
   assert_int_equal(bdk_message_write(&wide, &f, out, sizeof out, NULL), 0);
 }
 
-static void a_pad_brings_the_datagram_to_72_bytes(void **state) {
+static void a_pad_brings_the_datagram_to_128_bytes(void **state) {
   static const bdk_schema last = {.name = "last",
                                   .type = 103,
                                   .count = 2,
@@ -410,7 +410,7 @@ static void a_pad_brings_the_datagram_to_72_bytes(void **state) {
       size_t bare = 3 + 2 + n + 2, len;
       if (which) f[1] = f[0], f[0] = (bdk_field){.u = 5};
       len = bdk_message_write(s, f, out, sizeof out, NULL);
-      assert_int_equal(len, bare > 72 ? bare : 72);
+      assert_int_equal(len, bare > BDK_PAD_TO ? bare : BDK_PAD_TO);
       assert_int_equal(bdk_message_head_read(&h, out, len), 0);
       assert_int_equal(bdk_message_read(s, out, len, g, NULL), 0);
       assert_true(g[which ? 0 : 1].nil);
@@ -420,7 +420,7 @@ static void a_pad_brings_the_datagram_to_72_bytes(void **state) {
       assert_int_equal(pad[0], 0xc4);
       assert_int_equal(pad[1], len - bare);
       for (size_t i = 0; i < pad[1]; i++) assert_int_equal(pad[2 + i], 0);
-      if (bare < 72) assert_int_equal(bdk_message_write(s, f, out, 71, NULL), 0);
+      if (bare < BDK_PAD_TO) assert_int_equal(bdk_message_write(s, f, out, BDK_PAD_TO - 1, NULL), 0);
     }
 }
 
@@ -472,7 +472,7 @@ int main(void) {
       cmocka_unit_test(the_writer_names_what_is_out_of_bounds),
       cmocka_unit_test(what_is_embedded_may_not_go_too_deep),
       cmocka_unit_test(too_little_room_writes_nothing),
-      cmocka_unit_test(a_pad_brings_the_datagram_to_72_bytes),
+      cmocka_unit_test(a_pad_brings_the_datagram_to_128_bytes),
       cmocka_unit_test(a_pad_of_any_length_is_read_as_absent),
       cmocka_unit_test(fields_are_read_as_documented),
   };

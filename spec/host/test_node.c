@@ -354,6 +354,18 @@ static void the_seed_decides(void **state) {
   const uint8_t seed[32] = {1, 2, 3}, other[32] = {1, 2, 4};
   peer p[3] = {{.seed = seed}, {.seed = seed}, {.seed = other}};
   for (int i = 0; i < 3; i++) {
+    if (i == 1) { // to the same server the same keys once more are a copy of what it heard
+      bdk_config c = world_config();
+      peer copy = {0};
+      c.seed = seed;
+      c.timeout_ms = 300;
+      assert_int_equal(0, bdk_open(&copy.node, &c));
+      world_await(&copy, 1, BDK_ERROR, 1, 1);
+      assert_int_equal(BDK_E_TIMEOUT, copy.error);
+      bdk_close(copy.node);
+      world_stop(state);
+      world_start(state);
+    }
     peer_open(&p[i]);
     world_await(&p[i], 1, BDK_REGISTERED, 1, 1);
     bdk_close(p[i].node);

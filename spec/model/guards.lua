@@ -144,6 +144,21 @@ M.list = {
     broken = "if (false) {",
   },
   {
+    name = "the length of a challenge", file = "assoc.c", test = "spec/core/test_assoc",
+    line = "if (*out_len < sizeof a->nonce) return BDK_ASSOC_DROP;",
+    broken = ";",
+  },
+  {
+    name = "the window of an association", file = "assoc.c", test = "spec/core/test_assoc",
+    line = "return age < WINDOW && !(a->bits >> age & 1);",
+    broken = "return age < WINDOW;",
+  },
+  {
+    name = "the place that a challenge is answered from", file = "assoc.c", test = "spec/core/test_assoc",
+    line = "if (!a->asked || !same_place(&a->moving, route) || *out_len != sizeof a->nonce ||",
+    broken = "if (!a->asked || *out_len != sizeof a->nonce ||",
+  },
+  {
     name = "the erasure of ephemerals", file = "scripts/bodkin/client/ephemerals.lua",
     spec = "spec/client/association_spec.lua",
     line = "while self.list[1] and now - self.list[1].made_us > KEPT_US do table.remove(self.list, 1) end",

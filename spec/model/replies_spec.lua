@@ -69,7 +69,9 @@ describe("the reply rule", function()
       local nat = world:nat { name = "nat" .. i, ip = "203.0.113." .. i, kind = "port_restricted" }
       local host = world:host { name = "client" .. i, ip = "192.168.1.2", behind = nat }
       task.spawn(function()
-        nodes[i] = assert(node.open { env = host.env, server = "bodkin://server", app = "x/1", name = "n" .. i })
+        nodes[i] = assert(node.open {
+          env = host.env, server = "bodkin://server", server_keys = server.public_keys, app = "x/1", name = "n" .. i,
+        })
         task.sleep(host.env, 2000)
         if i % 2 == 0 then assert(nodes[i]:join(nodes[i - 1].id)) end
         nodes[i]:list {}

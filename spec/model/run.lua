@@ -4,6 +4,7 @@
 local core = require "bodkin.core"
 local nats = require "bodkin.sim.nat"
 local nets = require "bodkin.sim.net"
+local people = require "spec.people"
 local random = require "bodkin.sim.random"
 local traces = require "bodkin.sim.trace"
 
@@ -251,10 +252,10 @@ local function start(run, side)
     local listed = {}
     for _, c in ipairs(list) do listed[c[1]] = true end
     side.watch = invariants.new(function(text) run.report(side.name .. ": " .. text) end, listed, run.clock.us)
-    side.session = assert(side.mux:add(run.clock.us, {
+    side.session = assert(side.mux:add(run.clock.us, people.keys({
       match = string.pack("<i8i8", run.s.seed, 1), key = string.pack("<i8i8i8i8", run.s.seed, 2, 3, 4),
       self = side.id, peer = side.peer_id, candidates = list,
-    }))
+    }, side.name, side.peer.name)))
     drain(run, side)
   end
 end

@@ -52,13 +52,13 @@ function M.measure(bodkin, queues, policies, seconds)
   local pid, url, log = serve:read "l", nil, {}
   for line in serve:lines() do
     log[#log + 1] = line
-    url = line:match "bodkin://%S+"
+    url = line:match "bodkin://127%.0%.0%.1:%d+#[%w_,-]+"
     if url then break end
   end
   assert(url, table.concat(log, "\n"))
   local players = assert(io.popen(("%s run spec/policy/players.lua '%s' %g %s"):format(bodkin, url, seconds,
-     table.concat(queues, " "))))
-  local result = M.probe(assert(core.addr.parse(url:match "//([^#]*)")), seconds)
+    table.concat(queues, " "))))
+  local result = M.probe(assert(core.addr.parse(url:match "//([^#]+)")), seconds)
   result.matches, result.longest_ms = {}, {}
   for line in players:lines() do
     local queue, matches, longest = line:match "^(%S+)%s+(%d+)%s+(%d+)$"

@@ -7,7 +7,7 @@ describe("bodkin.policy", function()
   it("checks each field where the policy is made", function()
     for expect, def in pairs {
       ["policy: takes a table"] = 3,
-      ["has no field 'sise': it is one of props, size, teams"] = { sise = 2 },
+      ["has no field 'sise': it is one of props, claims, size, teams"] = { sise = 2 },
       ["on_match is not in this version yet"] = { on_match = print },
       ["size must be a number of players from 2 to 32"] = { size = 1 },
       ["size must be a number of players from 2 to 32, or { least, most }"] = { size = { 4, 3 } },

@@ -50,7 +50,7 @@ end
 -- Properties as the policy declares them: numbers around the middle of their range, one of each list.
 local function props_from(source)
   local instance = assert(instances.new(source))
-  local declared = instance:declared()
+  local declared = instance:declared "props"
   instance:close()
   local names = sorted_names(declared)
   return function(rng)
@@ -73,7 +73,7 @@ local function props_from(source)
   end
 end
 
-local function live(client, host, options)
+local function live(client, host, server_keys, options)
   local env = host.env
   task.sleep(env, client.arrives_ms)
   local function on_event(e)
@@ -84,7 +84,8 @@ local function live(client, host, options)
     end
   end
   local n, err, code = node.open {
-    env = env, server = "bodkin://server", app = "sim/1", name = client.name, on_event = on_event,
+    env = env, server = "bodkin://server", server_keys = server_keys, app = "sim/1", name = client.name,
+    on_event = on_event,
   }
   client.node = n
   if not n then
@@ -136,7 +137,7 @@ function M.run(options)
       name = client.name, behind = nat,
       ip = client.nat == "none" and ("100.0.%d.%d"):format(i >> 8, i & 255) or "192.168.1.2",
     }
-    clients[i], lives[i] = client, task.spawn(live, client, host, life)
+    clients[i], lives[i] = client, task.spawn(live, client, host, server.public_keys, life)
   end
   world:run(seconds * 1000)
   -- Who still waits, or talks, is sent home.

@@ -113,6 +113,37 @@ describe("bodkin serve --policy", function()
     expect(server, "(its process ended in a pass; first_come serves)")
   end)
 
+  it("asks it of clients there, and serves the others while one of them hangs it", function()
+    write [[
+      return bodkin.policy { on_register = function(c)
+        if c.name == "loop" then while true do end end
+        if c.name == "error" then error "oops" end
+        return c.name ~= "no", "not you"
+      end }]]
+    server = processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin --policy %s"):format(bodkin,
+      processes.dir, path))
+    url = expect(server, "(bodkin://127%.0%.0%.1:%d+%S*)")
+    local function list(name, text)
+      local p = processes:start(("%s host --server %s --name %s --timeout 5"):format(bodkin, url, name))
+      expect(p, text)
+      return p
+    end
+    local loops = {}
+    for i = 1, 4 do
+      loops[i] = processes:start(("%s host --server %s --name loop --timeout 5"):format(bodkin, url))
+    end
+    list("yes", "(room %S+:)")
+    for i = 1, 4 do expect(loops[i], "(cannot decide now, try again)") end
+    list("no", "(not you)")
+    list("error", "(cannot decide now, try again)")
+    expect(server, "(on_register failed: %S*duel%.lua:4: oops; the client is refused)")
+    assert(os.execute("kill -STOP " .. children()[1]))
+    list("later", "(cannot decide now, try again)")
+    expect(server, "(the policy process does not answer: it is killed)")
+    repeat os.execute "sleep 0.05" until #children() == 1
+    list("yes", "(room %S+:)")
+  end)
+
   it("does not start with a policy that does not load", function()
     write "return bodkin.policy { sise = 2 }"
     local p = processes:start(("%s serve --listen 127.0.0.1:0 --policy %s"):format(bodkin, path))

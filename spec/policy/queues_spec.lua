@@ -19,8 +19,8 @@ describe("a queue", function()
     for name, given in pairs(policies) do
       queues[name] = { policy = given:find "^/" and given or policy.source(given) }
     end
-    s.server = assert(servers.open(s.hub.env, { listen = { "198.51.100.10:4433" }, queues = queues,
-      limits = options and options.limits }))
+    s.server = assert(servers.open(s.hub.env, { listen = { "198.51.100.10:4433" }, keys = { client.key },
+      queues = queues, limits = options and options.limits }))
     s.servers[s.hub] = s.server
   end
 

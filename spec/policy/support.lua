@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A desk with what it tells kept, for the specs of policies.
 
+local wire = require("bodkin.core").wire
 local desks = require "bodkin.policy.desk"
 local sources = require "bodkin.policy.source"
 
@@ -41,13 +42,13 @@ function Desk:tell(message)
   return self.told
 end
 
--- Adds a ticket; options: app, since_ms, version, now_ms. Returns its number, or nil and what was told instead.
+-- Adds a ticket; options: app, since_ms, version, now_ms, claims. Returns its number, or nil and what was told instead.
 function Desk:add(props, options)
   options = options or {}
   self.no = self.no + 1
   local now_ms = options.now_ms or options.since_ms or 0
   local told = self:tell { "add", "q", options.version or 1, self.no, options.app or "a", options.since_ms or now_ms,
-    props, false, now_ms }
+    props, wire.encode(options.claims or {}), false, now_ms }
   local last = told[#told]
   if last[1] == "verdict" and last[4] then return self.no end
   return nil, last[1] == "verdict" and last[5] or last[4]

@@ -17,7 +17,8 @@ return function(seed, n)
   local function client(i, env)
     task.sleep(env, env.random(1):byte() * 4)
     nodes[i] = assert(node.open {
-      env = env, server = "bodkin://server", app = "crowd/1", name = "n" .. i, props = { even = i % 2 == 0, n = i },
+      env = env, server = "bodkin://server", server_keys = server.public_keys, app = "crowd/1", name = "n" .. i,
+      props = { even = i % 2 == 0, n = i },
       on_event = function(event)
         if event.event == "connected" then connected = connected + 1 end
       end,

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Two muxes that were told of each other, on the topologies of 2002 (T1 to T4): times are exact here.
 local core = require "bodkin.core"
+local people = require "spec.people"
 local worlds = require "bodkin.sim.world"
 
 local addr = core.addr
@@ -35,10 +36,10 @@ describe("muxes in the simulator", function()
   local function add(p, other, candidates, start_in_ms)
     local list = {}
     for i, c in ipairs(candidates) do list[i] = { addr.parse(c[1], 5000), c[2], p.sock:number() } end
-    p.session = assert(p.mux:add {
+    p.session = assert(p.mux:add(people.keys({
       match = ("m"):rep(16), key = ("k"):rep(32), self = p.name:rep(16), peer = other.name:rep(16),
       start_in_ms = start_in_ms or 0, candidates = list,
-    })
+    }, p.name, other.name)))
   end
 
   local function finish(...)

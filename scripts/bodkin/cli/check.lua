@@ -24,9 +24,9 @@ return {
   usage = "bodkin check FILE [--tickets N] [--seed N]",
   summary = "look a policy or a configuration over",
   text = [[
-Checks FILE's syntax, its globals and its definition; a policy is then given tickets made up from the properties it
-declares, within the budget a server would give it. FILE may also be first_come, skill or rooms. Exit code 3, and the
-file and line, when something is wrong.]],
+Checks FILE's syntax, its globals and its definition; a policy is then given tickets made up from the properties and
+claims it declares, and clients where it has on_register, within the budget a server would give it. FILE may also be
+first_come, skill or rooms. Exit code 3, and the file and line, when something is wrong.]],
   options = {
     { "tickets", arg = "N", kind = whole, help = "how many to make up (default: 200)" },
     { "seed", arg = "N", kind = whole, help = "other ones for another number (default: 1)" },
@@ -53,6 +53,9 @@ file and line, when something is wrong.]],
     out:say("%s: %d tickets made up, %d admitted, %d matches of %d players in two minutes", rest[1], report.tickets,
       report.admitted, report.matches, report.players)
     if report.why then out:say("%d were refused, the first with: %s", report.refused, report.why) end
+    if report.clients > 0 then
+      out:say("%d clients made up, %d of them turned away", report.clients, report.turned_away)
+    end
     out:say("at most %d instructions in one run, %.1f %% of the budget", report.most,
       100 * report.most / limits.instructions)
     return 0

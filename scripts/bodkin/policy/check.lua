@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Looks a policy over before a server does: its text, its definition, and how it takes tickets made up at random from
--- the properties it declares. What it finds names a file and a line.
+-- the properties and claims it declares. What it finds names a file and a line.
 
+local wire = require("bodkin.core").wire
 local globals = require "bodkin.policy.globals"
 local instances = require "bodkin.policy.instance"
 local random = require "bodkin.sim.random"
@@ -61,21 +62,42 @@ local function props_of(rng, declared)
   return props
 end
 
+local CLIENTS = 50
+
+-- Clients of any name come to be registered. true, or nil, message.
+local function register(instance, rng, claims, report, spent)
+  for no = 1, CLIENTS do
+    local bytes = wire.encode(props_of(rng, claims))
+    local ok, err = spent(instance:register { id = ("%032x"):format(no), app = "check/1", claims = bytes,
+      name = texts[no % 4 + 1], props = no % 2 == 0 and wire.encode {} or wire.encode { n = no } })
+    if ok == nil then return nil, err end
+    report.clients = report.clients + 1
+    if not ok then report.turned_away = report.turned_away + 1 end
+  end
+  return true
+end
+
 -- Tickets come and go for two minutes. Returns a report, or nil, message.
 local function exercise(instance, options)
   local rng = random.new(options.seed, "check")
-  local declared = instance:declared()
-  local report = { tickets = options.tickets, admitted = 0, refused = 0, matches = 0, players = 0, most = 0 }
+  local declared, claims = instance:declared "props", instance:declared "claims"
+  local report = { tickets = options.tickets, admitted = 0, refused = 0, matches = 0, players = 0, most = 0,
+    clients = 0, turned_away = 0 }
   local window_ms, no = instance.about.window_ms, 0
   local function spent(...)
     report.most = math.max(report.most, (instance.sandbox:spent()))
     return ...
   end
+  if instance.about.on_register then
+    local ok, err = register(instance, rng, claims, report, spent)
+    if not ok then return nil, err end
+  end
   for now_ms = 0, 120000, math.max(window_ms, 500) do
     for _ = 1, now_ms < 60000 and math.ceil(options.tickets / (60000 / math.max(window_ms, 500))) or 0 do
       if no == options.tickets then break end
       no = no + 1
-      local ticket = { no = no, app = "check/1", since_ms = now_ms, props = props_of(rng, declared) }
+      local ticket = { no = no, app = "check/1", since_ms = now_ms, props = props_of(rng, declared),
+        claims = next(claims) and wire.encode(props_of(rng, claims)) or nil }
       local ok, err = spent(instance:add(ticket, false, now_ms))
       if ok == nil then return nil, err end
       local key = ok and "admitted" or "refused"
@@ -93,7 +115,8 @@ local function exercise(instance, options)
 end
 
 -- source: see source.lua; options: tickets (200), seed (1), limits. Returns a report { tickets, admitted, refused, why
--- the first, matches, players, most = instructions of one run }; or nil, message; or false, kind: it is no policy.
+-- the first, matches, players, clients (that on_register was asked about), turned_away, most = instructions of one
+-- run }; or nil, message; or false, kind: it is no policy.
 function M.run(source, options)
   local limits = options.limits or instances.limits
   local ok, err = lint(source)

@@ -6,15 +6,19 @@
 -- Told:  { "file", version, name, chunkname, piece }     the text of a source's files, piece by piece
 --        { "load", version, builtin | false }            does it load?
 --        { "discard", version }
---        { "add", queue, version, no, app, since_ms, props, asked, now_ms }
+--        { "add", queue, version, no, app, since_ms, props, claims, asked, now_ms }
 --        { "drop", queue, no }                           { "forget", queue }
 --        { "tick", queue, version, serial, now_ms }
+--        { "ask", version, serial, id, app, name, props, claims }   may this client be registered?
+--                                                claims, and there props, are encoded
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
 --        { "match", queue, serial, teams, host | false, data }
 --        { "ticked", queue, serial, work }               after the matches of that pass
 --        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
---        { "said", queue, line }                         printed by the policy
+--        { "answered", serial, true } | { "answered", serial, false, text }
+--        { "unanswered", serial, message }               asking went wrong: the instance is closed
+--        { "said", queue | "*", line }                   printed by the policy, "*": when it was asked of a client
 
 local instances = require "bodkin.policy.instance"
 
@@ -24,7 +28,7 @@ Desk.__index = Desk
 
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
-  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {} }, Desk)
+  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {} }, Desk)
 end
 
 local function source_of(self, version)
@@ -67,11 +71,14 @@ function on:load(version, builtin)
   instance:close()
 end
 
-function on:discard(version) self.sources[version] = nil end
-
 local function close(q)
   if q.instance then q.instance:close() end
   q.instance, q.version = nil, nil
+end
+
+function on:discard(version)
+  self.sources[version] = nil
+  if self.registrar.version == version then close(self.registrar) end
 end
 
 local function said(self, name, q)
@@ -118,9 +125,9 @@ local function queue_of(self, name)
   return q
 end
 
-function on:add(name, version, no, app, since_ms, props, asked, now_ms)
+function on:add(name, version, no, app, since_ms, props, claims, asked, now_ms)
   local q = queue_of(self, name)
-  local ticket = { no = no, app = app, since_ms = since_ms, props = props }
+  local ticket = { no = no, app = app, since_ms = since_ms, props = props, claims = claims }
   local instance, err = instance_of(self, q, version, now_ms)
   if not instance then return failed(self, name, q, version, err) end
   local ok, why = instance:add(ticket, asked, now_ms)
@@ -153,13 +160,31 @@ function on:tick(name, version, serial, now_ms)
   self.tell { "ticked", name, serial, (instance.sandbox:spent()) }
 end
 
+-- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern.
+function on:ask(version, serial, id, app, name, props, claims)
+  local registrar = self.registrar
+  if registrar.version ~= version then
+    close(registrar)
+    local source, instance, err = self.sources[version], nil, "there is no such version"
+    if source then instance, err = instances.new(source, self.limits) end
+    if not instance then return self.tell { "unanswered", serial, err } end
+    registrar.instance, registrar.version = instance, version
+  end
+  local ok, why = registrar.instance:register { id = id, app = app, name = name, props = props, claims = claims }
+  said(self, "*", registrar)
+  if ok ~= nil then return self.tell { "answered", serial, ok, why } end
+  close(registrar)
+  self.tell { "unanswered", serial, why }
+end
+
 function Desk:input(message)
   local handler = on[message[1]]
-  if handler then handler(self, table.unpack(message, 2, 9)) end
+  if handler then handler(self, table.unpack(message, 2, 10)) end
 end
 
 function Desk:close()
   for _, q in pairs(self.queues) do close(q) end
+  close(self.registrar)
   self.queues = {}
 end
 

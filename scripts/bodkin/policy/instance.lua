@@ -6,10 +6,11 @@ local core = require "bodkin.core"
 local wire = core.wire
 
 local M = {}
+local NONE = "\x80" -- an encoded map of nothing
 local Instance = {}
 Instance.__index = Instance
 
--- What one run of a policy may use: a pass, or the admission of one ticket.
+-- What one run of a policy may use: a pass, or the admission of one ticket or client.
 M.limits = { memory = 32 << 20, instructions = 10000000 }
 
 -- The main chunk of one of our modules, wherever it comes from: a file, or the binary.
@@ -40,14 +41,14 @@ end
 local function line_of(source, msg)
   local text = source.files and source.files[1].text or ""
   local field = msg:match "^policy: has no field '([%w_]+)'" or msg:match "^policy: props[.:] ?'?([%w_]+)"
-    or msg:match "^policy: ([%w_]+)"
+    or msg:match "^policy: claims[.:] ?'?([%w_]+)" or msg:match "^policy: ([%w_]+)"
   local at = field and text:find("%f[%w_]" .. field .. "%s*=") or text:find("%.policy%f[^%w_]") or 1
   local _, before = text:sub(1, at - 1):gsub("\n", "")
   return ("%s:%d: "):format(source.name, before + 1)
 end
 
 -- source: see source.lua; limits: as above. Returns the instance, whose `about` is { kind = "policy", size, teams,
--- window_ms } or { kind = what else the file returned }; or nil, message, code.
+-- window_ms, on_register = whether it has one } or { kind = what else the file returned }; or nil, message, code.
 function M.new(source, limits)
   local sandbox = core.sandbox(limits or M.limits)
   local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
@@ -75,24 +76,35 @@ function M.not_policy(source, kind)
   return ("%s returns %s%s, not a policy: end it with return bodkin.policy { … }"):format(source.name, a, kind)
 end
 
--- The declared properties: name -> { kind =, optional =, min =, max =, default =, among = }.
-function Instance:declared()
+-- The declared "props" or "claims": name -> { kind =, optional =, min =, max =, default =, among = }.
+function Instance:declared(what)
   local out = {}
-  for _, bytes in ipairs { assert(self.sandbox:call("declared")) } do
+  for _, bytes in ipairs { assert(self.sandbox:call("declared", wire.encode(what))) } do
     local one = wire.decode(bytes)
     if one ~= wire.null then out[one.name] = one.spec end
   end
   return out
 end
 
--- A ticket { no =, app =, since_ms =, props = }. asked: it was admitted before. true; false and why it is not
--- admitted; or nil, message, code: the policy failed.
-function Instance:add(ticket, asked, now_ms)
-  local bytes, why, code = self.sandbox:call("add", wire.encode { ticket.no, ticket.app, ticket.since_ms, ticket.props,
-    asked or false, now_ms })
+-- true; false and why not; or nil, message, code: the policy failed.
+local function verdict(bytes, why, code)
   if not bytes then return nil, why, code end
   if wire.decode(bytes) then return true end
   return false, wire.decode(why)
+end
+
+-- A ticket { no =, app =, since_ms =, props =, claims = encoded, or nil for none }. asked: it was admitted before.
+-- true; false and why it is not admitted; or nil, message, code: the policy failed.
+function Instance:add(ticket, asked, now_ms)
+  return verdict(self.sandbox:call("add", wire.encode { ticket.no, ticket.app, ticket.since_ms, ticket.props,
+    asked or false, now_ms }, ticket.claims or NONE))
+end
+
+-- A client { id = hexadecimal, app =, name =, props =, claims = } (the latter two encoded), before it is registered;
+-- what is returned as above.
+function Instance:register(client)
+  return verdict(self.sandbox:call("register", wire.encode { client.id, client.app, client.name }, client.props,
+    client.claims))
 end
 
 function Instance:drop(no)

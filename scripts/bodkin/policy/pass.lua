@@ -94,35 +94,49 @@ function M.start()
     local kind = type(policy) == "table" and policy.kind or type(policy)
     return { kind = policy == true and "nothing" or tostring(kind) } -- true: what require makes of no value
   end
-  return { kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms }
+  return {
+    kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms,
+    on_register = policy.on_register ~= nil,
+  }
 end
 
--- The declared properties, one a call.
-function M.declared()
+-- What is declared of props or claims, one a result.
+function M.declared(what)
   local out = {}
-  for name, spec in pairs(policy.props or {}) do out[#out + 1] = { name = name, spec = spec } end
+  for name, spec in pairs(policy[what] or {}) do out[#out + 1] = { name = name, spec = spec } end
   return table.unpack(out)
 end
 
-local function admitted(view)
-  if not policy.admit then return true end
-  local ok, why = policy.admit(view)
+-- true, or false and why, of what `fn` (of this name) says to a ticket or client.
+local function allowed(fn, name, view, otherwise)
+  if not fn then return true end
+  local ok, why = fn(view)
   if ok then return true end
-  if why ~= nil and type(why) ~= "string" then fail(policy.admit, "admit returned false and a %s", type(why)) end
-  return false, why or "the queue does not admit you"
+  if why ~= nil and type(why) ~= "string" then fail(fn, "%s returned false and a %s", name, type(why)) end
+  return false, why or otherwise
 end
 
--- A ticket { no, app, since_ms, props, asked, now_ms }: true, or false and why it may not wait here. `asked`: it was
--- admitted before, perhaps by another version.
-function M.add(t)
+-- May a client { id, app, name } be registered?
+function M.register(who, props, claims)
+  local client = { id = who[1], app = who[2], name = who[3], props = clean(props), claims = clean(claims) }
+  return allowed(policy.on_register, "on_register", client, "the server does not admit you")
+end
+
+-- A ticket { no, app, since_ms, props, asked, now_ms } and its claims: true, or false and why it may not wait here.
+-- `asked`: it was admitted before, perhaps by another version.
+function M.add(t, signed)
   local no, app, since_ms, given, asked, now_ms = t[1], t[2], t[3], t[4], t[5], t[6]
   if tickets[no] then return true end
   local props, why = policies.props(policy, clean(given))
   if not props then return false, why end
-  local entry = { no = no, app = app, since_ms = since_ms, view = { id = no, props = props, waited_ms = 0 } }
+  local claims
+  claims, why = policies.signed(policy, clean(signed))
+  if not claims then return false, why end
+  local entry = { no = no, app = app, since_ms = since_ms,
+    view = { id = no, props = props, claims = claims, waited_ms = 0 } }
   if not asked then
     local ok
-    ok, why = admitted(seen(entry, now_ms))
+    ok, why = allowed(policy.admit, "admit", seen(entry, now_ms), "the queue does not admit you")
     if not ok then return false, why end
   end
   insert(entry)

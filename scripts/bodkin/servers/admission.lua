@@ -7,6 +7,7 @@ local token = require "bodkin.token"
 
 local M = {}
 local Admission = {}
+local NONE = "\x80" -- an encoded map of nothing
 Admission.__index = Admission
 
 -- server: with token_keys (32 bytes each) or nil, require_token.
@@ -14,24 +15,24 @@ function M.new(server)
   return setmetatable({ server = server, claims = {} }, Admission)
 end
 
--- The claims of a client ({} without a token), or nil, code, text.
+-- The claims of a client, encoded (an empty map without a token); or nil, code, text.
 function Admission:check(id, app, name, props, bytes)
   local wrong = people.wrong(app, name, props)
   if wrong then return nil, "invalid", wrong end
   local server = self.server
-  if not server.token_keys then return {} end -- whatever is shown, nobody here can tell what it is worth
+  if not server.token_keys then return NONE end -- whatever is shown, nobody here can tell what it is worth
   if not bytes then
     if server.require_token then return nil, "refused", "a token is needed here" end
-    return {}
+    return NONE
   end
-  local claims, text, code = token.open(bytes, server.token_keys, server.cookie.time(), id, app)
-  if not claims then return nil, code, text end
-  return claims
+  local claims, packed, code = token.open(bytes, server.token_keys, server.cookie.time(), id, app)
+  if not claims then return nil, code, packed end
+  return packed
 end
 
 -- With a registration, until it ends.
-function Admission:keep(id, claims) self.claims[id] = next(claims) and claims or nil end
-function Admission:of(id) return self.claims[id] or {} end
+function Admission:keep(id, claims) self.claims[id] = claims ~= NONE and claims or nil end
+function Admission:of(id) return self.claims[id] or NONE end
 function Admission:gone(id) self.claims[id] = nil end
 
 return M

@@ -9,6 +9,7 @@ local associations = require "bodkin.servers.associations"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
 local queues = require "bodkin.servers.queues"
+local registrar = require "bodkin.servers.registrar"
 local selection = require "bodkin.servers.selection"
 local role = require("bodkin.servers.role").role
 
@@ -43,26 +44,58 @@ local function registration(server, on, gone)
     server:refuse(reply, tx, code, text)
   end
 
+  -- Enters a request into the table. true, or nil, code, text.
+  local function enter(r)
+    local ok, _, code = registry:put {
+      id = r.id, key = r.key, expires_us = env.now() + LIFETIME_S * 1000000, app = r.app, name = r.name,
+      props = r.props, addrs = r.addrs,
+    }
+    if not ok then return nil, code, code == "limit" and "the registry is full" or "not a valid entry" end
+    if not timer then arm() end
+    server.admission:keep(r.id, r.claims)
+    counters:add("registered")
+    return true
+  end
+
+  local function registered(r) return r.tx, core.addr.mask(r.from, r.tx), LIFETIME_S, server.boot end
+
+  -- What the policy said of a request, perhaps a while after it came. answer(name, …) tells the client.
+  local function decided(answer, r, ok, code, text)
+    if ok then ok, code, text = enter(r) end
+    if ok then return answer("registered", registered(r)) end
+    counters:add("registration_refused")
+    answer("refused", r.tx, math.abs(core.errors[code].value), text)
+  end
+
+  -- Answers at once where it can, before what came together with the request.
+  local function decide(reply, r)
+    local is_later = false
+    server.registrar:decide(r, function(newest, ...)
+      local function push(...) return server:push(newest.assoc, ...) end
+      decided(is_later and push or reply, newest, ...)
+    end)
+    is_later = true
+  end
+
   function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props, token)
     local id, key, assoc = reply:who()
     local claims, why, text = server.admission:check(id, app, name, props, token)
     if not claims then return refuse(reply, tx, why, text) end
     local own, near = addresses.collect(server, from, pubs, locals)
-    local ok, _, code = registry:put {
-      id = id, key = key, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
-      props = people.map(props), addrs = addresses.pack(assoc, ephemeral, own, near),
+    local r = {
+      id = id, key = key, assoc = assoc, tx = tx, from = from, app = app, name = name, props = people.map(props),
+      claims = claims, addrs = addresses.pack(assoc, ephemeral, own, near),
     }
-    if not ok then
-      return refuse(reply, tx, code, code == "limit" and "the registry is full" or "not a valid entry")
-    end
-    if not timer then arm() end
-    server.admission:keep(id, claims)
-    counters:add("registered")
-    reply("registered", tx, core.addr.mask(from, tx), LIFETIME_S, server.boot)
+    if not server.registrar:settled(r) then return decide(reply, r) end
+    local ok, code
+    ok, code, text = enter(r)
+    if not ok then return refuse(reply, tx, code, text) end
+    reply("registered", registered(r))
   end
 
   function on.unregister(reply, _, tx)
     local id = reply:who()
+    server.registrar:forget(id)
     if registry:remove(id) then
       gone(id)
       counters:add("unregistered")
@@ -110,6 +143,7 @@ return role {
     server.admission = admission.new(server)
     local matches = selection.install(server, on)
     local waiting = queues.install(server, on, matches)
+    server.registrar = registrar.new(server, waiting.policies)
     registration(server, on, function(id)
       waiting:gone(id)
       matches:gone(id)

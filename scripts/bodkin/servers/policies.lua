@@ -7,12 +7,14 @@
 
 local desks = require "bodkin.policy.desk"
 local instances = require "bodkin.policy.instance"
+local questions = require "bodkin.servers.questions"
 local sources = require "bodkin.policy.source"
 
 local M = {}
 local Policies = {}
 Policies.__index = Policies
 
+local TEXT_MAX = 40                      -- of a refusal
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
@@ -38,6 +40,13 @@ function M.read(queues)
     slots[key] = { key = key, path = type(given.policy) == "string" and given.policy, source = source, about = about }
   end
   return slots
+end
+
+-- What a policy gave as its reason, cut between characters, or `otherwise` where that is no text.
+function M.reason(text, otherwise)
+  text = tostring(text)
+  if text == "" or not utf8.len(text) then return otherwise end
+  return #text <= TEXT_MAX and text or text:sub(1, utf8.offset(text, 0, TEXT_MAX + 1) - 1)
 end
 
 local function ms(self) return self.server.env.now() // 1000 end
@@ -143,7 +152,22 @@ function on.failed(self, queue, n, why, serial)
   if not serial then self.on.ask_again(queue) end
 end
 
-function on.said(self, queue, line) self.server.log:info("queue %s: its policy says: %s", queue, line) end
+function on.said(self, queue, line)
+  local of = queue == "*" and "of a client" or "queue " .. queue
+  self.server.log:info("%s: its policy says: %s", of, line)
+end
+
+function on.answered(self, serial, ok, text)
+  self.questions:answered(serial, ok, not ok and M.reason(text, "the server does not admit you") or nil)
+end
+
+-- Who asked is refused, and nobody else is the worse for it: the version is not set aside, or one client whose
+-- properties it does not bear could keep all others out.
+function on.unanswered(self, serial, why)
+  self.server.counters:add "policy_failed"
+  self.server.log:error("on_register failed: %s; the client is refused", why)
+  self.questions:answered(serial, false)
+end
 
 -- --- the process
 local start
@@ -158,6 +182,7 @@ end
 local function ended(self)
   if self.closed then return end
   self.link = nil
+  self.questions:lost()
   self.server.counters:add "policy_restarted"
   local again_ms = self.again_ms
   self.again_ms = math.min(again_ms * 2, AGAIN_MAX_MS)
@@ -195,6 +220,16 @@ function start(self)
   self.link, self.unstarted = link, nil
   tell_all(self)
   self.on.resend()
+  self.questions:resume()
+end
+
+-- Tells the question; see questions.lua for what is returned.
+local function ask(self, serial, client)
+  local v = self:registrar()
+  if not v then return "free" end
+  if not self.desk and not self.link then return "later" end
+  send(self, { "ask", v.n, serial, client.id, client.app, client.name, client.props, client.claims })
+  return "asked"
 end
 
 -- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data),
@@ -205,6 +240,14 @@ function M.new(options)
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
     count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS,
   }, Policies)
+  self.questions = questions.new {
+    env = self.server.env, ask = function(...) return ask(self, ...) end,
+    kill = function()
+      if not self.link then return end
+      self.server.log:warn("the policy process does not answer: it is killed")
+      self.link:kill()
+    end,
+  }
   self.first_come = new_version(self, nil, { name = "first_come" })
   self.first_come.about = { kind = "policy", size = { 2, 2 }, window_ms = 100 }
   local keys = {}
@@ -240,11 +283,12 @@ end
 
 function Policies:window_ms(queue) return version_for(self, queue).about.window_ms end
 
--- Tells of a ticket { no, app, since_ms, props, admitted }.
+-- Tells of a ticket { no, app, since_ms, props, claims, admitted }.
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end
   local version = version_for(self, queue)
-  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.admitted or false, ms(self) })
+  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.claims,
+    t.admitted or false, ms(self) })
 end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
@@ -268,6 +312,17 @@ function Policies:tick(queue)
   if not self.passes[queue] then self.again_ms = AGAIN_MS end
 end
 
+-- The version that is asked about clients, or nil: the newest that loaded for every queue without its own. None
+-- before it, which may be laxer, takes its place.
+function Policies:registrar()
+  local slot = self.slots["*"]
+  return slot and slot.current.about.on_register and slot.current or nil
+end
+
+-- May a client { id, app, name, props, claims } be registered? See Questions:put.
+function Policies:allow(client, done) return self.questions:put(client, done) end
+function Policies:disregard(question) self.questions:cancel(question) end
+
 -- Reads every file again. What does not load changes nothing.
 function Policies:reload()
   for _, slot in pairs(self.slots) do
@@ -290,6 +345,7 @@ function Policies:close()
     local pass = self.passes[queue]
     if pass.timer then pass.timer:cancel() end
   end
+  self.questions:close()
   if self.timer then self.timer:cancel() end
   if self.link then self.link:close() end
   if self.desk then self.desk:close() end

@@ -13,7 +13,6 @@ Queues.__index = Queues
 
 local IDLE_MS = 60000                              -- an empty queue is forgotten after
 local REPEAT_US, REPEATS_MAX = 30000000, 65536     -- how long an ended ticket is known again
-local TEXT_MAX = 40                                -- of a refusal
 
 local function queue_of(self, name)
   local q = self.queues[name]
@@ -82,8 +81,7 @@ local function verdict(self, queue, no, ok, text)
     return answer(self, t, "queued", t.ticket)
   end
   self.server.counters:add "ticket_refused"
-  text = tostring(text):sub(1, TEXT_MAX)
-  answer(self, t, "refused", -core.errors.refused.value, utf8.len(text) and text or "the queue does not admit you")
+  answer(self, t, "refused", -core.errors.refused.value, policies.reason(text, "the queue does not admit you"))
   remove(self, t)
 end
 
@@ -166,6 +164,7 @@ local function handlers(self, on)
   function on.enqueue(reply, _, tx, ticket, queue, props)
     local id, _, assoc = reply:who()
     local known = registry:get(id)
+    if not known and server.registrar:deciding(id) then return end
     if not known then return refuse(reply, tx, "refused", "not registered: register first") end
     local t = self.by_ticket[ticket]
     if t and t.id ~= id then return refuse(reply, tx, "bad_key", "this ticket is another's") end
@@ -184,7 +183,7 @@ local function handlers(self, on)
     if not q then return refuse(reply, tx, "limit", text or "too many queues here") end
     self.last = self.last + 1
     t = { no = self.last, id = id, ticket = ticket, queue = q, app = known.app, since_ms = env.now() // 1000,
-      props = given, asker = asker }
+      props = given, claims = server.admission:of(id), asker = asker }
     q.tickets[t.no], self.by_ticket[ticket] = t, t
     q.count, self.total = q.count + 1, self.total + 1
     self.of[id] = self.of[id] or {}

@@ -100,6 +100,8 @@ local function selector(self, reply, from, ephemeral, pubs, locals, app, name, p
   local server = self.server
   local id, key, assoc = reply:who()
   local known = server.registry:get(id)
+  local is_asked = server.registrar:active()
+  if is_asked and not known then return nil, "refused", "not registered: register first" end
   local claims, why, text = server.admission:check(id, app, name, props, token)
   if not claims then return nil, why, text end
   local own, near = addresses.collect(server, from, pubs, locals)
@@ -107,6 +109,7 @@ local function selector(self, reply, from, ephemeral, pubs, locals, app, name, p
     known.addrs = addresses.pack(assoc, ephemeral, own, near)
     server.registry:put(known)
   end
+  if is_asked then app, name, props = known.app, known.name, known.props end -- what was admitted, and no other
   return {
     id = id, key = key, ephemeral = ephemeral, assoc = assoc, app = app, name = name, props = people.map(props),
     pubs = own, locals = near,
@@ -121,6 +124,7 @@ local function handlers(self, on)
     local id = reply:who()
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
+    if server.registrar:deciding(id) and not registry:get(id) then return end
     local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props,
       token)
     if not person then return server:refuse(reply, tx, registered, text) end
@@ -138,6 +142,7 @@ local function handlers(self, on)
   function on.room_open(reply, _, tx, code, match)
     local id = reply:who()
     local known = registry:get(id)
+    if not known and server.registrar:deciding(id) then return end
     if not known then return server:refuse(reply, tx, "refused", "not registered: register first") end
     local count = self.rooms.count
     local room = self.rooms:open(id, known.app, code, match)

@@ -32,13 +32,17 @@ local function drawn(spec)
   return { normal = { (low + high) / 2, (high - low) / 10 }, min = low, max = high, whole = spec.kind == "integer" }
 end
 
--- The scenario in which a policy plays; declared: as instance:declared() gives it.
-function M.for_policy(source, declared)
-  local props = {}
-  for name, spec in pairs(declared) do props[name] = drawn(spec) end
+local function all_drawn(declared)
+  local list = {}
+  for name, spec in pairs(declared or {}) do list[name] = drawn(spec) end
+  return list
+end
+
+-- The scenario in which a policy plays; props and claims: as instance:declared() gives them.
+function M.for_policy(source, props, claims)
   local scenario = assert(scenarios.check {
     name = name_of(source.name), clients = M.CLIENTS, arrive_per_s = M.ARRIVE_PER_S, duration_s = M.DURATION_S,
-    match = { props = props },
+    match = { props = all_drawn(props), claims = all_drawn(claims) },
   })
   scenario.match.policy = source
   return scenario
@@ -79,10 +83,10 @@ function M.read(path)
   local instance
   instance, why, code = instances.new(source)
   if not instance then return nil, why, code end
-  local kind, declared = instance.about.kind, nil
-  if kind == "policy" then declared = instance:declared() end
+  local kind, props, claims = instance.about.kind, nil, nil
+  if kind == "policy" then props, claims = instance:declared "props", instance:declared "claims" end
   instance:close()
-  if kind == "policy" then return M.for_policy(source, declared) end
+  if kind == "policy" then return M.for_policy(source, props, claims) end
   if kind == "scenario" then return run_scenario(path, source.files[1].text) end
   return nil, ("%s returns %s, neither a scenario nor a policy: end it with return bodkin.scenario { … }"):format(path,
     kind), "invalid"

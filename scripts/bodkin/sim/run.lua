@@ -2,16 +2,19 @@
 -- Plays a scenario: the unchanged server and client scripts on a virtual network, for as many virtual seconds as it
 -- says, and notes what becomes of each client, ticket and pair. sim/stats.lua makes a report of that.
 
+local core = require "bodkin.core"
 local delays = require "bodkin.sim.delays"
 local nats = require "bodkin.sim.nat"
 local random = require "bodkin.sim.random"
 local task = require "bodkin.task"
+local token = require "bodkin.token"
 local worlds = require "bodkin.sim.world"
 
 local M = {}
 local SERVER_IP = "198.51.100.10"
 local END_MS = 3000 -- for the last goodbyes
 local HOME_MAX = 100 -- clients behind one NAT
+local TOKEN_SEED, TOKEN_S = ("t"):rep(32), 86400 -- of the game's backend, and how long its tokens are good
 
 -- --- who there is
 local function draw_weighted(rng, list)
@@ -45,8 +48,9 @@ local function new_client(self, n, rng)
   local client = { n = n, arrive_ms = self.arrive_ms, kind = draw_weighted(rng, scenario.nats), matches = {} }
   local is_shared = rng:float() < scenario.together
   if scenario.match then
-    client.props = {}
+    client.props, client.claims = {}, {}
     for _, d in ipairs(scenario.match.props) do client.props[d.name] = draw_property(rng, d) end
+    for _, d in ipairs(scenario.match.claims) do client.claims[d.name] = draw_property(rng, d) end
   end
   if is_shared and self.last_home and self.last_home.count < HOME_MAX then
     client.home = self.last_home
@@ -161,9 +165,20 @@ function on.closed(self, client, e)
   settled(self, client)
 end
 
+-- What the game's backend would have given it, where the scenario says that there is one.
+local function token_of(client)
+  if not client.claims or not next(client.claims) then return nil end
+  client.claims.exp = client.claims.exp or client.env.time() + TOKEN_S
+  return token.issue(TOKEN_SEED, client.claims)
+end
+
 local function open_node(self, client)
-  local node, err, code = require("bodkin.client.node").open {
-    env = client.env, server = "bodkin://server", app = "sim/1", name = "c" .. client.n,
+  local shown, err, code = token_of(client)
+  if err then return nil, err, code end
+  local node
+  node, err, code = require("bodkin.client.node").open {
+    env = client.env, server = "bodkin://server", server_keys = self.server.public_keys, app = "sim/1",
+    name = "c" .. client.n, token_text = shown,
     on_event = function(e)
       if on[e.event] then on[e.event](self, client, e) end
     end,
@@ -231,7 +246,9 @@ local function open_server(self)
   self.place.server = 0
   return require("bodkin.servers").open(host.env, {
     listen = { SERVER_IP .. ":4433" },
-    queues = match and match.policy and { [match.queue] = { policy = match.policy } } or nil,
+    -- The policy of all queues, since that one is asked of clients, too.
+    queues = match and match.policy and { ["*"] = { policy = match.policy } } or nil,
+    token_keys = { (core.crypto.sign_keypair(TOKEN_SEED)) },
   })
 end
 
