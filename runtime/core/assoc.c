@@ -343,7 +343,7 @@ static bdk_assoc_verdict on_frame(bdk_assocs *t, assoc *a, const bdk_route *rout
       if (newest) a->asked = false;
       return BDK_ASSOC_MESSAGE;
     }
-    // What is asked must not be longer than what it answers: nobody has proven that place yet.
+    // What is sent to an address that has not answered is no longer than what came from there.
     if (newest && *out_len >= sizeof a->nonce) return ask(t, a, route, out, out_len);
     break;
   case BDK_FRAME_CHALLENGE_ANSWER:
@@ -394,6 +394,7 @@ bool bdk_assocs_sweep(bdk_assocs *t, uint64_t now_us, uint32_t *budget, bdk_addr
     if (!a || now_us - a->heard_us < (a->used ? BDK_ASSOC_IDLE_US : BDK_ASSOC_PENDING_US)) continue;
     *origin = a->origin;
     drop(t, place);
+    --*budget; // so that many that end at once take their turns, too
     return true;
   }
   return false;

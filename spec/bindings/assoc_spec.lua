@@ -298,16 +298,30 @@ describe("associations", function()
     local assoc = join("a", HOME)
     ask(assoc, HOME, 1)
     join("b", THERE)
-    assert.same({}, assocs:sweep(60999999, 1000))
-    assert.same({}, assocs:sweep(61000000, 0))
-    assert.same({ THERE }, assocs:sweep(61000000, 1000))
-    assert.same({}, assocs:sweep(150999999, 1000))
+    assert.same({}, assocs:sweep(60999999))
+    assert.same({ THERE }, assocs:sweep(61000000))
+    assert.same({}, assocs:sweep(150999999))
     assert.is_string(ask(assoc, HOME, 2))
-    assert.same({}, assocs:sweep(300999998, 1000))
-    assert.same({}, assocs:sweep(5, 1000)) -- time does not go back
-    assert.same({ HOME }, assocs:sweep(300999999, 1000))
+    assert.same({}, assocs:sweep(300999998))
+    assert.same({}, assocs:sweep(5)) -- time does not go back
+    assert.same({ HOME }, assocs:sweep(300999999))
     assert.equal(0, assocs:count())
     assert.is_true(#ask(assoc, HOME, 3) < 29) -- lost
+  end)
+
+  it("are all looked at in as many sweeps as that is asked for", function()
+    for n = 1, 100 do join(string.char(n)) end
+    local ended = 0
+    for n = 1, 10 do
+      local list = assocs:sweep(62000000, 10)
+      assert.is_true(#list < 30, n) -- of 128 places
+      ended = ended + #list
+    end
+    assert.equal(100, ended)
+    assert.equal(0, assocs:count())
+    for _, passes in ipairs { 0, -1, 1001, "x" } do
+      assert.has_error(function() assocs:sweep(62000000, passes) end)
+    end
   end)
 
   it("cannot be used once closed", function()

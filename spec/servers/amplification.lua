@@ -135,6 +135,13 @@ function M.at_server(rows)
     batch(rows[#rows], populated(), each)
   end
   others("STUN Binding", function(fn) fn(STUN) end, true)
+  -- A client lets others seem to send what it seals itself.
+  local s = populated()
+  local raw = s:assoc(support.who(1), support.addr "198.51.100.1:4001").raw
+  rows[#rows + 1] = new_row("server", "frame of a client, from elsewhere")
+  batch(rows[#rows], s, function(fn)
+    for n = 0, DATAGRAM - 29 do fn(raw:write(("\xc0"):rep(n))) end
+  end)
   others("frame (0xC1)", function(fn) each_random(stream, "\xc1", fn) end)
   others("random bytes", function(fn) each_random(stream, nil, fn) end)
   others("bombs", function(fn) for _, bomb in ipairs(input.bombs()) do fn(bomb) end end)
@@ -167,7 +174,8 @@ local function with_clients()
   for i = 1, 2 do
     hosts[i] = world:host { name = "client" .. i, ip = "203.0.113." .. i }
     task.spawn(function()
-      nodes[i] = assert(node.open { env = hosts[i].env, server = "bodkin://server", app = "x/1" })
+      nodes[i] = assert(node.open { env = hosts[i].env, server = "bodkin://server", server_keys = server.public_keys,
+        app = "x/1" })
       if i == 2 then assert(nodes[2]:join(nodes[1].id)) end
     end)
     world:run(1000)
@@ -231,12 +239,15 @@ end
 -- --- what was overheard
 
 local function overheard_name(bytes)
-  local names = { [0] = "data", "select", "select_ack", "consent", "consent_answer", "close" }
-  if bytes:byte() == 0xc1 then return "frame: " .. (names[bytes:byte(6)] or bytes:byte(6)) end
+  local names = { [0] = "data", "select", "select_ack", "consent", "consent_answer", "close", "rekey", "rekey_answer" }
+  if bytes:byte() == 0xc1 then return "frame: " .. names[bytes:byte(6) & 0x7f] end
   for name, schema in pairs(input.peer) do
     if bytes:byte(2) == schema.type then return name end
   end
 end
+
+-- public .. secret
+local function pair(name) return table.concat { core.crypto.keypair(core.crypto.mac(("k"):rep(16), name, 32)) } end
 
 -- Two muxes that meet and talk for a while; then fn(world, b, heard, names), heard being the first datagram of each
 -- kind that the other sent b.
@@ -262,6 +273,8 @@ local function with_peers(fn)
   for p, other in pairs { [a] = b, [b] = a } do
     p.session = assert(p.mux:add {
       match = ("m"):rep(16), key = ("k"):rep(32), self = p.name:rep(16), peer = other.name:rep(16), start_in_ms = 0,
+      own = pair(p.name), own_ephemeral = pair(p.name .. "e"), peer_key = pair(other.name):sub(1, 32),
+      peer_ephemeral = pair(other.name .. "e"):sub(1, 32),
       candidates = { { other.at, "srflx", p.sock:number() } },
     })
   end
