@@ -126,10 +126,11 @@ add_named = {
 -- Not in the quick run. And what runs compilers, or the binary with sanitizers itself, gains nothing inside that.
 local slow = { hostile = true, calm = true, conformance = true, policy = true }
 local alone = { host = true, hostile = true, calm = true, embed = true }
+local limits_s = { hostile = 300 }
 
 local function add_directory(dir)
   c_specs(dir)
-  lua_specs(dir, 180, what == "all" and not alone[dir])
+  lua_specs(dir, limits_s[dir] or 180, what == "all" and not alone[dir])
 end
 
 if what == "all" or what == "quick" then

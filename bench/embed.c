@@ -102,7 +102,7 @@ static void cost_of_messages(void) {
 
 int main(int argc, char **argv) {
   int n = argc > 2 ? atoi(argv[2]) : 50, out[2];
-  char line[512], url[64];
+  char line[512], url[128];
   if (argc < 2 || n < 2 || n > NODES_MAX || pipe(out) != 0) return 2;
   pid_t server = fork();
   if (server == 0) {

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A chat of two (or more: a room takes whoever has its code). End it with Ctrl-D.
---   bodkin run examples/chat.lua bodkin://127.0.0.1 ann          prints a code
---   bodkin run examples/chat.lua bodkin://127.0.0.1 bob CODE
+--   bodkin run examples/chat.lua URL ann          prints a code
+--   bodkin run examples/chat.lua URL bob CODE
 
 local bodkin = require "bodkin"
 io.stdout:setvbuf("line")

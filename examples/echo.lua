@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- An echo. One side sends back whatever it hears, the other measures how long that takes:
---   bodkin run examples/echo.lua bodkin://127.0.0.1            prints a code
---   bodkin run examples/echo.lua bodkin://127.0.0.1 CODE [N]   N echoes (default 5)
+--   bodkin run examples/echo.lua URL            prints a code
+--   bodkin run examples/echo.lua URL CODE [N]   N echoes (default 5)
 
 local bodkin = require "bodkin"
 io.stdout:setvbuf("line")

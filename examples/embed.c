@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Two nodes in one program: one opens a room, the other joins it, and they say hello to each other.
-//   cc embed.c $(pkg-config --cflags --libs bodkin) -o embed && ./embed bodkin://127.0.0.1
+//   cc embed.c $(pkg-config --cflags --libs bodkin) -o embed && ./embed URL
 #include <bodkin.h>
 #include <poll.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ int main(int argc, char **argv) {
   bdk_config config;
   struct pollfd fds[2];
   bdk_config_init(&config, sizeof config);
-  config.server = argc > 1 ? argv[1] : "bodkin://127.0.0.1";
+  config.server = argc > 1 ? argv[1] : NULL;
   for (int i = 0; i < 2; i++) {
     if (bdk_open(&nodes[i], &config) != 0) return 1;
     fds[i] = (struct pollfd){.fd = bdk_fd(nodes[i]), .events = POLLIN};

@@ -2,8 +2,8 @@
 // A node as an object, in a main loop of its own: hosts a room, or joins the one whose code is given, says who it is
 // and ends when it has heard the other.
 //   c++ -std=c++17 embed.cpp $(pkg-config --cflags --libs bodkin) -o embed
-//   ./embed bodkin://127.0.0.1 ann          prints a code
-//   ./embed bodkin://127.0.0.1 bob CODE
+//   ./embed URL ann          prints a code
+//   ./embed URL bob CODE
 #include <bodkin.h>
 #include <chrono>
 #include <iostream>
@@ -40,7 +40,7 @@ private:
 };
 
 int main(int argc, char **argv) try {
-  Node node(argc > 1 ? argv[1] : "bodkin://127.0.0.1");
+  Node node(argc > 1 ? argv[1] : nullptr);
   std::string name = argc > 2 ? argv[2] : "ann";
   int frames_left = 600; // ten seconds, at 60 a second
   argc > 3 ? bdk_join(node, argv[3]) : bdk_host(node, nullptr);

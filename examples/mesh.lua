@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Four peers, each connected with each other one. They are four nodes of one program here, so that one
 -- command shows them all; four programs would do the same.
---   bodkin run examples/mesh.lua bodkin://127.0.0.1
+--   bodkin run examples/mesh.lua URL
 
 local bodkin = require "bodkin"
 local server = ...

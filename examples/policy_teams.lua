@@ -2,7 +2,7 @@
 -- Two against two. Of the four, the best and the weakest play together, and the one who waited longest is the host.
 --   bodkin check examples/policy_teams.lua
 --   bodkin serve --policy teams=examples/policy_teams.lua
---   bodkin match teams --props '{"mmr":1500}' --server bodkin://127.0.0.1:4433
+--   bodkin match teams --props '{"mmr":1500}' --server 'bodkin://127.0.0.1:4433#KEY'
 
 local bodkin = require "bodkin"
 

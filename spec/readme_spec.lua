@@ -17,6 +17,14 @@ describe("README.md", function()
   -- `command` is as a reader types it, but for where the binary is.
   local function start(command) return processes:start((command:gsub("^bodkin", bodkin))) end
 
+  -- The port and key of the server that is there.
+  local url_pattern = "bodkin://127%.0%.0%.1(:%d+#%S+)"
+  local function to(command, at)
+    local there, n = command:gsub(":4433#KEY", at)
+    assert.equal(1, n)
+    return there
+  end
+
   local function block(language, pattern)
     for body in text:gmatch("```" .. language .. "\n(.-)```") do
       if body:find(pattern, 1, true) then return body end
@@ -53,9 +61,9 @@ describe("README.md", function()
     -- On any free port: the one written there may be in use.
     local serve, n = commands[1]:gsub(":4433", ":0")
     assert.equal(1, n)
-    local at = processes_of.expect(start(serve .. " --admin " .. dir .. "/admin"), "bodkin://127%.0%.0%.1(:%d+)")
-    local code = processes_of.expect(start((commands[2]:gsub(":4433", at))), "join (%l+%-%l+%-%l+)")
-    processes_of.expect(start((commands[3]:gsub("CODE", code):gsub(":4433", at))), "^connected")
+    local at = processes_of.expect(start(serve .. " --admin " .. dir .. "/admin"), url_pattern)
+    local code = processes_of.expect(start(to(commands[2], at)), "join (%l+%-%l+%-%l+)")
+    processes_of.expect(start(to(commands[3]:gsub("CODE", code), at)), "^connected")
   end)
 
   it("has a client of at most twenty lines that talks to itself", function()
@@ -74,17 +82,15 @@ describe("README.md", function()
     local commands = {}
     for line in block("sh", "bodkin check"):gmatch("[^\n]+") do commands[#commands + 1] = line end
     assert.equal(6, #commands)
-    local function typed(n, at)
-      return (commands[n]:gsub("duel%.(%l+)", dir .. "/duel.%1"):gsub(":4433", at or ":0"))
-    end
+    local function typed(n) return (commands[n]:gsub("duel%.(%l+)", dir .. "/duel.%1")) end
     processes_of.expect(start(typed(1)), "tickets made up")
     local sim = start(typed(2))
     processes_of.expect(sim, "paths: direct %d+")
     sim.out:read("a") -- to its end
     assert.truthy(read_all(dir .. "/duel.svg"):find("^<"))
-    local server = start(typed(3) .. " --admin " .. dir .. "/admin")
-    local at = processes_of.expect(server, "bodkin://127%.0%.0%.1(:%d+)")
-    local one, two = start(typed(4, at)), start(typed(4, at))
+    local server = start(typed(3):gsub(":4433", ":0") .. " --admin " .. dir .. "/admin")
+    local at = processes_of.expect(server, url_pattern)
+    local one, two = start(to(typed(4), at)), start(to(typed(4), at))
     processes_of.expect(one, "^connected")
     processes_of.expect(two, "^connected")
     assert(os.execute(typed(5)))

@@ -40,7 +40,7 @@ bodkin.run(function()
       local verb, rest = line:match "^(%a+) ?(.*)$"
       return answers[verb](rest)
     end))
-    print(json.encode { code = match.code, public = node.addresses:public_texts() })
+    print(json.encode { code = match.code, id = node.id, public = node.addresses:public_texts() })
   end)
   node:close()
 end)

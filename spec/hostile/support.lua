@@ -141,14 +141,15 @@ function World:close()
   os.execute("rm -r " .. quote(self.dir))
 end
 
--- A server; options: binary, roles, admin = false. Gives .at (packed), .url, .admin.
+-- A server; options: binary, roles, admin = false. Gives .at (packed), .url, .key, .admin.
 function World:serve(binary, roles, config)
   local admin = ("%s/admin-%d"):format(self.dir, #self.processes + 1)
   local words = { binary, "serve", "--json", "--listen", "127.0.0.1:0", "--roles", roles, "--admin", admin }
   if config then table.move({ "--config", config }, 1, 2, #words + 1, words) end
   local p = self:start(words)
   p.at = assert(addr.parse(p:expect '"addr":"([^"]+)"'))
-  p.url, p.admin = "bodkin://" .. addr.format(p.at), admin
+  p.url, p.admin = p:expect '"url":"([^"]+)"', admin
+  p.key = (require("bodkin.url").parse(p.url).keys or {})[1]
   return p
 end
 

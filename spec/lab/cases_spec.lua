@@ -24,7 +24,7 @@ local topologies = {
 
 local function extended(options, more)
   local out = { delay_ms = 20 }
-  for _, t in ipairs { options, more } do
+  for _, t in ipairs { options, more or {} } do
     for k, v in pairs(t) do out[k] = v end
   end
   return out
@@ -49,6 +49,17 @@ describe("in the lab", function()
     return slow[name]
   end
 
+  -- A process that asks with a command, at the server, until what it says passes the test; prints how many s that took.
+  local function watch(net, most_s, test, ...)
+    return net.server:start { "sh", "-c", ([[
+      start=$(cut -d. -f1 /proc/uptime)
+      while now=$(cut -d. -f1 /proc/uptime); [ $((now - start)) -lt %d ]; do
+        "$@" | { %s; } && { echo $((now - start)); exit 0; }
+        sleep 0.5
+      done
+      exit 1]]):format(most_s, test), "watch", support.binary, ... }
+  end
+
   -- Two that talk, whose server is then killed and started again while they go on; and a watch that says when the
   -- server knows both again.
   local function outlive(net)
@@ -64,13 +75,20 @@ describe("in the lab", function()
     assert(net.one:expect("with no server, from b", 2000))
     assert(net.two:expect("with no server, from a", 2000))
     support.serve(net, { "--maintenance-mode", net.options.mode or "confirm" })
-    net.watch = net.server:start { "sh", "-c", [[
-      start=$(cut -d. -f1 /proc/uptime)
-      while now=$(cut -d. -f1 /proc/uptime); [ $((now - start)) -lt 65 ]; do
-        [ "$("$@" | grep -c '"entry"')" = 2 ] && { echo $((now - start)); exit 0; }
-        sleep 0.5
-      done
-      exit 1]], "watch", support.binary, "list", "--json", table.unpack(net.urls) }
+    net.watch = watch(net, 65, [=[[ "$(grep -c '"entry"')" = 2 ]]=], "list", "--json", table.unpack(net.urls))
+  end
+
+  -- Two that talk, when the NAT of the one that hosts forgets all and makes other mappings.
+  local function rebound(net)
+    net.one = support.client(net, "a", { "host", stdin = "pipe" })
+    local _, code = assert(net.one:expect_error("room (%S+):", 5000))
+    net.two = support.client(net, "b", { "join", code, stdin = "pipe" })
+    assert(net.two:expect_error("connected", 5000))
+    assert(net.one:expect_error("connected", 5000))
+    net.code, net.before = code, support.counters(net)
+    assert(net:rebind("a", 41000))
+    net.watch = watch(net, 20, "grep -q 'client_moved.,.value.:1'", "status", "--json", "--admin",
+      net.dir .. "/server.admin")
   end
 
   setup(function()
@@ -82,6 +100,7 @@ describe("in the lab", function()
     end
     begin("confirm", extended(topologies[1][2], { mode = "confirm" }), outlive)
     begin("silent", extended(topologies[1][2], { mode = "silent" }), outlive)
+    begin("rebind", extended({ a = "port_restricted", b = "address_restricted", c = "port_restricted" }), rebound)
   end)
 
   teardown(function()
@@ -146,7 +165,7 @@ describe("in the lab", function()
   it("connects through the second address of a server that listens on any", function()
     local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = 20 }
     support.serve(net)
-    net.urls = { "--server", "bodkin://" .. plan.witness }
+    net.urls[2] = net.urls[2]:gsub("//[%d.]+", "//" .. plan.witness)
     assert.equal("direct", support.meet(net).path)
   end)
 
@@ -214,6 +233,29 @@ describe("in the lab", function()
     end)
   end
 
+  it("a client whose NAT makes other mappings is followed by the server, once it has answered, and stays reachable",
+    function()
+      local net = begun "rebind"
+      assert.equal(0, net.watch:wait(21000), "not followed")
+      local after_s = tonumber(net.watch:lines()[1])
+      assert.is_true(shell.await(3000, function() return support.counters(net).registered > net.before.registered end))
+      local moved = support.counters(net)
+      assert.equal(1, moved.client_moved)
+      assert.equal(net.before.associated, moved.associated)
+      local three = support.client(net, "c", { "join", net.code, stdin = "pipe" })
+      assert(three:expect_error("connected", 5000))
+      assert(net.one:expect_error("connected to .*" .. net.c.public:gsub("%.", "%%."), 5000))
+      print(("# a NAT's other mapping: known to the server after %d s, another peer met there"):format(after_s))
+      for said, p in pairs { ["from a, at b"] = net.two, ["from a, at c"] = three } do
+        net.one:write(said .. "\n")
+        assert(p:expect(said, 2000))
+      end
+      three:write "from c\n"
+      net.two:write "from b\n"
+      assert(net.one:expect("from c", 2000))
+      assert(net.one:expect("from b", 2000))
+    end)
+
   for i, t in ipairs(topologies) do
     it("N1 connects though NATs forget after 20 s and 60 s were waited: " .. t[1], function()
       local net = begun("idle" .. i)
@@ -223,4 +265,25 @@ describe("in the lab", function()
       assert.equal(t[3], b.path)
     end)
   end
+
+  it("connects from a cold start in two round trips to the server and one crossing", function()
+    local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = { a = 20, b = 20 } }
+    support.serve(net)
+    local hosting = support.client(net, "a", { "host", "--json", stdin = "pipe" }, "--send", "hello")
+    local _, code = assert(hosting:expect('"code":"([^"]+)"', 5000))
+    local p = net.b:start { support.binary, "run", "spec/lab/cold.lua", support.binary, net.urls[2], code, "10",
+      realtime = net.realtime }
+    assert(p:wait(60000) == 0, p:stdout() .. p:stderr())
+    local connected, heard = {}, {}
+    for i, line in ipairs(p:lines()) do
+      local first, second = line:match "^(%S+) (%S+)$"
+      connected[i], heard[i] = tonumber(first), tonumber(second)
+    end
+    print(("# cold start of bodkin join, d = 40 ms: medians of %d: connected after %.1f ms (%.1f to %.1f), the peer's "
+      .. "first message after %.1f ms (%.1f to %.1f)"):format(#heard, median(connected), connected[1], connected[10],
+      median(heard), heard[1], heard[10]))
+    -- Its start; two round trips of 40 ms to the server; 40 ms to the peer, who sends only once it has heard this one.
+    assert.is_true(connected[1] >= 120 and median(connected) <= 120 + 30, "connected " .. median(connected))
+    assert.is_true(heard[1] >= 160 and median(heard) <= 160 + 30, "heard " .. median(heard))
+  end)
 end)

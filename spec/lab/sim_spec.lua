@@ -6,6 +6,7 @@ local meet = require "spec.lab.meet"
 local servers = require "bodkin.servers"
 local support = require "spec.lab.support"
 local task = require "bodkin.task"
+local url = require "bodkin.url"
 local worlds = require "bodkin.sim.world"
 
 local SOAK = os.getenv "SOAK"
@@ -103,11 +104,11 @@ local function in_sim(n, loss)
   end }
   local server = assert(servers.open(world:host({ name = "server", ip = "192.0.2.10" }).env,
     { listen = { "192.0.2.10:4433" } }))
-  local tasks = {}
+  local tasks, at = {}, url.format("192.0.2.10", nil, server.public_keys)
   for i, role in ipairs { "a", "b" } do
     local host = host_of(world, role, pair[i], ("198.18.%d.10"):format(i))
     local times = pair[3] == "no_path" and 1 or SIM_TIMES
-    tasks[i] = task.spawn(meet.meet, host.env, role, "bodkin://192.0.2.10", "pair", times, function(_, meeting)
+    tasks[i] = task.spawn(meet.meet, host.env, role, at, "pair", times, function(_, meeting)
       note(result, meeting.path or meeting.closed, meeting.first_ms, meeting.confirmed_ms)
     end)
   end

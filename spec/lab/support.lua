@@ -24,13 +24,11 @@ function M.serve(net, options)
   options = options or {}
   local function start(host, name, ...)
     local p = net[host]:start { M.binary, "serve", "--json", "--admin", net.dir .. "/" .. host .. ".admin", ... }
-    assert(p:expect('"listening"', 5000))
     net[name] = p
+    return json.decode((assert(p:expect('"listening"', 5000)))).url
   end
-  local function url(host) return "bodkin://" .. net[host].addr end
   if not options.apart then
-    start("server", "serving", table.unpack(options))
-    net.urls = { "--server", url "server" }
+    net.urls = { "--server", start("server", "serving", table.unpack(options)) }
     return
   end
   assert(require("bodkin.keyfile").make(net.dir .. "/key"))
@@ -38,10 +36,20 @@ function M.serve(net, options)
   file:write(("return require('bodkin').config { key_file = %q }"):format(net.dir .. "/key"))
   file:close()
   local config = net.dir .. "/config.lua"
-  start("server", "serving", "--roles", "matching", "--config", config)
-  start("server2", "addressing", "--roles", "address", "--config", config)
-  start("server3", "maintaining", "--roles", "maintenance", "--config", config)
-  net.urls = { "--server", url "server", "--address-server", url "server2", "--maintenance-server", url "server3" }
+  net.urls = {
+    "--server", start("server", "serving", "--roles", "matching", "--config", config),
+    "--address-server", start("server2", "addressing", "--roles", "address", "--config", config),
+    "--maintenance-server", start("server3", "maintaining", "--roles", "maintenance", "--config", config),
+  }
+end
+
+-- The server's counters, by name.
+function M.counters(net)
+  local p = net.server:start { M.binary, "status", "--json", "--admin", net.dir .. "/server.admin" }
+  assert(p:wait(5000) == 0, p:stderr())
+  local out = {}
+  for _, c in ipairs(json.decode(p:stdout()).counters) do out[c.name] = c.value end
+  return out
 end
 
 -- A client command on a host of the lab.

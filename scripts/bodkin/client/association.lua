@@ -70,15 +70,19 @@ function Association:begin()
   local posted, err, code = self.requests:post({
     to = self.server, expect = "opened", timeout_ms = self.timeout_ms,
     build = function(tx, proof) return message.open:encode(tx, proof, noise) end,
+    accept = function(answer) -- a forged one must not end what the true one may still answer
+      opening.messages = raw:answered(answer)
+      return opening.messages
+    end,
   }, function(ok, ...) self:answered(opening, ok, ...) end)
   if not posted then self:answered(opening, nil, err, code) end
 end
 
-local function settle(self, opening, messages)
+local function settle(self, opening)
   self.opened_us, self.opening = self.env.now(), nil
   if self.previous then self.previous:close() end
   self.previous, self.current, self.retired = self.retired, opening.raw, nil
-  self.router:inner(self.server, messages)
+  self.router:inner(self.server, opening.messages)
   for _, bytes in ipairs(opening.held) do self:frame(self.server, bytes) end
   self:flush()
   local told = self.on_opened
@@ -88,16 +92,10 @@ end
 
 function Association:answered(opening, ok, answer, code)
   if self.opening ~= opening then return end
-  local messages = ok and opening.raw:answered(answer)
-  if messages then return settle(self, opening, messages) end
+  if ok then return settle(self, opening) end
   self.opening = nil
   if self.closed then return end
   opening.raw:close()
-  if ok then -- forged: who waits asks again, and so do we
-    self.env.counters:add "drop_frame"
-    self.opened_us = self.env.now()
-    return self:flush()
-  end
   if code == "bad_key" and self.keys[self.key + 1] then
     self.key = self.key + 1
     return self:begin()

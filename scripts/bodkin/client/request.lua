@@ -59,7 +59,7 @@ end
 
 function Requests:believe(r, kind, ...)
   if kind == "address_report" then self.on_report(r.to, ...) end
-  if kind == r.expect then return self:finish(r, true, ...) end
+  if kind == r.expect and (not r.accept or r.accept(...)) then return self:finish(r, true, ...) end
   if kind ~= "address_report" then return self.env.counters:add("drop_reply") end
   local _, proof = ...
   -- The report may be the answer to an earlier copy, sent before the proof was there.
@@ -120,13 +120,13 @@ function Requests:repeat_later(r, gap_ms)
 end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
--- (called again for each new proof); sealed; first = before others that wait; timeout_ms; once = never repeated;
--- quiet = silence is no failure.
+-- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
+-- others that wait; timeout_ms; once = never repeated; quiet = silence is no failure.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first,
+    first = spec.first, accept = spec.accept,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0,
   }
   local ok, err, code = self:encode(r)

@@ -18,9 +18,17 @@ local function show()
   end
 end
 
+-- Words as one types them for a shell: one with a # is quoted.
+local function typed(words)
+  local out = {}
+  for i, word in ipairs(words) do out[i] = word:find "#" and "'" .. word .. "'" or word end
+  return table.concat(out, " ")
+end
+
 local function start(net, host, ...)
-  local words = { net.words[1], stdin = "pipe" }
-  print(("%-7s $ bodkin %s"):format(host, table.concat({ ... }, " ")))
+  -- The server's key goes with the lab, too.
+  local words = { net.words[1], stdin = "pipe", env = { XDG_STATE_HOME = net.dir } }
+  print(("%-7s $ bodkin %s"):format(host, typed { ... }))
   local p = net[host]:start(table.move({ ... }, 1, select("#", ...), 2, words))
   watched[#watched + 1] = { name = host, process = p, stdout = 0, stderr = 0 }
   return p
@@ -52,9 +60,8 @@ local function main()
       found[host].filtering:gsub("address_port", "address- and port-dependent")))
   end
   print ""
-  local url = "bodkin://" .. net.server.addr
   local server = start(net, "server", "serve", "--admin", net.dir .. "/admin")
-  until_said(server, "maintenance")
+  local url = until_said(server, "%-%-server (%S+)")
   local a = start(net, "a", "host", "-v", "--server", url)
   local code = until_said(a, "room (%S+):")
   local b = start(net, "b", "join", code, "-v", "--server", url)

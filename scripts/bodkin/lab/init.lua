@@ -253,6 +253,22 @@ function Net:probe(options)
   return nil, "lab: " .. table.concat(wrong, "; "), "invalid"
 end
 
+-- A client's router forgets its mappings, as when it was started anew, and makes others: what the client sends by UDP
+-- leaves from `port` from now on, and only there something comes in. For kinds that masquerade, with one client behind.
+-- true, or nil, message, "refused".
+function Net:rebind(client, port)
+  -- In a zone of its own no entry is known yet.
+  local ok, message = shell.run(("nsenter --net=/run/netns/%snat-%s nft -f - <<'NFT'\n%sNFT"):format(self.plan.prefix,
+    client, ([[
+table ip rebind {
+  chain forget { type filter hook prerouting priority raw; meta l4proto udp ct zone set 1; }
+  chain outward { type nat hook postrouting priority srcnat - 1; oifname wan0 meta l4proto udp masquerade to :%d; }
+}
+]]):format(port)))
+  if not ok then return nil, "lab: cannot rebind: " .. message, "refused" end
+  return true
+end
+
 -- The longest way there and back between a client and the server, as configured.
 function Net:rtt_ms(client)
   local us, from, to = 0, self.plan.ends[client] or self.plan.ends.a, self.plan.ends.server

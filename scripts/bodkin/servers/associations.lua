@@ -41,6 +41,8 @@ function M.install(server, on)
   sweep()
 
   function on.open(reply, from, tx, proof, noise)
+    -- One inside another would have the first one's pushes, and its place in the table.
+    if reply:sealed() then return server:refuse(reply, tx, "invalid", "you are in an association") end
     if not server:prove(reply, from, tx, proof) then return end
     local source = limits.source(from)
     local here = of_source[source] or 0
