@@ -5,13 +5,15 @@
     drive.py --list [--long]        the names of the cases
     drive.py [--long] [NAME...]     runs them, several at once: `ok NAME` or `not ok NAME: why`; 1 if one failed
 
-BODKIN names the binary. A case is a function of drive_server.py or drive_client.py; --long takes the slow ones alone.
+BODKIN names the binary. A case is a function of drive_server.py, drive_association.py or drive_client.py; --long takes
+the slow ones alone.
 """
 
 import multiprocessing
 import sys
 import traceback
 
+import drive_association  # noqa: F401, adds to drive_server.CASES
 import drive_client
 import drive_server
 
