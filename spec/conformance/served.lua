@@ -14,7 +14,9 @@ end
 
 bodkin.run(function()
   local env = bodkin.env()
-  local server = assert(servers.open(env, { listen = { "127.0.0.1:0" }, roles = { "address", "matching" }, keys = keys }))
+  local server = assert(servers.open(env, {
+    listen = { "127.0.0.1:0" }, roles = { "address", "matching" }, keys = keys,
+  }))
   print(json.encode({ event = "listening", addr = core.addr.format(server:addresses()[1]) }, {}))
   require("bodkin.task").await(function() end) -- until it is killed
 end)
