@@ -5,8 +5,8 @@
     drive.py --list [--long]        the names of the cases
     drive.py [--long] [NAME...]     runs them, several at once: `ok NAME` or `not ok NAME: why`; 1 if one failed
 
-BODKIN names the binary. A case is a function of drive_server.py, drive_association.py or drive_client.py; --long takes
-the slow ones alone.
+BODKIN names the binary. A case is a function of drive_server.py, drive_association.py, drive_client.py or
+drive_sealed.py; --long takes the slow ones alone.
 """
 
 import multiprocessing
@@ -15,6 +15,7 @@ import traceback
 
 import drive_association  # noqa: F401, adds to drive_server.CASES
 import drive_client
+import drive_sealed  # noqa: F401, adds to drive_client.CASES
 import drive_server
 
 CASES = drive_server.CASES + drive_client.CASES

@@ -112,18 +112,19 @@ class World:
 
     def associate(self, r, messages=b""):
         """What answers an `open`; the link is there, and the requests inside are in the queue."""
+        if r[1]["noise"] in self.answers:  # a repeat
+            return self.answers[r[1]["noise"]]
         hs, index, text = wire.take_association(self.secret, r[1]["noise"])
         check(1 <= index <= 65535, "the client's index is", index)
         self.client, self.client_key, mine = r[2], hs.rs, random.randrange(65536, 1 << 32)
         answer = hs.write(mine.to_bytes(4, "big") + messages)
         self.link = wire.Link(hs, mine, index)
         self.queue += self.inside(text, r[2], r[3])
-        return wire.encode("opened", tx=r[1]["tx"], noise=answer)
+        self.answers[r[1]["noise"]] = wire.encode("opened", tx=r[1]["tx"], noise=answer)
+        return self.answers[r[1]["noise"]]
 
     def opened(self, r, messages=b""):
-        if r[1]["noise"] not in self.answers:
-            self.answers[r[1]["noise"]] = self.associate(r, messages)
-        self.server.send(r[2], self.answers[r[1]["noise"]])
+        self.server.send(r[2], self.associate(r, messages))
 
     def push(self, name, sock=None, /, **values):
         """A message to the client, in the association."""
