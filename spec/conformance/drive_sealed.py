@@ -21,7 +21,7 @@ def open_repeats():
         on_schedule([x[3] for x in got], [0, 0.2, 0.6] + [1.1 + 0.5 * i for i in range(8)], "open")
         hs, index, text = wire.take_association(w.secret, r[1]["noise"])
         between(1, index, 65535, "index")
-        equal(["select"], [wire.decode(x)[0] for x in wire.split(text)])
+        equal({"select"}, {wire.decode(x)[0] for x in wire.split(text)} - {"maintain"})
         equal("timeout", w.process.event("failed")["code"])
 
 
@@ -228,7 +228,7 @@ def talks(w, said, phase):
     equal((said.encode(), phase), seen and (seen.m, seen.phase))
 
 
-@client_case(16)
+@client_case(22)
 def rekeyed():
     """section 7: role 1 answers each copy of rekey the same, hears both phases, changes with its peer; the old key lives 10 s"""
     with World(peer=LOW) as w:
@@ -269,7 +269,7 @@ def rekeyed():
         w.pump(max(0, began + 8.5 - time.time()))
         w.frame(wire.DATA, b"late", phase=0)
         equal("late", w.process.event("message")["data"])
-        w.pump(max(0, began + 11 - time.time()))
+        w.pump(max(0, began + 17 - time.time()))  # 10 s, and up to 6 more until it looks at its clock for consent
         w.frame(wire.DATA, b"too late", phase=0)
         equal(None, w.process.event("message", 0.2))
         talks(w, "well", 1)
