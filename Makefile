@@ -157,6 +157,15 @@ bench-noise: $(r)/bench/noise
 	@$(r)/bench/noise
 $(r)/bench/noise: $(r)/bench/noise.o $(r)/core.a
 	$(call quiet,LD) $(CC) -o $@ $^ $(CORE_LIBS)
+bench-seal: all $(r)/bench/path $(r)/bench/path_plain
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/seal.lua
+$(r)/bench/path: $(r)/bench/path.o $(r)/core.a
+	$(call quiet,LD) $(CC) -o $@ $^ $(CORE_LIBS)
+# The same without AEAD, to stand beside.
+AEAD := crypto_aead_chacha20poly1305_ietf
+$(r)/bench/path_plain: bench/path.c $(r)/core.a
+	$(call quiet,LD) $(CC) $(BASE) $(CFLAGS) $(release_FLAGS) -DBENCH_PLAIN -Wl,--wrap=$(AEAD)_encrypt,--wrap=$(AEAD)_decrypt \
+	  -o $@ $^ $(CORE_LIBS)
 bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
@@ -230,7 +239,7 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-noise bench-policy fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-noise bench-seal bench-policy fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-noise bench-policy fuzz layers lint format clean install uninstall rock install-rock \
+.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-noise bench-seal bench-policy fuzz layers lint format clean install uninstall rock install-rock \
   deps packages help FORCE

@@ -12,8 +12,8 @@ local layers = {
     -- Of libc what only computes, of libsodium what is deterministic.
     symbols = { "^bdk_", "^mem%a+$", "^str%a+$", "^snprintf$", "^vsnprintf$", "^inet_[pn]to[pn]$", "^__stack_chk_fail$",
       "^_GLOBAL_OFFSET_TABLE_$", "^__assert_fail$", "^crypto_aead_", "^crypto_auth", "^crypto_generichash",
-      "^crypto_hash_sha512", "^crypto_kdf_", "^crypto_stream_chacha20", "^crypto_shorthash", "^crypto_scalarmult", "^crypto_verify",
-      "^sodium_memzero$", "^sodium_memcmp$", "^sodium_is_zero$", "^sodium_compare$" },
+      "^crypto_hash_sha512", "^crypto_kdf_", "^crypto_stream_chacha20", "^crypto_shorthash", "^crypto_scalarmult",
+      "^crypto_verify", "^sodium_memzero$", "^sodium_memcmp$", "^sodium_is_zero$", "^sodium_compare$" },
     never = { "keypair$", "keygen$" } },
   { name = "io", dir = "runtime/io", sees = { core = true, io = true },
     no_headers = { "^lua", "^msgpack", "^signal%.h$" },

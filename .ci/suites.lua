@@ -24,14 +24,17 @@ local function add(name, command, limit_s, plain)
 end
 
 local sanitizer = "ASAN_OPTIONS=abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 "
-local lua_env = ("BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='%s/release/lua/?.so;;' ")
+-- Servers and clients keep their keys there, not in the home of who runs the tests.
+local home = build:find "^/" and build or "$PWD/" .. build
+local homes = ("XDG_STATE_HOME=%s/state XDG_CONFIG_HOME=%s/config "):format(home, home)
+local lua_env = homes .. ("BUILD=%s LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='%s/release/lua/?.so;;' ")
   :format(build, build)
 local busted = lua_env .. "BODKIN=" .. build .. "/release/bodkin busted --lua=/usr/bin/lua5.4 -o TAP "
 
 local function c_specs(dir)
   for _, source in ipairs(lines_of(("ls spec/%s/test_*.c 2>/dev/null"):format(dir))) do
     local name = source:gsub("%.c$", "")
-    add(name, sanitizer .. "CMOCKA_MESSAGE_OUTPUT=TAP " .. build .. "/asan/" .. name, 60)
+    add(name, homes .. sanitizer .. "CMOCKA_MESSAGE_OUTPUT=TAP " .. build .. "/asan/" .. name, 60)
   end
 end
 

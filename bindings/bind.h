@@ -104,6 +104,7 @@ void bdk_open_addr(lua_State *L);
 void bdk_open_assoc(lua_State *L);
 void bdk_open_counters(lua_State *L);
 void bdk_open_crypto(lua_State *L);
+void bdk_open_file(lua_State *L);
 void bdk_open_log(lua_State *L);
 void bdk_open_loop(lua_State *L, const bdk_driver_kind *kind);
 void bdk_open_mux(lua_State *L);

@@ -74,6 +74,7 @@ int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   bdk_open_assoc(L);
   bdk_open_counters(L);
   bdk_open_crypto(L);
+  bdk_open_file(L);
   bdk_open_log(L);
   bdk_open_wire(L);
   bdk_open_schema(L);

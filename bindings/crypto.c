@@ -7,17 +7,22 @@
 
 #include "io/os.h"
 
+#define BASE64_MAX 65536 // bytes
+
+static const uint8_t *check_bytes(lua_State *L, int idx, size_t want) {
+  size_t len;
+  const char *bytes = luaL_checklstring(L, idx, &len);
+  if (len != want) luaL_argerror(L, idx, lua_pushfstring(L, "%d bytes expected", (int)want));
+  return (const uint8_t *)bytes;
+}
+
 // [-0, +2, e] keypair(secret32 | nil) -> public, secret (X25519; the secret is random when not given)
 static int keypair(lua_State *L) {
   uint8_t public[crypto_scalarmult_BYTES], secret[crypto_scalarmult_SCALARBYTES];
-  if (lua_isnoneornil(L, 1)) {
+  if (lua_isnoneornil(L, 1))
     bdk_os_random(secret, sizeof secret);
-  } else {
-    size_t len;
-    const char *given = luaL_checklstring(L, 1, &len);
-    luaL_argcheck(L, len == sizeof secret, 1, "32 bytes expected");
-    for (size_t i = 0; i < len; i++) secret[i] = (uint8_t)given[i];
-  }
+  else
+    memcpy(secret, check_bytes(L, 1, sizeof secret), sizeof secret);
   crypto_scalarmult_base(public, secret);
   lua_pushlstring(L, (const char *)public, sizeof public);
   lua_pushlstring(L, (const char *)secret, sizeof secret);
@@ -25,13 +30,48 @@ static int keypair(lua_State *L) {
   return 2;
 }
 
+// [-0, +2, e] sign_keypair(seed32 | nil) -> public, seed (Ed25519; the seed is random when not given)
+static int sign_keypair(lua_State *L) {
+  uint8_t public[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES], seed[crypto_sign_SEEDBYTES];
+  if (lua_isnoneornil(L, 1))
+    bdk_os_random(seed, sizeof seed);
+  else
+    memcpy(seed, check_bytes(L, 1, sizeof seed), sizeof seed);
+  crypto_sign_seed_keypair(public, secret, seed);
+  sodium_memzero(secret, sizeof secret);
+  lua_pushlstring(L, (const char *)public, sizeof public);
+  lua_pushlstring(L, (const char *)seed, sizeof seed);
+  sodium_memzero(seed, sizeof seed);
+  return 2;
+}
+
+// [-0, +1, e] sign(seed32, msg) -> 64 bytes
+static int sign(lua_State *L) {
+  uint8_t public[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES], out[crypto_sign_BYTES];
+  size_t len;
+  const uint8_t *seed = check_bytes(L, 1, crypto_sign_SEEDBYTES);
+  const char *msg = luaL_checklstring(L, 2, &len);
+  crypto_sign_seed_keypair(public, secret, seed);
+  crypto_sign_detached(out, NULL, (const uint8_t *)msg, len, secret);
+  sodium_memzero(secret, sizeof secret);
+  lua_pushlstring(L, (const char *)out, sizeof out);
+  return 1;
+}
+
+// [-0, +1, e] verify(public32, msg, sig64) -> bool
+static int verify(lua_State *L) {
+  size_t len;
+  const uint8_t *public = check_bytes(L, 1, crypto_sign_PUBLICKEYBYTES);
+  const char *msg = luaL_checklstring(L, 2, &len);
+  const uint8_t *sig = check_bytes(L, 3, crypto_sign_BYTES);
+  lua_pushboolean(L, crypto_sign_verify_detached(sig, (const uint8_t *)msg, len, public) == 0);
+  return 1;
+}
+
 // [-0, +1, e] id(public32) -> 16 bytes: BLAKE2b-128 of it
 static int id(lua_State *L) {
-  size_t len;
-  const char *public = luaL_checklstring(L, 1, &len);
-  luaL_argcheck(L, len == crypto_scalarmult_BYTES, 1, "32 bytes expected");
   uint8_t out[BDK_ID_LEN];
-  crypto_generichash(out, sizeof out, (const uint8_t *)public, len, NULL, 0);
+  crypto_generichash(out, sizeof out, check_bytes(L, 1, crypto_scalarmult_BYTES), crypto_scalarmult_BYTES, NULL, 0);
   lua_pushlstring(L, (const char *)out, sizeof out);
   return 1;
 }
@@ -126,10 +166,49 @@ static int unhex(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, e] base64url(bytes) -> text (RFC 4648, section 5, without padding)
+static int base64url(lua_State *L) {
+  size_t len;
+  const char *bytes = luaL_checklstring(L, 1, &len);
+  luaL_argcheck(L, len <= BASE64_MAX, 1, "too long");
+  size_t size = sodium_base64_encoded_len(len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+  luaL_Buffer b;
+  char *p = luaL_buffinitsize(L, &b, size);
+  sodium_bin2base64(p, size, (const uint8_t *)bytes, len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+  luaL_pushresultsize(&b, size - 1);
+  return 1;
+}
+
+// [-0, +1, e] unbase64url(text) -> bytes | nil where it is not what base64url would have written
+static int unbase64url(lua_State *L) {
+  size_t len, got;
+  const char *text = luaL_checklstring(L, 1, &len);
+  luaL_argcheck(L, len <= 2 * BASE64_MAX, 1, "too long");
+  luaL_Buffer b;
+  char *p = luaL_buffinitsize(L, &b, len / 4 * 3 + 3);
+  int r = sodium_base642bin((uint8_t *)p, len / 4 * 3 + 3, text, len, NULL, &got, NULL,
+                            sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+  luaL_pushresultsize(&b, r == 0 ? got : 0);
+  if (r != 0) lua_pushnil(L);
+  return 1;
+}
+
 void bdk_open_crypto(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"keypair", keypair},     {"id", id},   {"mac", mac},     {"proof", proof}, {"equal", equal},
-      {"random", random_bytes}, {"hex", hex}, {"unhex", unhex}, {NULL, NULL},
+      {"keypair", keypair},
+      {"sign_keypair", sign_keypair},
+      {"sign", sign},
+      {"verify", verify},
+      {"id", id},
+      {"mac", mac},
+      {"proof", proof},
+      {"equal", equal},
+      {"random", random_bytes},
+      {"hex", hex},
+      {"unhex", unhex},
+      {"base64url", base64url},
+      {"unbase64url", unbase64url},
+      {NULL, NULL},
   };
   luaL_newlib(L, functions);
   lua_setfield(L, -2, "crypto");

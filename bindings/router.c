@@ -373,6 +373,7 @@ static void take_sealed(lua_State *L, bdk_router *r, int router, const bdk_route
                         size_t len) {
   bdk_reply mine = *r->reply;
   bdk_reader in = {bytes, bytes + len};
+  if (!len && !mine.batch) bdk_count(r->counters, BDK_COUNT_drop_short, 1); // a handshake may bring none
   while (in.p < in.end) {
     const uint8_t *start = in.p;
     if (!bdk_skip(&in)) {

@@ -20,7 +20,7 @@ describe("example", function()
   before_each(function()
     processes = processes_of.new()
     url = expect(start(("serve --listen 127.0.0.1:0 --admin %s/admin --roles address,matching,maintenance,"
-      .. "examples/role.lua"):format(processes.dir)), "bodkin://127%.0%.0%.1:%d+")
+      .. "examples/role.lua"):format(processes.dir)), "bodkin://127%.0%.0%.1:%d+%S*")
   end)
 
   after_each(function() processes:close() end)
@@ -77,7 +77,7 @@ describe("example", function()
     end)
     local sock = assert(env.udp(core.addr.parse("127.0.0.1", 0)))
     sock:router(router)
-    local server = core.addr.parse(url:match("//(.*)$"))
+    local server = core.addr.parse(url:match("//([^#]*)"))
     env.timer(5000, env.stop)
     for i, case in ipairs { { "ann", 7, "ann", 7 }, { "bob", 9, "bob", 9 }, { "cid", 8, "bob", 9 } } do
       local tx = ("%012d"):format(i)

@@ -17,7 +17,7 @@
 #define BDK_ASSOC_INDEX_LEN 4u      // before the messages in both handshake payloads
 #define BDK_ASSOC_NONCE_LEN 8u
 #define BDK_ASSOC_IDLE_US 150000000u    // unheard for so long, it is dropped
-#define BDK_ASSOC_PENDING_US 10000000u  // while its client has not used it
+#define BDK_ASSOC_PENDING_US 60000000u  // while its client has not used it: its first frame may be a maintenance
 #define BDK_ASSOC_REPLAY_US 1800000000u // how long first messages are remembered: longer than any proof of address
 
 typedef struct bdk_assocs_config {

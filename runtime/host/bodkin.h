@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 // libbodkin: programs behind NATs talk to each other directly, from inside a main loop of yours.
-//
-//   bdk_config_init(&config, sizeof config); config.server = "bodkin://example.org";
+//   bdk_config_init(&config, sizeof config); config.server = "bodkin://example.org#KEY";
 //   bdk_open(&node, &config); bdk_host(node, NULL);              or bdk_join(node, code)
-//   each frame: bdk_update(node, BDK_CLOCK, 0); while ((e = bdk_next(node))) … ; bdk_send(node, …)
-//   bdk_close(node)
-//
+//   a frame: bdk_update(node, BDK_CLOCK, 0); while ((e = bdk_next(node))) … ; bdk_send(node, …)   end: bdk_close(node)
 // Nothing happens outside bdk_update but what bdk_close says to others: what is called in between is queued.
 // One thread a node; of another one only bdk_wake. No globals, no threads, no prints, no exit. Functions that return
 // int give 0 or a negative number: a BDK_E_, or an errno of the system, negated; bdk_strerror has a sentence for both.
@@ -20,6 +17,7 @@ extern "C" {
 #define BDK_CLOCK UINT64_MAX // for now_us: the machine's own monotonic clock
 #define BDK_MESSAGE_MAX 1120 // bytes of one message, on every path
 #define BDK_ID_SIZE 33       // of a char array that holds a match or peer: 32 hexadecimal digits and a zero
+#define BDK_KEY_SIZE 44      // of one that holds a public key: 43 characters of base64url and a zero
 #ifndef BDK_BASE_H           // also by name, in events; the command line and Lua know the same
 enum { BDK_E_TIMEOUT = -1000, BDK_E_REFUSED = -1001, BDK_E_NO_MATCH = -1002, BDK_E_NO_PATH = -1003 };
 enum { BDK_E_BLOCKED_UDP = -1004, BDK_E_BAD_KEY = -1005, BDK_E_TOO_OLD = -1006, BDK_E_APP_MISMATCH = -1007 };
@@ -30,19 +28,21 @@ typedef struct bdk_node bdk_node;
 // Everything but `server` may be left as bdk_config_init set it. Texts are copied.
 typedef struct bdk_config {
   size_t size;
-  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT]; the other two default to server
-  const char *app, *name;                                   // at most 64 and 32 bytes
-  const char *props;                                        // a JSON object, at most 128 bytes as msgpack
-  const char *bind;                                         // "ADDR:PORT", in numbers
-  const char *local;                                        // tell local addresses: "same-public", "always", "never"
-  uint32_t timeout_ms;                                      // of each request to a server
-  int log_level;                                            // of those passed on to `log`
-  void (*log)(void *ctx, int level, const char *text);      // may call nothing of this node
+  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT][#KEY]; the other two: server
+  const char *app, *name, *props; // at most 64 and 32 bytes; a JSON object, at most 128 bytes as msgpack
+  const char *bind, *local;       // "ADDR:PORT", in numbers; tell local addresses: "same-public", "always", "never"
+  uint32_t timeout_ms;            // of each request to a server
+  int log_level;                  // of those passed on to `log`
+  void (*log)(void *ctx, int level, const char *text); // may call nothing of this node
   void *log_ctx;
   // Of Lua and what waits: as realloc, and free where new_size is 0 (then NULL). Sockets and sessions are malloc's.
   void *(*alloc)(void *ctx, void *p, size_t old_size, size_t new_size);
   void *alloc_ctx;
   const uint8_t *seed; // 32 bytes from which every random byte is made: for tests. NULL: the system's
+  const char *identity, *token, *known_servers; // files: a key, made at its first use; a token; servers trusted so far
+  const char *token_text;                       // in place of that file
+  const uint8_t *identity_key; // in place of that file: 32 bytes, of bdk_keygen. Neither: a new one each time
+  int trust_first_use; // 1: where the URL has no key, the first server that answers is taken for it, and remembered
 } bdk_config;
 
 typedef enum bdk_event_kind {
@@ -84,11 +84,11 @@ typedef struct bdk_node_stats {
   uint32_t matches, sessions, registered, events; // events: those that wait for bdk_next
   uint64_t memory, memory_max;                    // bytes held from the allocator
   uint64_t packets_in, packets_out, bytes_in, bytes_out;
-  uint64_t dropped; // packets in that were none of ours, late or broken
-  uint64_t lost;    // messages in that nobody fetched, of more than 1024 that waited
+  uint64_t dropped, lost; // packets that were none of ours, late or broken; messages beyond 1024 that nobody fetched
 } bdk_node_stats;
 
 const char *bdk_version(void);
+int bdk_keygen(uint8_t secret[32], char public_key[BDK_KEY_SIZE]); // a new identity; public_key may be NULL
 void bdk_config_init(bdk_config *config, size_t size);
 int bdk_open(bdk_node **out, const bdk_config *config); // the log says what is not valid
 void bdk_close(bdk_node *node);                         // leaves all matches; never waits; NULL is fine

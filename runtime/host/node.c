@@ -14,7 +14,8 @@
 #include "io/os.h"
 
 #define QUEUE_MAX (1u << 20) // bytes of commands that wait
-#define QUEUE_NAME_MAX 32    // bytes, as scripts/bodkin/client/node.lua has it
+#define KEY_LEN 32
+#define QUEUE_NAME_MAX 32 // bytes, as scripts/bodkin/client/node.lua has it
 
 static const char current_key = 0; // registry: the event that bdk_next gave last
 
@@ -303,13 +304,23 @@ static void push_options(lua_State *L, const bdk_config *c) {
                                   {"name", c->name},
                                   {"props", c->props},
                                   {"bind", c->bind},
-                                  {"local", c->local}};
+                                  {"local", c->local},
+                                  {"identity", c->identity},
+                                  {"token", c->token},
+                                  {"token_text", c->token_text},
+                                  {"known_servers", c->known_servers}};
   static const char *const levels[] = {"debug", "info", "warn", "error"};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     lua_pushstring(L, texts[i][1]);
     lua_setfield(L, -2, texts[i][0]);
   }
+  if (c->identity_key) {
+    lua_pushlstring(L, (const char *)c->identity_key, KEY_LEN);
+    lua_setfield(L, -2, "identity_key");
+  }
+  lua_pushboolean(L, c->trust_first_use != 0);
+  lua_setfield(L, -2, "trust_first_use");
   lua_pushinteger(L, c->timeout_ms ? c->timeout_ms : 5000);
   lua_setfield(L, -2, "timeout_ms");
   int level = c->log_level < BDK_LOG_DEBUG ? BDK_LOG_DEBUG : c->log_level;
@@ -434,6 +445,16 @@ void bdk_close(bdk_node *node) {
   if (node->hook.queued) bdk_driver_unhook(node->loop->driver, &node->hook);
   bdk_lua_enter(node->L, close_half, node);
   free_node(node);
+}
+
+int bdk_keygen(uint8_t secret[KEY_LEN], char public_key[BDK_KEY_SIZE]) {
+  uint8_t public[KEY_LEN];
+  if (!secret || sodium_init() < 0) return BDK_E_INVALID;
+  bdk_os_random(secret, KEY_LEN);
+  crypto_scalarmult_base(public, secret);
+  if (public_key)
+    sodium_bin2base64(public_key, BDK_KEY_SIZE, public, sizeof public, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+  return 0;
 }
 
 const char *bdk_version(void) { return BDK_VERSION; }

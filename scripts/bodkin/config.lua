@@ -4,10 +4,12 @@
 --
 --   return bodkin.config { listen = { "0.0.0.0:4433" }, roles = { "address", "matching" }, key_file = "key" }
 
-local addr = require("bodkin.core").addr
+local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
 local limits = require "bodkin.servers.limits"
 local servers = require "bodkin.servers"
+
+local addr = core.addr
 
 local M = {}
 local Config = { __name = "bodkin.config" }
@@ -63,6 +65,22 @@ local function queues(v)
   return v
 end
 
+-- The public keys that may sign tokens, as bodkin keygen --token-key prints them: comes out as 32 bytes each.
+local texts = list_of(kind "string")
+local function token_keys(v)
+  local list, why = texts(v)
+  if not list then return nil, why end
+  if #list > 2 then return nil, "must be one key, or two while they are rotated" end
+  local keys = {}
+  for i, text in ipairs(list) do
+    keys[i] = core.crypto.unbase64url(text)
+    if not keys[i] or #keys[i] ~= 32 then
+      return nil, ("number %d is no public key: 43 characters, as bodkin keygen --token-key printed it"):format(i)
+    end
+  end
+  return keys
+end
+
 local roles = {}
 for _, name in ipairs(servers.ROLES) do roles[name] = true end
 
@@ -74,6 +92,8 @@ local fields = {
   local_addresses = one_of(addresses.LOCAL_RULES),
   expose_addresses = kind "boolean",
   key_file = kind "string",
+  token_keys = token_keys,
+  require_token = kind "boolean",
   admin = kind "string",
   limits = limits.check,
   queues = queues,
@@ -96,6 +116,9 @@ function M.check(data)
     local value, why = check(data[name])
     if value == nil then return nil, ("config: %s: %s"):format(name, why), "invalid" end
     out[name] = value
+  end
+  if out.require_token and not out.token_keys then
+    return nil, "config: require_token needs token_keys: the public keys of who signs tokens", "invalid"
   end
   return setmetatable(out, Config)
 end

@@ -74,6 +74,7 @@ local lazy = {
   role = function() return require("bodkin.servers.role").role end,
   config = function() return require("bodkin.config").config end,
   policy = function() return require("bodkin.policy").policy end,
+  token = function() return require "bodkin.token" end,
   scenario = function() return require("bodkin.scenario").scenario end,
 }
 

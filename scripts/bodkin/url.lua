@@ -1,20 +1,59 @@
 -- SPDX-License-Identifier: MIT
--- Where a server is, as text: bodkin://HOST[:PORT]. IPv6 addresses stand in brackets.
+-- Where a server is and by which key it is known, as text: bodkin://HOST[:PORT][#KEY[,KEY]]. IPv6 addresses stand in
+-- brackets; a key is 32 bytes in base64url, the one in use first. Without a key nobody knows who answers.
+
+local crypto = require("bodkin.core").crypto
 
 local M = { default_port = 4433 }
 
-local shape = "give it as bodkin://HOST[:PORT]"
+local shape = "give it as bodkin://HOST[:PORT][#KEY[,KEY]]"
+local KEYS_MAX = 2
+local KEY_TEXT = 43
 
 local function fail(text, why)
   return nil, ("%q is not a server's URL (%s): %s"):format(text, why, shape), "invalid"
 end
 
--- Returns { host =, port = }, or nil, message, "invalid".
+-- The key, or nil and what is wrong with its text.
+local function key_of(text)
+  if #text ~= KEY_TEXT then return nil, ("has %d characters, not %d"):format(#text, KEY_TEXT) end
+  local odd = text:find "[^%w_-]"
+  if odd then return nil, ("has a character at %d that is none of base64url's"):format(odd) end
+  local key = crypto.unbase64url(text)
+  if not key then return nil, "ends in a character that no key ends in; one was lost or changed" end
+  return key
+end
+
+-- KEY[,KEY] -> { 32 bytes, … }, or nil and which one is wrong, and why.
+function M.keys(text)
+  local keys = {}
+  for part in (text .. ","):gmatch "([^,]*)," do
+    local key, why = key_of(part)
+    if #keys == KEYS_MAX then return nil, "more than two keys" end
+    if not key then return nil, ("its %s key %s"):format(#keys == 0 and "first" or "second", why) end
+    keys[#keys + 1] = key
+  end
+  return keys
+end
+
+function M.key_text(keys)
+  local texts = {}
+  for i, key in ipairs(keys) do texts[i] = crypto.base64url(key) end
+  return table.concat(texts, ",")
+end
+
+-- Returns { host =, port =, keys = { 32 bytes, … } or nil }, or nil, message, "invalid".
 function M.parse(text)
   if type(text) ~= "string" then return nil, "no server given: " .. shape, "invalid" end
   local rest = text:match("^bodkin://(.*)$")
   if not rest then return fail(text, "it does not begin with bodkin://") end
-  if rest:find("#", 1, true) then return fail(text, "keys are not checked by this version, so leave out #...") end
+  local before, after = rest:match "^([^#]*)#(.*)$"
+  local keys, why
+  if after then
+    keys, why = M.keys(after)
+    if not keys then return fail(text, why) end
+    rest = before
+  end
   rest = rest:gsub("/$", "")
   local host, port = rest:match("^%[([%x:.]+)%]:?(%d*)$")
   if not host then host, port = rest:match("^([%w._-]+):?(%d*)$") end
@@ -22,12 +61,17 @@ function M.parse(text)
   if rest:find(":$") then return fail(text, "no port after the colon") end
   port = port == "" and M.default_port or math.tointeger(tonumber(port))
   if not port or port < 1 or port > 65535 then return fail(text, "a port is 1 to 65535") end
-  return { host = host, port = port }
+  return { host = host, port = port, keys = keys }
 end
 
-function M.format(host, port)
+-- HOST:PORT, IPv6 in brackets.
+function M.place(host, port)
   if host:find(":", 1, true) then host = "[" .. host .. "]" end
-  return ("bodkin://%s:%d"):format(host, port or M.default_port)
+  return ("%s:%d"):format(host, port or M.default_port)
+end
+
+function M.format(host, port, keys)
+  return "bodkin://" .. M.place(host, port) .. (keys and keys[1] and "#" .. M.key_text(keys) or "")
 end
 
 return M

@@ -23,12 +23,18 @@ bodkin = {}
 ---| "invalid"
 
 ---@class bodkin.OpenOptions
----@field server string               bodkin://HOST[:PORT]
+---@field server string               bodkin://HOST[:PORT][#KEY[,KEY]], as bodkin serve prints it
 ---@field address_server? string      another address server than `server`
 ---@field maintenance_server? string  another mapping maintenance server
 ---@field app? string                 only clients of the same app meet; at most 64 bytes
 ---@field name? string                what others see; at most 32 bytes
 ---@field props? table<string, any>   in the registry; at most 128 bytes as msgpack
+---@field identity? string            a key file, made at its first use; without one: a new identity each time
+---@field identity_key? string        in its place: a secret of 32 bytes
+---@field token? string               a file with a token of the game's backend
+---@field token_text? string          in its place: the token
+---@field trust_first_use? boolean    where the URL has no key: the first server that answers is taken for it
+---@field known_servers? string       the file of those trusted so far; ~/.config/bodkin/known_servers
 ---@field bind? string                ADDR:PORT
 ---@field timeout_ms? number          of a request
 ---@field register? boolean           false: not before it hosts or waits
@@ -169,6 +175,37 @@ function bodkin.sleep(ms) end
 ---The clock, timers and sockets of the bodkin.run under way.
 ---@return table?
 function bodkin.env() end
+
+---@class bodkin.Claims
+---@field exp integer   seconds since 1970, as is nbf
+---@field nbf? integer
+---@field sub? string
+---@field id? string    the client it is for: 32 hexadecimal digits
+---@field app? string   the application it is for
+---@field [string] any  the game's own
+
+---@class bodkin.TokenModule
+bodkin.token = {}
+
+---A token that says `claims`, signed with a token key's secret (32 bytes); at most 512 bytes before base64url.
+---@param seed string
+---@param claims bodkin.Claims
+---@return string? text, string? message, bodkin.Code? code
+function bodkin.token.issue(seed, claims) end
+
+---The bytes of a token's text; nil when it is none.
+---@param text string
+---@return string?
+function bodkin.token.bytes(text) end
+
+---What a token says, where one of the public keys (32 bytes each) signed it and it holds now, for this client and app.
+---@param bytes string
+---@param publics string[]
+---@param now_s integer
+---@param id? string   16 bytes
+---@param app? string
+---@return bodkin.Claims? claims, string? message, bodkin.Code? code
+function bodkin.token.open(bytes, publics, now_s, id, app) end
 
 ---@class bodkin.RoleDefinition
 ---@field name string

@@ -101,6 +101,55 @@ describe("crypto", function()
     assert.has_error(function() crypto.proof(key, ("a"):rep(19), 0) end)
   end)
 
+  it("signs and verifies, as RFC 8032 has it", function()
+    -- Section 7.1, TEST 3.
+    local seed = crypto.unhex "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7"
+    local public, same = crypto.sign_keypair(seed)
+    assert.equal("fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025", crypto.hex(public))
+    assert.equal(seed, same)
+    local sig = crypto.sign(seed, "\xaf\x82")
+    assert.equal("6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
+      .. "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a", crypto.hex(sig))
+    assert.is_true(crypto.verify(public, "\xaf\x82", sig))
+    assert.is_false(crypto.verify(public, "\xaf\x83", sig))
+    assert.is_false(crypto.verify((crypto.sign_keypair()), "\xaf\x82", sig))
+    for i = 1, 64 do
+      local changed = sig:sub(1, i - 1) .. string.char(sig:byte(i) ~ 1) .. sig:sub(i + 1)
+      assert.is_false(crypto.verify(public, "\xaf\x82", changed))
+    end
+    -- The neutral point as a key would verify anything.
+    assert.is_false(crypto.verify("\1" .. ("\0"):rep(31), "x", "\1" .. ("\0"):rep(63)))
+    assert.not_equal((crypto.sign_keypair()), (crypto.sign_keypair()))
+    assert.has_error(function() crypto.sign_keypair "short" end)
+    assert.has_error(function() crypto.sign("short", "m") end)
+    assert.has_error(function() crypto.verify(public, "m", "short") end)
+  end)
+
+  it("reads base64url as it writes it, and nothing else", function()
+    assert.equal("", crypto.base64url "")
+    assert.equal("", crypto.unbase64url "")
+    for text, bytes in pairs {
+      ["_w"] = "\xff", ["__4"] = "\xff\xfe", ["__79"] = "\xff\xfe\xfd", ["-_8A"] = "\xfb\xff\0",
+    } do
+      assert.equal(text, crypto.base64url(bytes))
+      assert.equal(bytes, crypto.unbase64url(text))
+    end
+    for n = 0, 100 do
+      local bytes = crypto.random(n)
+      assert.equal(bytes, crypto.unbase64url(crypto.base64url(bytes)))
+    end
+    -- Padding, the other alphabet, white space, a length that none has, bits that nobody wrote.
+    for _, text in ipairs { "_w==", "/w", "+A", " _w", "_w\n", "_w\0", "_", "_wAAA", "_x", "__5", "AB" } do
+      assert.is_nil(crypto.unbase64url(text), text)
+    end
+    local canonical = 0 -- of the 64 last characters of 32 bytes in base64url, 16
+    for i = 0, 63 do
+      local last = crypto.base64url(string.char(i << 2)):sub(1, 1)
+      if crypto.unbase64url(("A"):rep(42) .. last) then canonical = canonical + 1 end
+    end
+    assert.equal(16, canonical)
+  end)
+
   it("gives random bytes", function()
     assert.equal("", crypto.random(0))
     assert.equal(65536, #crypto.random(65536))

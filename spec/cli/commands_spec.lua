@@ -156,7 +156,7 @@ describe("bodkin serve", function()
   end)
 
   it("prints the URL ready to paste", function()
-    assert.truthy(url:find "^bodkin://127%.0%.0%.1:%d+$", url)
+    assert.truthy(url:find("^bodkin://127%.0%.0%.1:%d+#" .. ("[%w_-]"):rep(43) .. "$"), url)
     assert.equal("address", field(server.lines[1], "role"))
   end)
 
@@ -205,6 +205,27 @@ describe("bodkin serve", function()
     assert.equal(0, join.finish())
   end)
 
+  it("keeps an identity in a file, made at the first use", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local ids = {}
+    for i = 1, 2 do
+      local code, out, err = run { "host", "--json", "--server", url, "--identity", path, "--timeout", "0.3" }
+      assert.equal(4, code)
+      ids[i] = field(out, "id")
+      assert.equal(i == 1, err:find("made the identity " .. path, 1, true) ~= nil)
+    end
+    assert.equal(ids[1], ids[2])
+    assert(os.execute("chmod 644 " .. path))
+    local code, _, err = run { "list", "--server", url, "--identity", path }
+    assert.equal(2, code)
+    assert.truthy(err:find("chmod 600 " .. path, 1, true), err)
+    os.remove(path)
+    code, _, err = run { "match", "duel", "--server", url, "--token", path }
+    assert.equal(2, code)
+    assert.truthy(err:find("cannot read the token " .. path, 1, true), err)
+  end)
+
   it("tells the peer when join is interrupted, and the exit code is 130", function()
     local host = start("host", "--json", "--server", url, "--expect", "1")
     local join = start("join", field(host.next "hosting", "code"), "--json", "--server", url)
@@ -239,7 +260,7 @@ describe("bodkin serve", function()
   end)
 
   it("says when its port is taken, and exits with 1", function()
-    local port = url:match ":(%d+)$"
+    local port = url:match ":(%d+)#"
     local code, _, err = run { "serve", "--listen", "127.0.0.1:" .. port }
     assert.equal(1, code)
     assert.truthy(err:find("is another server running there?", 1, true), err)
@@ -256,7 +277,9 @@ describe("bodkin serve", function()
       return require("bodkin").config { listen = "127.0.0.1:0", roles = { "address" }, maintenance_mode = "silent" }
     ]]
     local other = start("serve", "--json", "--config", path, "--admin", path .. ".sock")
-    assert.equal("address", field(other.next "listening", "role"))
+    local line = other.next "listening"
+    assert.equal("address", field(line, "role"))
+    assert.matches("^bodkin://127%.0%.0%.1:%d+$", field(line, "url")) -- no matching role, no key
     other.signal "TERM"
     assert.equal(0, other.finish())
     assert.equal(1, #other.lines)

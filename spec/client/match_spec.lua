@@ -362,7 +362,8 @@ describe("match", function()
     a:close()
     local host = natted(s, 2)
     local t = task.spawn(function()
-      local n <close> = assert(require("bodkin.client.node").open { env = host.env, server = support.url })
+      local n <close> = assert(require("bodkin.client.node").open { env = host.env, server = support.url,
+        server_keys = support.keys })
       task.sleep(host.env, 1e6)
       assert(n)
     end)
@@ -378,7 +379,7 @@ describe("match", function()
     for ms = 0, 200, 10 do
       local host = s:host("h" .. ms, ("203.0.113.%d"):format(ms + 1))
       local t = task.spawn(function()
-        return require("bodkin.client.node").open { env = host.env, server = support.url }
+        return require("bodkin.client.node").open { env = host.env, server = support.url, server_keys = support.keys }
       end)
       s.world:run(ms)
       if t:done() then
@@ -396,7 +397,7 @@ describe("match", function()
     s = support.new { trace = false }
     local hub = s:host("hub6", { "2001:db8::10", "198.51.100.11" })
     s.servers[hub] = assert(require("bodkin.servers").open(hub.env,
-      { listen = { "[2001:db8::10]:4433", "198.51.100.11:4433" } }))
+      { listen = { "[2001:db8::10]:4433", "198.51.100.11:4433" }, keys = { support.key } }))
     local six = s:open(s:host("six", "2001:db8::1"), { server = "bodkin://hub6" })
     local both = s:open(s:host("both", { "203.0.113.1", "2001:db8::2" }), { server = "bodkin://hub6" })
     local other = s:open(s:host("other", { "203.0.113.2", "2001:db8::3" }), { server = "bodkin://hub6" })
@@ -422,7 +423,7 @@ describe("match", function()
     s = support.new()
     local server = require("bodkin.servers")
     local host = s:host("one", "203.0.113.50")
-    s.servers[host] = assert(server.open(host.env, { listen = { "127.0.0.1:4433" } }))
+    s.servers[host] = assert(server.open(host.env, { listen = { "127.0.0.1:4433" }, keys = { support.key } }))
     local a = s:open(host, { server = "bodkin://127.0.0.1" })
     local b = s:open(host, { server = "bodkin://127.0.0.1" })
     talk(s, a, b, "lan")

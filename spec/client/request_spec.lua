@@ -7,6 +7,7 @@ local sim = require "bodkin.sim.world"
 local task = require "bodkin.task"
 
 local server, stranger = core.addr.parse("198.51.100.10:4433"), core.addr.parse("198.51.100.66:4433")
+local noise = ("m"):rep(52)
 local me = core.addr.parse("203.0.113.1:5000")
 
 describe("request", function()
@@ -36,15 +37,15 @@ describe("request", function()
     world:close()
   end)
 
-  -- Asks for the first page of the table, as a task.
+  -- Begins a handshake, as a task.
   local function ask(options)
     local spec = {
-      to = server, expect = "page",
-      build = function(tx, proof) return message.list:encode(tx, proof, "app", "\x80", nil, false) end,
+      to = server, expect = "opened",
+      build = function(tx, proof) return message.open:encode(tx, proof, ("n"):rep(100)) end,
     }
     for k, v in pairs(options or {}) do spec[k] = v end
     task.spawn(function() results = table.pack(requests:call(spec)) end)
-    return message.list:decode(sent[#sent].bytes)
+    return message.open:decode(sent[#sent].bytes)
   end
 
   local function answer(from, schema, ...)
@@ -73,10 +74,10 @@ describe("request", function()
 
   it("ends with its answer, given once", function()
     local tx = ask()
-    answer(server, message.page, tx, "\x90", nil)
-    assert.same({ n = 3, true, "\x90", nil }, results)
+    answer(server, message.opened, tx, noise)
+    assert.same({ n = 2, true, noise }, results)
     results = nil
-    answer(server, message.page, tx, "\x90", nil)
+    answer(server, message.opened, tx, noise)
     assert.is_nil(results)
     assert.equal(1, env.counters:get("drop_reply"))
     world:run(10000)
@@ -85,15 +86,15 @@ describe("request", function()
 
   it("takes no answer of a stranger, to another request, or of another kind", function()
     local tx = ask()
-    answer(stranger, message.page, tx, "\x90", nil)
+    answer(stranger, message.opened, tx, noise)
     answer(stranger, message.refused, tx, 1001, "go away")
     answer(stranger, message.address_report, tx, core.addr.mask(me, tx), ("p"):rep(20))
-    answer(server, message.page, ("x"):rep(12), "\x90", nil)
-    answer(server, message.done, tx)
+    answer(server, message.opened, ("x"):rep(12), noise)
+    answer(server, message.key_report, tx, { ("k"):rep(32) })
     assert.is_nil(results)
     assert.is_nil(next(proofs))
     assert.equal(5, env.counters:get("drop_reply"))
-    answer(server, message.page, tx, "\x90", nil)
+    answer(server, message.opened, tx, noise)
     assert.is_true(results[1])
   end)
 
@@ -103,13 +104,13 @@ describe("request", function()
     local proof = ("p"):rep(20)
     answer(server, message.address_report, tx, core.addr.mask(me, tx), proof)
     assert.equal(2, #sent)
-    local again, given = message.list:decode(sent[2].bytes)
+    local again, given = message.open:decode(sent[2].bytes)
     assert.equal(tx, again)
     assert.equal(proof, given)
     -- A report to an earlier copy brings nothing new.
     answer(server, message.address_report, tx, core.addr.mask(me, tx), proof)
     assert.equal(2, #sent)
-    answer(server, message.page, tx, "\x90", nil)
+    answer(server, message.opened, tx, noise)
     assert.is_true(results[1])
   end)
 
@@ -133,7 +134,7 @@ describe("request", function()
   it("says what does not fit in it", function()
     task.spawn(function()
       results = table.pack(requests:call {
-        to = server, expect = "page", build = function(tx) return message.list:encode(tx, nil, 7) end,
+        to = server, expect = "opened", build = function(tx) return message.open:encode(tx, nil, 7) end,
       })
     end)
     assert.is_nil(results[1])
@@ -162,8 +163,8 @@ describe("request", function()
 
   it("stops when its task is cancelled", function()
     local t = task.spawn(function()
-      requests:call { to = server, expect = "done",
-        build = function(tx) return message.unregister:encode(tx, ("i"):rep(16), ("s"):rep(16)) end }
+      requests:call { to = server, expect = "key_report",
+        build = function(tx) return message.key_request:encode(tx) end }
     end)
     assert.equal(1, #sent)
     t:cancel()

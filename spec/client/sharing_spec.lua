@@ -116,31 +116,39 @@ describe("C3 sharing manager", function()
     assert.equal("no_match", code)
   end)
 
+  -- A `matched` of somebody new, for the match `m`.
+  local function late(node, m, raw)
+    return assert(message.matched:encode(("t"):rep(12), raw or m.raw, ("k"):rep(32), core.crypto.keypair(("p"):rep(32)),
+      core.crypto.keypair(("q"):rep(32)), node.ephemerals:public():sub(1, 8), "", "\x80",
+      { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0"))
+  end
+
+  -- Acknowledgements that came, of what the server does not know.
+  local function acknowledged() return s.server.counters:get("drop_reply") end
+
   it("acknowledges each copy of matched, and begins one session", function()
     s = support.new { loss = 0.3, seed = 7 }
     local a, b = s:open(host(1)), s:open(host(2))
     local room = s:pair(a, b)
     assert.equal(1, #support.events(a, "matched"))
     assert.equal(1, a:stats().sessions)
-    -- The same again, as a late repeat would be, and from somebody else.
-    local sent, tx = {}, ("t"):rep(12)
-    local bytes = assert(message.matched:encode(tx, room.raw, ("k"):rep(32), ("p"):rep(16), "", "\x80",
-      { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0"))
-    local sock = { send = function(_, to, got) sent[#sent + 1] = { to, got } end }
-    local before = a.env.counters:get("drop_reply")
-    a.router:input(sock, core.addr.parse("203.0.113.66:1"), bytes)
-    assert.equal(0, #sent)
-    assert.equal(before + 1, a.env.counters:get("drop_reply"))
-    for _ = 1, 3 do a.router:input(sock, a.server, bytes) end
-    assert.equal(3, #sent)
-    assert.equal(message.matched_ack:encode(tx), sent[1][2])
+    -- The same again, as a late repeat would be, and not in the association.
+    local bytes = late(a, room)
+    local unsealed = a.env.counters:get("drop_unsealed")
+    for _, from in ipairs { core.addr.parse("203.0.113.66:1"), a.server } do
+      a.router:input({ send = function() error("it is not answered") end }, from, bytes)
+    end
+    assert.equal(unsealed + 2, a.env.counters:get("drop_unsealed"))
+    local before = acknowledged()
+    for _ = 1, 3 do a.router:inner(a.server, bytes) end
     assert.equal(2, a:stats().sessions)
     -- A repeat begins no second session when the first has ended.
     s.world:run(15000)
     assert.equal(1, a:stats().sessions)
-    a.router:input(sock, a.server, bytes)
-    assert.equal(4, #sent)
+    a.router:inner(a.server, bytes)
     assert.equal(1, a:stats().sessions)
+    s.world:run(1000)
+    assert.is_true(acknowledged() > before)
   end)
 
   it("acknowledges a matched for a match that was left, and nothing more", function()
@@ -148,12 +156,25 @@ describe("C3 sharing manager", function()
     local a, b = s:open(host(1)), s:open(host(2))
     local m = s:pair(a, b)
     s:run(function() m:leave() end)
-    local acks = 0
-    a.router:input({ send = function() acks = acks + 1 end }, a.server, assert(message.matched:encode(("t"):rep(12),
-      m.raw, ("k"):rep(32), ("p"):rep(16), "", "\x80", { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0")))
-    assert.equal(1, acks)
+    s.world:run(1000)
+    local before = acknowledged()
+    a.router:inner(a.server, late(a, m))
+    s.world:run(1000)
+    assert.equal(before + 1, acknowledged())
     assert.equal(1, #support.events(a, "matched"))
     assert.equal(0, a:stats().sessions)
+  end)
+
+  it("leaves a match alone whose ephemeral is erased", function()
+    s = support.new()
+    local a, b = s:open(host(1)), s:open(host(2))
+    local m = s:pair(a, b)
+    local bytes = late(a, m, ("r"):rep(16))
+    s.world:run(200000)
+    a.router:inner(a.server, bytes)
+    assert.equal(1, a:stats().sessions)
+    assert.equal("no_path", support.events(a, "closed")[1].reason)
+    assert.matches("too late for its keys", support.events(a, "error")[1].message)
   end)
 
   it("opens the room again with its code and match id after a restart of the server", function()
@@ -171,14 +192,14 @@ describe("C3 sharing manager", function()
     end)
   end)
 
-  for case, key in pairs { ["that share a key"] = ("k"):rep(32), ["each with a secret of its own"] = false } do
+  for case, key in pairs { ["that share a key"] = true, ["each with a secret of its own"] = false } do
     it("works with three separate server processes, " .. case, function()
-      s = support.new { roles = { "matching" }, key = key or nil }
-      s:serve(s:host("address", "198.51.100.20"), { "address" })
-      s:serve(s:host("upkeep", "198.51.100.30"), { "maintenance" })
+      s = support.new { roles = { "matching" } }
+      s:serve(s:host("address", "198.51.100.20"), { "address" }, { key and support.key or ("a"):rep(32) })
+      s:serve(s:host("upkeep", "198.51.100.30"), { "maintenance" }, { key and support.key or ("m"):rep(32) })
       local where = { address_server = "bodkin://198.51.100.20", maintenance_server = "bodkin://198.51.100.30" }
       local a, b = s:open(host(1), where), s:open(host(2), where)
-      assert.equal(key and 0 or 2, s.server.counters:get("address_cookie_bad"))
+      assert.equal(key and 0 or 4, s.server.counters:get("address_cookie_bad"))
       s:pair(a, b)
       s.world:run(120000)
       assert.equal(2, s.server.registry:count())

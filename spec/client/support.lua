@@ -14,7 +14,7 @@ local S = {}
 S.__index = S
 
 -- options: of the world (seed, delay_ms, loss …); roles, maintenance_mode, expose_addresses of the server;
--- key: the deployment's.
+-- keys: the deployment's.
 function M.new(options)
   options = options or {}
   local self = setmetatable({ world = sim.new(options), options = options, nodes = {}, servers = {} }, S)
@@ -23,10 +23,11 @@ function M.new(options)
   return self
 end
 
-function S:serve(host, roles)
+function S:serve(host, roles, keys)
   local o = self.options
   local server = assert(servers.open(host.env, {
-    listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles, keys = { o.key or M.key },
+    listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles,
+    keys = keys or o.keys or { M.key },
     maintenance_mode = o.maintenance_mode, expose_addresses = o.expose_addresses, local_addresses = o.local_addresses,
   }))
   self.servers[host] = server
@@ -63,7 +64,8 @@ end
 -- A node on a host, which notes its events in node.log; or nil, message, code.
 function S:try(host, options)
   local log = {}
-  local o = { env = host.env, server = M.url, server_keys = M.keys, app = "spec/1", on_event = function(e) log[#log + 1] = e end }
+  local o = { env = host.env, server = M.url, server_keys = M.keys, app = "spec/1" }
+  o.on_event = function(e) log[#log + 1] = e end
   for k, v in pairs(options or {}) do o[k] = v end
   return self:run(function()
     local n, err, code = node.open(o)

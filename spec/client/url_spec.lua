@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 
+local crypto = require("bodkin.core").crypto
 local url = require "bodkin.url"
 
 describe("url", function()
@@ -14,6 +15,38 @@ describe("url", function()
     for _, text in ipairs { "bodkin://example.org:4433", "bodkin://[::1]:1", "bodkin://10.0.0.1:65535" } do
       local where = assert(url.parse(text))
       assert.equal(text, url.format(where.host, where.port))
+    end
+  end)
+
+  local one, two = ("\xff"):rep(32), ("k"):rep(32)
+
+  it("carries one key or two", function()
+    local a, b = crypto.base64url(one), crypto.base64url(two)
+    assert.same({ host = "h", port = 4433, keys = { one } }, url.parse("bodkin://h#" .. a))
+    assert.same({ host = "::1", port = 5, keys = { one, two } }, url.parse(("bodkin://[::1]:5/#%s,%s"):format(a, b)))
+    assert.equal("bodkin://h:4433#" .. a, url.format("h", nil, { one }))
+    assert.equal(("bodkin://[::1]:5#%s,%s"):format(b, a), url.format("::1", 5, { two, one }))
+    assert.equal("bodkin://h:1", url.format("h", 1, {}))
+    assert.equal(one, url.parse(url.format("h", 1, { one })).keys[1])
+  end)
+
+  it("says which key is wrong, and why", function()
+    local key = crypto.base64url(one)
+    for text, expect in pairs {
+      [""] = "its first key has 0 characters, not 43",
+      [key:sub(2)] = "its first key has 42 characters, not 43",
+      [key .. "A"] = "its first key has 44 characters, not 43",
+      [key .. ","] = "its second key has 0 characters, not 43",
+      [key .. "," .. key:sub(3)] = "its second key has 41 characters, not 43",
+      [key:sub(1, 41) .. "+8"] = "its first key has a character at 42 that is none of base64url's",
+      [key .. "," .. key:sub(1, 42) .. "9"] = "its second key ends in a character that no key ends in",
+      [key .. "," .. key .. "," .. key] = "more than two keys",
+      [key .. "#" .. key] = "its first key has 87 characters",
+    } do
+      local where, err, code = url.parse("bodkin://h#" .. text)
+      assert.is_nil(where)
+      assert.matches(expect, err, 1, true)
+      assert.equal("invalid", code)
     end
   end)
 

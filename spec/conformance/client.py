@@ -10,7 +10,6 @@ passed, so that its own are heard), 4 without a peer, 5 without a path, 6 when r
 """
 
 import argparse
-import base64
 import json
 import os
 import random
@@ -613,9 +612,8 @@ def main():
             text.replace("bodkin://", ""), 4433)
         return host, int(port)
 
-    where, _, keys = o.server.partition("#")
-    keys = [base64.urlsafe_b64decode(key + "=") for key in keys.split(",")]
-    client = Client(addr(where), keys, o.app, o.name, None, addr(o.address_server) if o.address_server else None)
+    client = Client(addr(o.server), wire.keys_of_url(o.server), o.app, o.name, None,
+                    addr(o.address_server) if o.address_server else None)
     end, code, got = time.monotonic() + o.timeout, 4, 0
     try:
         if o.command == "host":

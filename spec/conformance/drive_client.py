@@ -44,8 +44,9 @@ class World:
         self.match, self.key, self.boot = os.urandom(16), os.urandom(32), os.urandom(8)
         self.log, self.queue, self.asked, self.client, self.link = [], [], set(), None, None
         self.answers = {}  # to first messages
-        self.process = Process("run", HERE + "/driven.lua", "bodkin://127.0.0.1:%d" % self.server.addr[1],
-                               ",".join(k.hex() for k in keys or [self.key_of_server]), command, "x")
+        keys = ",".join(wire.to_text(k) for k in keys or [self.key_of_server])
+        url = "bodkin://127.0.0.1:%d#%s" % (self.server.addr[1], keys)
+        self.process = Process("run", HERE + "/driven.lua", url, command, "x")
 
     def __enter__(self):
         return self

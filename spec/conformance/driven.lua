@@ -1,14 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- A client for drive.py to drive: `bodkin run driven.lua URL KEYS host|join [CODE]`. Prints a line an event; takes the lines
--- "send TEXT" and "leave". KEYS: those of the server, in hex, with commas between.
+-- A client for drive.py to drive: `bodkin run driven.lua URL host|join [CODE]`. Prints a line an event; takes the lines
+-- "send TEXT" and "leave".
 
 local json = require "bodkin.cli.json"
 local bodkin = require "bodkin"
-local url, hex, command, code = ...
-local keys = {}
-for text in hex:gmatch "%x+" do
-  keys[#keys + 1] = text:gsub("..", function(h) return string.char(tonumber(h, 16)) end)
-end
+local url, command, code = ...
 io.stdout:setvbuf "line"
 
 local function say(event, fields)
@@ -20,7 +16,7 @@ local function failed(message, why) say("failed", { code = why, message = messag
 
 bodkin.run(function()
   local node <close>, message, why = bodkin.open {
-    server = url, server_keys = keys, app = "conform/1", bind = "127.0.0.1:0", register = command == "host",
+    server = url, app = "conform/1", bind = "127.0.0.1:0", register = command == "host",
     on_event = function(e) say(e.event, { path = e.path, remote = e.remote, reason = e.reason, data = e.data }) end,
   }
   if not node then return failed(message, why) end

@@ -156,15 +156,14 @@ def directory():
 
 
 class Server(Process):
-    """With a key file, as long as `config` names none; `key` is its public key."""
+    """With a key file: `keys` are the public ones its URL says, `key` the first of them."""
 
-    def __init__(self, *options, listen="127.0.0.1:0", config="", secret=None):
+    def __init__(self, *options, listen="127.0.0.1:0", config="", secret=None, other=None):
         self.dir = directory()
         self.admin, self.secret = self.dir + "/admin", secret or os.urandom(32)
-        self.key = noise.public_of(self.secret)
-        with open(self.dir + "/key", "wb") as f:
+        with open(self.dir + "/key", "w") as f:
             os.fchmod(f.fileno(), 0o600)
-            f.write(self.secret.hex().encode())
+            f.write(self.secret.hex() + "\n" + (other.hex() + "\n" if other else ""))
         with open(self.dir + "/config.lua", "w") as f:
             f.write("return require('bodkin').config { key_file = %s, %s }" % (repr(self.dir + "/key"), config))
         super().__init__("serve", "--json", "--listen", listen, "--admin", self.admin, "--config",
@@ -172,6 +171,9 @@ class Server(Process):
         e = self.event("listening", 5)
         check(e, "no server:", e is None and self.p.poll() is not None and self.p.stderr.read())
         self.addr = ("127.0.0.1", int(e["addr"].rsplit(":", 1)[1]))
+        self.keys = wire.keys_of_url(e["url"])
+        self.key = noise.public_of(self.secret)
+        equal(self.key, self.keys[0], "the key in", e["url"])
 
     def counters(self):
         out = subprocess.run([BODKIN, "status", "--json", "--admin", self.admin], capture_output=True, check=True)

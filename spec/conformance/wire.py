@@ -4,6 +4,7 @@
 Nothing here is taken from the code, so that a change of the code which the document does not tell breaks a spec.
 """
 
+import base64
 import hashlib
 import ipaddress
 import os
@@ -123,6 +124,28 @@ def mask(packed, tx):
 
 def blake(size, data, key=b""):
     return hashlib.blake2b(data, digest_size=size, key=key).digest()
+
+
+# Section 13: keys as text.
+
+
+def from_text(text):
+    """Of base64url without padding, only the one text that stands for these bytes."""
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if to_text(data) != text:
+        raise Bad("not base64url: " + text)
+    return data
+
+
+def to_text(data):
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def keys_of_url(url):
+    keys = [from_text(text) for text in url.partition("#")[2].split(",")]
+    if not 1 <= len(keys) <= 2 or any(len(key) != 32 for key in keys):
+        raise Bad("no keys in " + url)
+    return keys
 
 
 class Identity:

@@ -45,7 +45,7 @@ describe("library", function()
   before_each(function()
     processes = processes_of.new()
     url = processes_of.expect(processes:start(bodkin .. " serve --listen 127.0.0.1:0 --admin " .. processes.dir
-      .. "/admin"), "bodkin://127%.0%.0%.1:%d+")
+      .. "/admin"), "bodkin://127%.0%.0%.1:%d+%S*")
   end)
 
   after_each(function() processes:close() end)
@@ -69,8 +69,9 @@ describe("library", function()
     for name in read(header):gmatch("\n[%w_ ]-[ *](bdk_%l+[%l_]*)%([^\n]*%);") do declared[#declared + 1] = name end
     table.sort(declared)
     assert.same({
-      "bdk_close", "bdk_config_init", "bdk_deadline", "bdk_fd", "bdk_host", "bdk_join", "bdk_leave", "bdk_match",
-      "bdk_next", "bdk_open", "bdk_send", "bdk_stats", "bdk_strerror", "bdk_update", "bdk_version", "bdk_wake",
+      "bdk_close", "bdk_config_init", "bdk_deadline", "bdk_fd", "bdk_host", "bdk_join", "bdk_keygen", "bdk_leave",
+      "bdk_match", "bdk_next", "bdk_open", "bdk_send", "bdk_stats", "bdk_strerror", "bdk_update",
+      "bdk_version", "bdk_wake",
     }, declared)
     assert.same(declared, lines(run("nm -D --defined-only %s/lib/libbodkin.so | cut -d' ' -f3", prefix)))
     assert.same(declared, lines(run("nm -g --defined-only %s/lib/libbodkin.a | sed -n 's/.* T //p'", prefix)))

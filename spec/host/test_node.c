@@ -3,6 +3,7 @@
 #include "world.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 
 static int is_readable(bdk_node *n, int wait_ms) {
   struct pollfd fd = {.fd = bdk_fd(n), .events = POLLIN};
@@ -361,6 +362,60 @@ static void the_seed_decides(void **state) {
   assert_string_not_equal(p[0].id, p[2].id);
 }
 
+static void open_as(peer *p, const char *identity, const uint8_t *key) {
+  bdk_config c = world_config();
+  *p = (peer){0};
+  c.identity = identity;
+  c.identity_key = key;
+  assert_int_equal(0, bdk_open(&p->node, &c));
+  world_await(p, 1, BDK_REGISTERED, 1, 1);
+  bdk_close(p->node);
+}
+
+static void an_identity_is_kept_by_the_program_or_in_a_file(void **state) {
+  (void)state;
+  uint8_t secret[32], other[32];
+  char public_key[BDK_KEY_SIZE], file[64];
+  peer p[4] = {0};
+  memset(public_key, 'x', sizeof public_key);
+  assert_int_equal(0, bdk_keygen(secret, public_key));
+  assert_int_equal(43, strlen(public_key));
+  assert_int_equal(0, bdk_keygen(other, NULL));
+  assert_memory_not_equal(secret, other, sizeof secret);
+  assert_int_equal(BDK_E_INVALID, bdk_keygen(NULL, public_key));
+  open_as(&p[0], NULL, secret);
+  open_as(&p[1], NULL, secret);
+  open_as(&p[2], NULL, other);
+  assert_string_equal(p[0].id, p[1].id);
+  assert_string_not_equal(p[0].id, p[2].id);
+  snprintf(file, sizeof file, "/tmp/bodkin-spec-%d-identity", (int)getpid());
+  open_as(&p[2], file, NULL);
+  open_as(&p[3], file, NULL);
+  assert_string_equal(p[2].id, p[3].id);
+  struct stat st;
+  assert_int_equal(0, stat(file, &st));
+  assert_int_equal(0600, st.st_mode & 0777);
+  unlink(file);
+}
+
+static void what_is_no_token_comes_back_as_an_error(void **state) {
+  (void)state;
+  const struct {
+    const char *token, *token_text, *identity;
+  } bad[] = {{.token = "/nonexistent/token"}, {.token_text = "x"}, {.identity = "/dev/null"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    bdk_config c = world_config();
+    peer p = {0};
+    c.token = bad[i].token;
+    c.token_text = bad[i].token_text;
+    c.identity = bad[i].identity;
+    assert_int_equal(0, bdk_open(&p.node, &c));
+    world_await(&p, 1, BDK_ERROR, 1, 1);
+    assert_int_equal(BDK_E_INVALID, p.error);
+    bdk_close(p.node);
+  }
+}
+
 typedef struct heap {
   size_t bytes, count, refuse_at;
 } heap;
@@ -462,6 +517,8 @@ int main(void) {
       cmocka_unit_test(failure_comes_as_an_event_and_may_be_tried_again),
       cmocka_unit_test(a_queue_matches_those_who_wait_in_it),
       cmocka_unit_test(the_seed_decides),
+      cmocka_unit_test(an_identity_is_kept_by_the_program_or_in_a_file),
+      cmocka_unit_test(what_is_no_token_comes_back_as_an_error),
       cmocka_unit_test(memory_comes_from_the_allocator_given),
       cmocka_unit_test(nothing_is_printed),
       cmocka_unit_test(errors_have_sentences),

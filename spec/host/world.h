@@ -33,7 +33,7 @@ typedef struct peer {
   const uint8_t *seed;
 } peer;
 
-static char server_url[64];
+static char server_url[160];
 static pid_t server_pid;
 
 static uint64_t world_now(void) {

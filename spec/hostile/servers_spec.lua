@@ -286,7 +286,7 @@ describe("bad input at server processes", function()
 
   it("of one role each: they live, count every datagram by its cause, leak nothing, and serve", function()
     local config, servers = world.dir .. "/config.lua", {}
-    support.write_file(world.dir .. "/key", ("k"):rep(32))
+    assert(core.file.write(world.dir .. "/key", ("k"):rep(32)))
     support.write_file(config, ("return require('bodkin').config { key_file = '%s/key' }"):format(world.dir))
     for _, role in ipairs(lone) do
       servers[role] = world:serve(support.asan, role, config)

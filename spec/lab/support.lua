@@ -33,10 +33,8 @@ function M.serve(net, options)
     net.urls = { "--server", url "server" }
     return
   end
-  local file = assert(io.open(net.dir .. "/key", "wb"))
-  file:write(("k"):rep(32))
-  file:close()
-  file = assert(io.open(net.dir .. "/config.lua", "w"))
+  assert(require("bodkin.keyfile").make(net.dir .. "/key"))
+  local file = assert(io.open(net.dir .. "/config.lua", "w"))
   file:write(("return require('bodkin').config { key_file = %q }"):format(net.dir .. "/key"))
   file:close()
   local config = net.dir .. "/config.lua"

@@ -22,7 +22,7 @@ describe("bodkin serve --policy", function()
   local function serve(policy)
     server = processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin --policy duel=%s"):format(bodkin,
       processes.dir, policy))
-    url = expect(server, "(bodkin://127%.0%.0%.1:%d+)")
+    url = expect(server, "(bodkin://127%.0%.0%.1:%d+%S*)")
   end
 
   -- Two clients; what the match of both says.
@@ -126,7 +126,7 @@ describe("bodkin serve --policy", function()
   it("knows those that ship by name, and one for all queues", function()
     server = processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin --policy rooms"):format(bodkin,
       processes.dir))
-    url = expect(server, "(bodkin://127%.0%.0%.1:%d+)")
+    url = expect(server, "(bodkin://127%.0%.0%.1:%d+%S*)")
     local p = processes:start(("%s match any --server %s --timeout 5"):format(bodkin, url))
     expect(p, "(the property room is missing)")
     assert.equal(6, select(3, p.out:close()))

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local config = require "bodkin.config"
+local core = require "bodkin.core"
 
 describe("config file", function()
   it("takes the flags' names with underscores; lists also as text with commas", function()
@@ -12,6 +13,29 @@ describe("config file", function()
     assert.same({ "0.0.0.0:4433", "[::]:4433" }, c.listen)
     assert.equal(4, c.limits.room_members)
     assert.equal(32, c.limits.pending)
+  end)
+
+  it("takes the keys that sign tokens, one or two, as bytes", function()
+    local one, two = ("\xff"):rep(32), ("k"):rep(32)
+    local a, b = core.crypto.base64url(one), core.crypto.base64url(two)
+    assert.same({ one }, assert(config.check { token_keys = a, require_token = true }).token_keys)
+    assert.same({ one, two }, assert(config.check { token_keys = { a, b } }).token_keys)
+    assert.is_true(config.check({ token_keys = { a }, require_token = true }).require_token)
+    assert(config.check { require_token = false })
+    for expect, data in pairs {
+      ["config: token_keys: number 2 is no public key"] = { token_keys = { a, b:sub(2) } },
+      ["config: token_keys: number 1 is no public key"] = { token_keys = core.crypto.hex(one) },
+      ["config: token_keys: must be one key, or two"] = { token_keys = { a, b, a } },
+      ["config: token_keys: must be a list"] = { token_keys = {} },
+      ["config: token_keys: must be a string"] = { token_keys = { 1 } },
+      ["config: require_token needs token_keys"] = { require_token = true },
+      ["config: require_token: must be a boolean"] = { require_token = "yes", token_keys = a },
+    } do
+      local c, msg, code = config.check(data)
+      assert.is_nil(c)
+      assert.matches(expect, msg, 1, true)
+      assert.equal("invalid", code)
+    end
   end)
 
   it("says which field is wrong and what it may be", function()

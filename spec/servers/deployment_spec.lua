@@ -38,22 +38,32 @@ describe("S4 deployment", function()
 
   it("S4 runs them in several, on several machines, that share a key: a proof from one counts on the other", function()
     local key = ("k"):rep(32)
-    local address = support.server { roles = { "address" }, key = key, seed = 1 }
-    local matching = support.server { roles = { "matching" }, key = key, seed = 2, expose_addresses = true }
+    local address = support.server { roles = { "address" }, keys = { key }, seed = 1 }
+    local matching = support.server { roles = { "matching" }, keys = { key }, seed = 2, expose_addresses = true }
     local tx = address:next_tx()
     local report = address:one(other, "address_request", tx)
     local public = core.addr.mask(report.xaddr, tx)
     assert.equal("registered", matching:register(who(1), from, { pubs = { public .. report.proof } }).name_of)
-    local f = matching:one(from, "lookup", tx, matching:proof(from), who(1).id)
+    local f = matching:one(from, "lookup", tx, who(1).id)
     assert.same({ from, other }, f.pubs)
     local stranger = support.server { roles = { "address" }, seed = 3 }
     report = stranger:one(other, "address_request", tx)
     matching:register(who(1), from, { pubs = { other .. report.proof } })
-    f = matching:one(from, "lookup", tx, matching:proof(from), who(1).id)
+    f = matching:one(from, "lookup", tx, who(1).id)
     assert.same({ from }, f.pubs)
     address:close()
     matching:close()
     stranger:close()
+  end)
+
+  it("S4 makes its cookies from the first of its keys", function()
+    local one, two = ("k"):rep(32), ("l"):rep(32)
+    local old = support.server { keys = { one }, seed = 1 }
+    local new = support.server { keys = { one, two }, seed = 2 }
+    local rotated = support.server { keys = { two, one }, seed = 3 }
+    assert.equal(old:proof(from), new:proof(from))
+    assert.not_equal(old:proof(from), rotated:proof(from))
+    for _, s in ipairs { old, new, rotated } do s:close() end
   end)
 
   it("S4 answers and later sends by the socket that a client uses", function()
@@ -61,20 +71,23 @@ describe("S4 deployment", function()
     local s = support.server { roles = { "matching" }, listen = listen }
     assert.same({ addr(listen[1]), addr(listen[2]), addr(listen[3]) }, s.server:addresses())
     local six = addr("[2001:db8::7]:40000")
+    local function ask(w, where, via, bytes)
+      return s:feed(where, s:assoc(w, where, s.env.socks[via]).raw:write(bytes), s.env.socks[via])
+    end
     local function register(n, where, via)
-      local w = who(n)
-      local bytes = message.register:encode(s:next_tx(), s:proof(where), w.key, w.secret, {}, {}, "", "", "\x80")
-      assert.equal(s.env.socks[via], s:feed(where, bytes, s.env.socks[via])[1].sock)
+      local bytes = message.register:encode(s:next_tx(), who(n).ephemeral, {}, {}, "", "", "\x80", nil)
+      assert.equal(s.env.socks[via], ask(who(n), where, via, bytes)[1].sock)
     end
     register(1, from, 2)
     register(2, six, 3)
-    local w = who(3)
-    local sent = s:feed(other, message.select:encode(s:next_tx(), s:proof(other), w.key, w.secret, who(1).id, nil, {},
-      {}, "", "", "\x80"), s.env.socks[1])
+    local function select(target)
+      return ask(who(3), other, 1, message.select:encode(s:next_tx(), who(3).ephemeral, target, nil, {}, {}, "", "",
+        "\x80", nil))
+    end
+    local sent = select(who(1).id)
     assert.equal(s.env.socks[2], sent[1].sock)
     assert.equal(s.env.socks[1], sent[2].sock)
-    sent = s:feed(other, message.select:encode(s:next_tx(), s:proof(other), w.key, w.secret, who(2).id, nil, {},
-      {}, "", "", "\x80"), s.env.socks[1])
+    sent = select(who(2).id)
     assert.equal(s.env.socks[3], sent[1].sock)
     assert.is_true(s.server:send(six, "maintained", s:next_tx(), s.server.boot))
     assert.equal(s.env.socks[3], s:drain()[1].sock)
@@ -88,8 +101,7 @@ describe("S4 deployment", function()
     local two = support.server { seed = 2 }
     assert.not_equal(before.boot, two:one(from, "maintain", two:next_tx(), who(1).id).boot)
     assert.equal(0, two.server:status().info.registered)
-    local r = two:one(from, "register", two:next_tx(), one:proof(from), who(1).key, who(1).secret, {}, {}, "", "",
-      "\x80")
+    local r = two:one(from, "open", two:next_tx(), one:proof(from), ("n"):rep(100))
     assert.equal("address_report", r.name_of) -- the cookies of the old process are void without a key
     assert.equal("registered", two:register(who(1), from).name_of)
     two:close()
@@ -115,7 +127,7 @@ describe("S4 deployment", function()
     local s = support.server {}
     s:register(who(1), from)
     s:room(who(1), from)
-    s:select(who(2), other, { target = who(1).id, unsecret = true })
+    s:select(who(2), other, { target = who(1).id })
     assert.is_true(s.env.timers > 0)
     s:close()
     s:close()
@@ -158,7 +170,7 @@ describe("a server's start", function()
     refused({ maintenance_mode = "loud" }, "there is no maintenance mode 'loud': it is confirm or silent")
     refused({ local_addresses = "maybe" }, "same-public, always or never")
     refused({ limits = { page_budget = 0 } }, "page_budget must be an integer from 1")
-    refused({ key_file = "/nowhere/key" }, "cannot read the key file: /nowhere/key: No such file")
+    refused({ keys = { "short" } }, "keys are secrets of 32 bytes each")
     refused({ listen = { "localhost:1" } }, "cannot listen on localhost:1: it is not a numeric address")
     local env = support.env(1)
     env.refuse_bind = true

@@ -9,10 +9,13 @@ local M = {}
 
 function M.addr(text) return assert(core.addr.parse(text)) end
 
--- A client's identity, made from a small number.
+-- A client's identity, made from a small number; `ephemeral` is what it sends for its matches.
 function M.who(n)
-  local key = core.crypto.mac(("k"):rep(16), "key " .. n, 32)
-  return { key = key, id = core.crypto.id(key), secret = core.crypto.mac(("s"):rep(16), "secret " .. n, 16) }
+  local key, key_secret = core.crypto.keypair(core.crypto.mac(("k"):rep(16), "key " .. n, 32))
+  return {
+    key = key, key_secret = key_secret, id = core.crypto.id(key),
+    ephemeral = core.crypto.mac(("e"):rep(16), "ephemeral " .. n, 32),
+  }
 end
 
 local function env_new(seed)
@@ -72,15 +75,16 @@ local by_type
 local function schema_of(s, bytes)
   by_type = by_type or {}
   for _, schema in ipairs(s.server and s.server.replies or message.all) do by_type[schema.type] = schema end
-  return by_type[bytes:byte(2)]
+  return by_type[bytes:byte(bytes:byte() == 0xdc and 4 or 2)] -- an array of more than 15 has a longer head
 end
 
--- A datagram as { name =, to =, at_us =, length =, and its fields by name }.
-local function read(s, datagram)
-  local schema = assert(schema_of(s, datagram.bytes))
+-- A message as { name_of =, to =, at_us =, length =, who = (where it came in an association), and its fields by name }.
+local function read(s, datagram, bytes, who)
+  local schema = assert(schema_of(s, bytes))
   local out = { name_of = schema.name, to = datagram.to, at_us = datagram.at_us, length = #datagram.bytes,
-    sock = datagram.sock }
-  local values = table.pack(schema:decode(datagram.bytes))
+    sock = datagram.sock, who = who }
+  assert(schema.sealed == false or who, "a plain " .. schema.name)
+  local values = table.pack(schema:decode(bytes))
   assert(values[1] ~= nil, values[2])
   local i = 0
   for _, field in ipairs(schema.fields) do
@@ -95,11 +99,21 @@ end
 local S = {}
 S.__index = S
 
+-- Of a frame, the message in it.
+local function unsealed(s, datagram)
+  local bytes = datagram.bytes
+  if bytes:byte() ~= 0xc1 then return read(s, datagram, bytes) end
+  local a = assert(s.by_index[string.unpack(">I4", bytes, 2)], "a frame to nobody")
+  local kind, x = a.raw:read(bytes)
+  assert(kind == "message", "a frame that does not open")
+  return read(s, datagram, x, a.who)
+end
+
 -- Starts a server: options of servers.open, and seed, env.
 function M.server(options)
   local env = options.env or env_new(options.seed or 1)
   options.listen = options.listen or { "203.0.113.1:4433" }
-  local s = setmetatable({ env = env, tx = 0 }, S)
+  local s = setmetatable({ env = env, tx = 0, assocs = {}, by_index = {} }, S)
   s.server = assert(servers.open(env, options))
   return s
 end
@@ -120,21 +134,45 @@ end
 -- What was sent since.
 function S:drain()
   local list = {}
-  for i, d in ipairs(self.env.sent) do list[i] = read(self, d) end
+  for i, d in ipairs(self.env.sent) do list[i] = unsealed(self, d) end
   self.env.sent = {}
   return list
 end
 
--- One request by name; returns its datagrams and the length of the request.
-function S:ask(from, name, ...)
-  local bytes = assert(self.server.schemas[name]:encode(...))
-  return self:feed(from, bytes), #bytes
+-- The association of `who` from an address, opened when it is first asked for.
+function S:assoc(who, from, sock)
+  local a = self.assocs[who.id .. from]
+  if a then return a end
+  a = { who = who, from = from, index = #self.by_index + 1 }
+  local noise
+  local secret = core.crypto.mac(("e"):rep(16), "assoc " .. a.index, 32)
+  a.raw, noise = core.assoc(who.key .. who.key_secret, secret, self.server.public_keys[1], a.index, "")
+  local opened = self:feed(from, message.open:encode(self:next_tx(), self:proof(from), noise), sock)
+  assert(#opened == 1 and opened[1].name_of == "opened", opened[1] and opened[1].text)
+  assert(a.raw:answered(opened[1].noise))
+  self.assocs[who.id .. from], self.by_index[a.index] = a, a
+  return a
+end
+
+-- One request by name; sealed ones go in the association of `who` (one of nobody in particular where it is an
+-- address and what follows is the name). Returns its datagrams and the length of the request.
+function S:ask(who, ...)
+  if type(who) == "string" then return self:ask(M.who(999), who, ...) end
+  return self:ask_as(who, ...)
+end
+
+function S:ask_as(who, from, name, ...)
+  local schema = self.server.schemas[name]
+  local bytes = assert(schema:encode(...))
+  if not schema.sealed then return self:feed(from, bytes), #bytes end
+  local frame = self:assoc(who, from).raw:write(bytes)
+  return self:feed(from, frame), #frame
 end
 
 -- The only answer.
-function S:one(from, name, ...)
-  local list = self:ask(from, name, ...)
-  assert(#list == 1, ("%d answers to %s"):format(#list, name))
+function S:one(...)
+  local list = self:ask(...)
+  assert(#list == 1, ("%d answers to %s"):format(#list, select(type((...)) == "string" and 2 or 3, ...)))
   return list[1]
 end
 
@@ -147,29 +185,29 @@ function S:advance(ms)
   return self:drain()
 end
 
--- Registers `who` from `from`; options: app, name, props (table), pubs, locals, secret, tx.
+-- Registers `who` from `from`; options: app, name, props (table), pubs, locals, token, tx.
 function S:register(who, from, options)
   options = options or {}
-  return self:one(from, "register", options.tx or self:next_tx(), self:proof(from), who.key,
-    options.secret or who.secret, options.pubs or {}, options.locals or {}, options.app or "test/1",
-    options.name or "", core.wire.encode(options.props or {}))
+  return self:one(who, from, "register", options.tx or self:next_tx(), who.ephemeral, options.pubs or {},
+    options.locals or {}, options.app or "test/1", options.name or "", core.wire.encode(options.props or {}),
+    options.token)
 end
 
--- Selects; options as above, and code or target, unsecret. Returns all that was sent.
+-- Selects; options as above, and code or target. Returns all that was sent.
 function S:select(who, from, options)
-  return (self:ask(from, "select", options.tx or self:next_tx(), self:proof(from), who.key,
-    not options.unsecret and who.secret or nil, options.target, options.code, options.pubs or {},
-    options.locals or {}, options.app or "test/1", options.name or "", core.wire.encode(options.props or {})))
+  return (self:ask(who, from, "select", options.tx or self:next_tx(), who.ephemeral, options.target, options.code,
+    options.pubs or {}, options.locals or {}, options.app or "test/1", options.name or "",
+    core.wire.encode(options.props or {}), options.token))
 end
 
 function S:room(who, from, code, match)
-  return self:one(from, "room_open", self:next_tx(), self:proof(from), who.id, who.secret, code, match)
+  return self:one(who, from, "room_open", self:next_tx(), code, match)
 end
 
 -- Acknowledges each `matched` of a list.
 function S:ack(list)
   for _, m in ipairs(list) do
-    if m.name_of == "matched" then self:ask(m.to, "matched_ack", m.tx) end
+    if m.name_of == "matched" then self:ask(m.who, m.to, "matched_ack", m.tx) end
   end
 end
 

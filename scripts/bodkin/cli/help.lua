@@ -10,7 +10,7 @@ local M = {
 }
 
 local order = { "serve", "host", "join", "match", "list", "ping", "status", "check", "sim", "replay", "run",
-  "version", "help" }
+  "keygen", "version", "help" }
 
 local function option_line(option)
   local left = (option.short and "-" .. option.short .. ", " or "    ") .. "--" .. option[1]

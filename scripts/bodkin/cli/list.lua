@@ -19,7 +19,8 @@ return {
   text = [[
 Prints the id, the name and the properties of each client registered under the same --app; with --query only of
 those whose properties equal it. With -v or --json also their addresses, where the server exposes them.]],
-  options = options.client("server", "address-server", "app", "query", "bind", "timeout"),
+  options = options.client("server", "address-server", "app", "query", "identity", "token", "trust-first-use",
+    "bind", "timeout"),
   run = function(values)
     if not values.server then
       return nil, "no server given: --server bodkin://HOST[:PORT], or set $BODKIN_SERVER", "usage"

@@ -9,8 +9,8 @@ Waits in QUEUE with the properties of --props until the server's policy for it (
 two at a time) makes a match, then talks to everyone in it: lines from stdin go to every peer, theirs come to stdout.
 Leaves with 0 when the peers left or, with --expect, when the messages came (3 when they did not); with 4 when --timeout
 passed without a match.]],
-  options = options.client("server", "address-server", "maintenance-server", "app", "name", "props", "bind", "send",
-    "expect", "timeout", "trace"),
+  options = options.client("server", "address-server", "maintenance-server", "app", "name", "props", "identity",
+    "token", "trust-first-use", "bind", "send", "expect", "timeout", "trace"),
   arguments = 1,
   run = function(values, rest)
     local queue, props = rest[1], values.props

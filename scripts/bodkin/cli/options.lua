@@ -14,13 +14,17 @@ M.common = {
 }
 
 local client = {
-  { "server", arg = "URL", env = "BODKIN_SERVER", kind = "url", help = "the server: bodkin://HOST[:PORT]" },
+  { "server", arg = "URL", env = "BODKIN_SERVER", kind = "url",
+    help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it" },
   { "address-server", arg = "URL", kind = "url", help = "another address server than --server" },
   { "maintenance-server", arg = "URL", kind = "url", help = "another mapping maintenance server than --server" },
   { "app", arg = "NAME/BUILD", kind = "app", help = "only clients of the same app meet" },
   { "name", arg = "TEXT", kind = "name", help = "what others see of you, at most 32 bytes" },
   { "props", arg = "JSON", kind = "object", help = "your properties, at most 128 bytes" },
   { "query", arg = "JSON", kind = "object", help = "only entries whose properties equal these" },
+  { "identity", arg = "FILE", help = "who you are: a key, made at the first use (default: a new one each time)" },
+  { "token", arg = "FILE", help = "what the game's backend says of you, signed" },
+  { "trust-first-use", help = "where the URL has no key: take the first that answers, and remember it" },
   { "bind", arg = "ADDR:PORT", kind = "address", help = "the local address of the socket (default: any)" },
   { "send", arg = "TEXT", kind = "payload", help = "send this to each peer once connected" },
   { "expect", arg = "N", kind = "count", help = "leave with 0 once N messages came, a second later" },

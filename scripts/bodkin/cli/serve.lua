@@ -34,9 +34,13 @@ Runs the roles given in one process and prints the URL that clients use. Without
 and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP reads the files of
 --policy again; one that does not load changes nothing.
 
+Clients know the server by its key, which stands in the URL. Without --key-file the first start makes it, and later ones
+read it: server.key in $STATE_DIRECTORY (systemd's), else in bodkin/ in $XDG_STATE_HOME or ~/.local/state. All servers
+of a deployment share one key file; bodkin keygen makes one, and rotates it.
+
 The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
-role_files, key_file (a secret of 32 bytes that a deployment's servers share), expose_addresses (true: list and lookup
-show addresses), local_addresses, limits, queues = { name = { policy = FILE } }. Options given here win.]],
+role_files, expose_addresses (true: list and lookup show addresses), local_addresses, limits, token_keys = { KEY, … }
+and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }. Options given here win.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
@@ -45,6 +49,7 @@ show addresses), local_addresses, limits, queues = { name = { policy = FILE } }.
       help = "confirm (default) or silent" },
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
+    { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
     { "admin", arg = "PATH", help = "the Unix socket for status (default: by port)" },
   },
 }
@@ -57,7 +62,7 @@ local function configure(values)
     if not loaded then return nil, err, code end
     config = loaded
   end
-  for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin" } do
+  for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin", "key_file" } do
     if values[key] then config[key] = values[key] end
   end
   if values.policy then
@@ -109,18 +114,19 @@ local function reachable(env, bound)
   return list
 end
 
-local function url_of(at)
+local function url_of(at, keys)
   local text = require("bodkin.core").addr.format(at)
   local host, port = text:match "^%[?(.-)%]?:(%d+)$"
-  return require("bodkin.url").format(host, math.tointeger(port))
+  return require("bodkin.url").format(host, math.tointeger(port), keys)
 end
 
-local function announce(out, env, server)
+-- The matching role is what clients talk to under the server's key.
+local function announce(out, env, server, publics)
   local addr = require("bodkin.core").addr
-  local urls = {}
+  local urls, keys = {}, server.has_role.matching and publics or nil
   for _, bound in ipairs(server:addresses()) do
     local at = reachable(env, bound)
-    local best = at[1] and url_of(at[1])
+    local best = at[1] and url_of(at[1], keys)
     if out.json then
       for _, role in ipairs(server.roles) do
         out:event("listening", { url = best, role = role, addr = addr.format(bound) })
@@ -129,7 +135,7 @@ local function announce(out, env, server)
       out:event("listening", { role = table.concat(server.roles, ", "), addr = addr.format(bound) })
     end
     for _, a in ipairs(at) do
-      if addr.class(a) ~= "loopback" or #at == 1 then urls[#urls + 1] = url_of(a) end
+      if addr.class(a) ~= "loopback" or #at == 1 then urls[#urls + 1] = url_of(a, keys) end
     end
   end
   if out.json then return end
@@ -167,6 +173,10 @@ function M.run(values)
   local out = output.of(values)
   return require("bodkin.cli.process").run(values, function(p)
     config.listen = config.listen or default_listen(p.env)
+    local keys
+    keys, err, code = require("bodkin.cli.server_key").find(config.key_file, out)
+    if not keys then return nil, err, code end
+    config.keys = keys.secrets
     config.open_policy_link = require("bodkin.cli.desk").opener(p.env)
     local server
     server, err, code = require("bodkin.servers").open(p.env, config)
@@ -187,7 +197,7 @@ function M.run(values)
       out:say("stopped")
       return name == "INT" and 130 or 0
     end
-    announce(out, p.env, server)
+    announce(out, p.env, server, keys.publics)
     require("bodkin.task").await(function() end)
   end)
 end

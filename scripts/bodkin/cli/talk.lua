@@ -19,9 +19,10 @@ local payload_max = 1120
 function M.open_options(options, env, on_event)
   local timeout_ms = options.timeout and math.min(options.timeout * 1000, 5000) or nil
   return {
-    env = env, server = options.server, address_server = options.address_server,
+    env = env, register = "together", server = options.server, address_server = options.address_server,
     maintenance_server = options.maintenance_server, app = options.app, name = options.name, props = options.props,
     bind = options.bind, timeout_ms = timeout_ms, on_event = on_event, trace = options.tracer,
+    identity = options.identity, token = options.token, trust_first_use = options.trust_first_use ~= nil,
   }
 end
 

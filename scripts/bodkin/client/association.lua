@@ -16,13 +16,14 @@ local RENEW_US = 600000000         -- older keys are replaced at the next refres
 local GAP_US = 1000000             -- between two handshakes, unless the first one failed
 
 -- `config`: env, router, requests, server (address), keys = the server's public keys (one or two, any of them will
--- do), identity = { key, key_secret }, send(bytes), on_moved() when the server sees us elsewhere, on_lost() when it
--- knows us no more, timeout_ms.
+-- do), identity = { key, key_secret }, send(bytes), on_opened(key) the first time, explain() -> message, code where it
+-- has none of the keys, on_moved() when the server sees us elsewhere, on_lost() when it knows us no more, timeout_ms.
 function M.new(config)
   local self = setmetatable({
     env = config.env, router = config.router, requests = config.requests, server = config.server, keys = config.keys,
     own = config.identity.key .. config.identity.key_secret, send = config.send, on_moved = config.on_moved,
-    on_lost = config.on_lost, timeout_ms = config.timeout_ms, key = 1,
+    on_lost = config.on_lost, on_opened = config.on_opened, explain = config.explain,
+    timeout_ms = config.timeout_ms, key = 1,
   }, Association)
   config.router:frames(function(from, bytes) self:frame(from, bytes) end)
   config.router:on(message.lost, nil, function(_, from, tx) self:lost(from, tx) end)
@@ -31,7 +32,10 @@ end
 
 -- Sends a request, now or with the handshake. Its owner repeats it.
 function Association:transmit(r)
-  if self.current then return self.send(self.current:write(r.bytes)) end
+  if self.current then
+    r.sent_in = self.current
+    return self.send(self.current:write(r.bytes))
+  end
   if self.opening or self.timer then return end
   -- At the end of this turn, so that what is asked together travels together.
   local wait_us = self.opened_us and math.max(0, self.opened_us + GAP_US - self.env.now()) or 0
@@ -41,13 +45,15 @@ function Association:transmit(r)
   end)
 end
 
--- As many of the requests that wait as fit.
+-- As many of the requests that wait as fit: their bytes, and they themselves.
 local function carried(requests)
-  local parts, size = {}, 0
+  local parts, list, size = {}, {}, 0
   for _, r in ipairs(requests) do
-    if size + #r.bytes <= CARRIED_MAX then parts[#parts + 1], size = r.bytes, size + #r.bytes end
+    if size + #r.bytes <= CARRIED_MAX then
+      parts[#parts + 1], list[#list + 1], size = r.bytes, r, size + #r.bytes
+    end
   end
-  return table.concat(parts)
+  return table.concat(parts), list
 end
 
 function Association:begin()
@@ -55,9 +61,11 @@ function Association:begin()
   local waiting = self.requests:sealed_pending()
   if #waiting == 0 then return end
   local index = 1 + string.unpack("<I2", self.env.random(2)) % 65535
-  local raw, noise = core.assoc(self.own, self.env.random(32), self.keys[self.key], index, carried(waiting))
-  local opening = { raw = raw, held = {} }
+  local bytes, list = carried(waiting)
+  local raw, noise = core.assoc(self.own, self.env.random(32), self.keys[self.key], index, bytes)
   if not raw then return self.requests:fail_sealed("the server's key is not valid: " .. noise, "bad_key") end
+  for _, r in ipairs(list) do r.sent_in = raw end
+  local opening = { raw = raw, held = {} }
   self.opening = opening
   local posted, err, code = self.requests:post({
     to = self.server, expect = "opened", timeout_ms = self.timeout_ms,
@@ -73,6 +81,9 @@ local function settle(self, opening, messages)
   self.router:inner(self.server, messages)
   for _, bytes in ipairs(opening.held) do self:frame(self.server, bytes) end
   self:flush()
+  local told = self.on_opened
+  self.on_opened = nil
+  if told then told(self.keys[self.key]) end
 end
 
 function Association:answered(opening, ok, answer, code)
@@ -92,6 +103,10 @@ function Association:answered(opening, ok, answer, code)
     return self:begin()
   end
   self.key = 1
+  if code == "bad_key" and self.explain then
+    local text, why = self.explain()
+    answer, code = text or answer, why or code
+  end
   if code == "timeout" then -- perhaps the one before is still good
     self.current, self.retired = self.retired, nil
     return
@@ -99,9 +114,11 @@ function Association:answered(opening, ok, answer, code)
   self.requests:fail_sealed(answer, code)
 end
 
--- What waits goes again.
-function Association:flush()
-  for _, r in ipairs(self.requests:sealed_pending()) do self:transmit(r) end
+-- What waits goes, unless it went in this association; `again`: in any case.
+function Association:flush(again)
+  for _, r in ipairs(self.requests:sealed_pending()) do
+    if again or not self.current or r.sent_in ~= self.current then self:transmit(r) end
+  end
 end
 
 local function read(self, bytes)
@@ -119,7 +136,7 @@ function Association:frame(from, bytes)
   if kind == "message" then return self.router:inner(from, x) end
   if kind == "challenge" then
     self.send(x)
-    self:flush()
+    self:flush(true)
     return self.on_moved()
   end
   local held = from == self.server and self.opening and self.opening.held

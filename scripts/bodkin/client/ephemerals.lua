@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Key pairs that serve for the matches of half a minute, and are then erased: what was said under them nobody can
--- read later, whoever gets hold of the static key. A registration or selection carries the public half, `matched` says by its
--- first bytes which one the server used.
+-- read later, whoever gets hold of the static key. A registration or selection carries the public half; `matched`
+-- says by its first bytes which one the server used.
 
 local core = require "bodkin.core"
 

@@ -27,7 +27,7 @@ end
 -- In a task: { matching =, address =, maintenance = or nil, loopback = } of options server, address_server
 -- (default: server) and maintenance_server (default: none apart).
 function M.servers(env, options)
-  local out = { keys = options.server_keys }
+  local out = {}
   local matching, err, code = resolve(env, options.server)
   if not matching then return nil, err, code end
   out.matching = matching

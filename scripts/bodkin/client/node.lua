@@ -23,9 +23,11 @@ end
 
 -- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
 -- latter two default to server), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
--- ("same-public", "always", "never": when local addresses are told and tried), register = false (not before
--- host is called), on_event = fn(event, match) for all events from the beginning, trace = fn(line) for all that
--- goes into and comes out of the sessions' machines (it tells their keys), env.
+-- ("same-public", "always", "never": when local addresses are told and tried), register = "together" (with the first
+-- thing asked of the server, which saves a round trip) or false (not before host or match is called), on_event =
+-- fn(event, match) for all events from the beginning, trace = fn(line) for all that goes into and comes out of the
+-- sessions' machines (it tells their keys), identity, token, trust_first_use, known_servers (see identity.lua,
+-- trust.lua), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
@@ -44,6 +46,22 @@ function Node:register()
   local ok, err, code = self.registration:start()
   if ok then self.maintenance:start() end
   return ok, err, code
+end
+
+-- In a task: what ask() returns. Where there is no registration yet it is not waited for, but travels together with
+-- what is asked; of its failure failed(message, code) is told, and it is what the caller hears then.
+function Node:registering(ask, failed)
+  local err, code
+  if not self.registration.active then
+    task.spawn(function()
+      local ok
+      ok, err, code = self:register()
+      if not ok and failed then failed(err, code) end
+    end)
+  end
+  local result = table.pack(ask())
+  if not result[1] and err then return nil, err, code end
+  return table.unpack(result, 1, result.n)
 end
 
 function Node:emit(name, fields, of)
@@ -134,11 +152,7 @@ end
 -- In a task: opens a room; others join with match.code. options: code, to have a certain one.
 function Node:host(options)
   check_open(self)
-  if not self.registration.active then
-    local ok, err, why = self:register()
-    if not ok then return nil, err, why end
-  end
-  local code, raw, why = self.sharing:room_open(options and options.code)
+  local code, raw, why = self:registering(function() return self.sharing:room_open(options and options.code) end)
   if not code then return nil, raw, why end
   local m = self:match_of(raw)
   m.code, m.hosted = code, true
@@ -153,7 +167,9 @@ function Node:join(where)
   if type(where) ~= "string" then error("join takes a code or an id", 2) end
   local target = #where == 32 and where:find("^%x+$") and core.crypto.unhex(where) or nil
   self.maintenance:start()
-  local raw, of_n, why = self.sharing:select(target, not target and where or nil)
+  local function select() return self.sharing:select(target, not target and where or nil) end
+  local raw, of_n, why
+  if self.together then raw, of_n, why = self:registering(select) else raw, of_n, why = select() end
   if not raw then
     self:upkeep()
     return nil, of_n, why
@@ -170,9 +186,9 @@ function Node:match(queue, props, options)
   check_open(self)
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 then error("a queue is a name of at most 32 bytes", 2) end
   if props ~= nil and type(props) ~= "table" then error("props is a table of properties", 2) end
-  -- Not waited for: both travel in one handshake.
-  if not self.registration.active then task.spawn(self.register, self) end
-  return self.queues:wait(self, queue, props or {}, options and options.timeout_ms)
+  return self:registering(function()
+    return self.queues:wait(self, queue, props or {}, options and options.timeout_ms)
+  end, function(...) self.queues:abandon(...) end)
 end
 
 -- Takes a ticket back, as the event queued named it: whoever waits gets nil, message, "closed". Whether it was waiting.

@@ -99,8 +99,13 @@ function Queues:restarted(node)
   end
 end
 
+-- Nobody can wait: there is no registration to be had.
+function Queues:abandon(err, code)
+  for _, t in ipairs(waiting(self)) do finish(self, t, nil, err, code) end
+end
+
 function Queues:close()
-  for _, t in ipairs(waiting(self)) do finish(self, t, nil, "the node is closed", "closed") end
+  self:abandon("the node is closed", "closed")
 end
 
 return M

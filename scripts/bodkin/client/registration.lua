@@ -29,7 +29,7 @@ function Registration:register()
   local addresses = self.addresses
   self.association:renew()
   local ok, public, lifetime_s, boot = self.requests:call {
-    to = self.server, sealed = true, expect = "registered", timeout_ms = self.timeout_ms,
+    to = self.server, sealed = true, first = true, expect = "registered", timeout_ms = self.timeout_ms,
     build = function(tx)
       return message.register:encode(tx, self.ephemerals:public(), addresses:pubs(), addresses:locals(), self.app,
         self.name, self.props, self.token)

@@ -120,11 +120,13 @@ function Requests:repeat_later(r, gap_ms)
 end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
--- (called again for each new proof); sealed; timeout_ms; once = never repeated; quiet = silence is no failure.
+-- (called again for each new proof); sealed; first = before others that wait; timeout_ms; once = never repeated;
+-- quiet = silence is no failure.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
+    first = spec.first,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0,
   }
   local ok, err, code = self:encode(r)
@@ -171,7 +173,10 @@ local function in_order(pending, filter)
   for _, r in pairs(pending) do
     if not filter or filter(r) then list[#list + 1] = r end
   end
-  table.sort(list, function(a, b) return a.number < b.number end)
+  table.sort(list, function(a, b)
+    if (a.first or false) ~= (b.first or false) then return a.first end
+    return a.number < b.number
+  end)
   return list
 end
 

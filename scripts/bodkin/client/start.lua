@@ -4,8 +4,12 @@
 local association = require "bodkin.client.association"
 local core = require "bodkin.core"
 local ephemerals = require "bodkin.client.ephemerals"
+local identity = require "bodkin.client.identity"
 local locate = require "bodkin.client.locate"
 local request = require "bodkin.client.request"
+local trust = require "bodkin.client.trust"
+local message = require "bodkin.message"
+local url = require "bodkin.url"
 
 local M = {}
 
@@ -36,9 +40,15 @@ local function configure(self, options)
   return true
 end
 
-local function new_identity(env, secret)
-  local key, key_secret = core.crypto.keypair(secret or env.random(32))
-  return { key = key, key_secret = key_secret, id = core.crypto.id(key) }
+-- { key =, key_secret =, id =, token = bytes or nil }, or nil, message, code.
+local function find_identity(env, options)
+  local me, made, code = identity.load(options, env.random)
+  if not me then return nil, made, code end
+  if made then env.log:info("made the identity %s: keep it, whoever reads it can be you", options.identity) end
+  local err
+  me.token, err, code = identity.token(options)
+  if err then return nil, err, code end
+  return me
 end
 
 local function open_sockets(self, options, loopback)
@@ -64,6 +74,41 @@ local function open_sockets(self, options, loopback)
   return true
 end
 
+-- In a task: the public keys of the matching server, and whether they are remembered rather than given; or nil,
+-- message, code.
+local function server_keys(self, options)
+  local where = url.parse(options.server)
+  local given = options.server_keys or where.keys
+  if given then return given, false end
+  local keys, err, code = trust.known(options, where)
+  if keys or err then return keys, err or true, code end
+  if not options.trust_first_use then return nil, trust.refusal(where) end
+  local ok
+  ok, keys, code = self.requests:call {
+    to = self.server, expect = "key_report", timeout_ms = options.timeout_ms,
+    build = function(tx) return message.key_request:encode(tx) end,
+  }
+  if not ok then return nil, keys, code end
+  return keys, true
+end
+
+-- An association is open under one of the keys: they are the server's, and it tells which it has now.
+local function remember(self, options, keys, key)
+  local where = url.parse(options.server)
+  local function note(list, by)
+    local ok, err, code = trust.remember(options, where, list, by)
+    if not ok then self:emit("error", { code = code, message = err, hint = "the server's key is not remembered" }) end
+    return ok
+  end
+  if not note(keys, key) then return end
+  self.requests:post({
+    to = self.server, sealed = true, expect = "key_report", timeout_ms = options.timeout_ms, quiet = true,
+    build = function(tx) return message.key_request:encode(tx) end,
+  }, function(ok, list)
+    if ok then note(list, key) end
+  end)
+end
+
 local function build_managers(self, options, servers)
   self.requests = request.new {
     env = self.env, router = self.router,
@@ -79,20 +124,26 @@ local function build_managers(self, options, servers)
   if not ok then return nil, err, code end
   self.server, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
   if not self.server then return nil, err, code end
+  local keys, remembered
+  keys, err, code = server_keys(self, options)
+  if not keys then return nil, err, code end
+  remembered = err
   self.ephemerals = ephemerals.new(self.env)
   local link = association.new {
-    env = self.env, router = self.router, requests = self.requests, server = self.server, keys = servers.keys,
+    env = self.env, router = self.router, requests = self.requests, server = self.server, keys = keys,
     identity = self.identity, timeout_ms = options.timeout_ms,
     send = function(bytes)
       local sock = self.socks[core.addr.family(self.server)]
       if bytes and sock then sock:send(self.server, bytes) end
     end,
+    on_opened = remembered and function(key) remember(self, options, keys, key) end,
+    explain = remembered and function() return trust.changed(options, url.parse(options.server)) end,
     on_moved = function() self.registration:kick() end,
     on_lost = function() self.registration:kick() end,
   }
   self.requests.association = link
   local common = {
-    ephemerals = self.ephemerals, association = link, token = options.token_text,
+    ephemerals = self.ephemerals, association = link, token = self.identity.token,
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, server = self.server,
     id = self.identity.id, app = self.app, name = self.name, props = self.props,
     timeout_ms = options.timeout_ms, servers = { self.server },
@@ -113,9 +164,11 @@ end
 -- In a task: makes `self`, a node with its env, ready and registered. true, or nil, message, code; what was
 -- acquired until then is the node's to close.
 function M.start(self, options)
-  self.identity = new_identity(self.env, options.identity_key)
+  local ok, err, code
+  self.identity, err, code = find_identity(self.env, options)
+  if not self.identity then return nil, err, code end
   self.id = core.crypto.hex(self.identity.id)
-  local ok, err, code = configure(self, options)
+  ok, err, code = configure(self, options)
   if not ok then return nil, err, code end
   local servers
   servers, err, code = locate.servers(self.env, options)
@@ -124,7 +177,8 @@ function M.start(self, options)
   if not ok then return nil, err, code end
   ok, err, code = build_managers(self, options, servers)
   if not ok then return nil, err, code end
-  if options.register == false then return true end
+  self.together = options.register == "together"
+  if options.register == false or self.together then return true end
   return self:register()
 end
 

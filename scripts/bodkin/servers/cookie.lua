@@ -41,17 +41,4 @@ function Cookie:open(bytes)
   return addr, self:valid(proof, addr)
 end
 
--- Reads a deployment's key from a file: 32 bytes raw, or 64 hex digits. nil, message, code on failure.
-function M.read_key(path)
-  local file, why = io.open(path, "rb")
-  if not file then return nil, ("cannot read the key file: %s"):format(why), "invalid" end
-  local bytes = file:read(128) or ""
-  file:close()
-  if #bytes == 32 then return bytes end
-  local hex = bytes:match("^%s*(%x+)%s*$")
-  if hex and #hex == 64 then return (hex:gsub("..", function(h) return string.char(tonumber(h, 16)) end)) end
-  return nil, ("%s is no key: it must hold 32 bytes, or 64 hex digits (try: openssl rand -hex 32)"):format(path),
-    "invalid"
-end
-
 return M

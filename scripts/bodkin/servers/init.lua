@@ -35,18 +35,12 @@ local function bind(server, listen)
   return true
 end
 
--- Of options.keys or key_file; without either, a key of this run alone.
+-- Without any, a key of this run alone.
 local function deployment_keys(env, options)
-  local keys = options.keys
-  if not keys and options.key_file then
-    local key, msg, code = cookie.read_key(options.key_file)
-    if not key then return nil, msg, code end
-    keys = { key }
-  end
-  keys = keys or { env.random(32) }
+  local keys = options.keys or { env.random(32) }
   local ok = type(keys) == "table" and (#keys == 1 or #keys == 2)
   for _, key in ipairs(ok and keys or {}) do ok = ok and type(key) == "string" and #key == 32 end
-  if not ok then return nil, "keys are one or two secrets of 32 bytes", "invalid" end
+  if not ok then return nil, "keys are secrets of 32 bytes each, one or two", "invalid" end
   return keys
 end
 
@@ -77,7 +71,8 @@ local function setup(env, options)
   return setmetatable({
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
     maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
-    keys = keys, public_keys = public_keys(keys),
+    keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys,
+    require_token = options.require_token,
     cookie = cookie.new {
       key = keys[1], random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
     },
@@ -89,8 +84,10 @@ local function setup(env, options)
 end
 
 -- Starts a server. options: listen = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
--- { paths or roles, … }, maintenance_mode = "confirm"|"silent", keys = { X25519 secrets, one or two } or key_file =
--- path, expose_addresses, local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
+-- { paths or roles, … }, maintenance_mode = "confirm"|"silent", keys = { 32 bytes, 32 bytes or nil }: the
+-- deployment's secrets, the one in use first (see bodkin.keyfile; else one of this run alone), token_keys = { 32 bytes,
+-- … }, require_token (see admission.lua), expose_addresses,
+-- local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
 -- path or source } }, open_policy_link (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)

@@ -4,6 +4,7 @@
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
+local admission = require "bodkin.servers.admission"
 local associations = require "bodkin.servers.associations"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
@@ -42,10 +43,10 @@ local function registration(server, on, gone)
     server:refuse(reply, tx, code, text)
   end
 
-  function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props)
+  function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props, token)
     local id, key, assoc = reply:who()
-    local wrong = people.wrong(app, name, props)
-    if wrong then return refuse(reply, tx, "invalid", wrong) end
+    local claims, why, text = server.admission:check(id, app, name, props, token)
+    if not claims then return refuse(reply, tx, why, text) end
     local own, near = addresses.collect(server, from, pubs, locals)
     local ok, _, code = registry:put {
       id = id, key = key, expires_us = env.now() + LIFETIME_S * 1000000, app = app, name = name,
@@ -55,6 +56,7 @@ local function registration(server, on, gone)
       return refuse(reply, tx, code, code == "limit" and "the registry is full" or "not a valid entry")
     end
     if not timer then arm() end
+    server.admission:keep(id, claims)
     counters:add("registered")
     reply("registered", tx, core.addr.mask(from, tx), LIFETIME_S, server.boot)
   end
@@ -105,11 +107,13 @@ return role {
   on = function(server)
     local on = {}
     associations.install(server, on)
+    server.admission = admission.new(server)
     local matches = selection.install(server, on)
     local waiting = queues.install(server, on, matches)
     registration(server, on, function(id)
       waiting:gone(id)
       matches:gone(id)
+      server.admission:gone(id)
     end)
     questions(server, on)
     -- Clients keep their mapping to a matching server alive, too, wherever the maintenance server is.

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs,
--- locals }, from its registration, or for a selector that is not registered from its selection. pubs[1] is where it is heard from.
+-- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs, locals },
+-- from its registration, or for a selector that is not registered from its selection. pubs[1] is where it is heard
+-- from.
 
 local addresses = require "bodkin.servers.addresses"
 

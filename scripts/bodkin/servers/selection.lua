@@ -96,12 +96,12 @@ local function commit(self, person, registered, room, selected)
 end
 
 -- The selector as a person, and whether it is registered; or nil, code, text.
-local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props)
+local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token)
   local server = self.server
   local id, key, assoc = reply:who()
   local known = server.registry:get(id)
-  local wrong = people.wrong(app, name, props)
-  if wrong then return nil, "invalid", wrong end
+  local claims, why, text = server.admission:check(id, app, name, props, token)
+  if not claims then return nil, why, text end
   local own, near = addresses.collect(server, from, pubs, locals)
   if known then -- a selection carries addresses fresher than the registration's
     known.addrs = addresses.pack(assoc, ephemeral, own, near)
@@ -117,11 +117,12 @@ local function handlers(self, on)
   local server = self.server
   local counters, registry, env = server.counters, server.registry, server.env
 
-  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props)
+  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token)
     local id = reply:who()
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
-    local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props)
+    local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props,
+      token)
     if not person then return server:refuse(reply, tx, registered, text) end
     local room, selected, why
     room, why, text, selected = target_of(self, from, id, target, code)
