@@ -164,6 +164,8 @@ def lost():
         check(serve("register", 0.3) is None and w.link is first, "a lost that was made up")
         for _ in range(2):
             before = w.link
+            w.server.send(w.client, before.write(wire.CHALLENGE, bytes(8)))
+            check(serve(wire.CHALLENGE_ANSWER) and serve("register"), "a frame of the client's, to be lost")
             w.server.send(w.client, wire.encode("lost", tx=w.link.index.to_bytes(4, "big") + used[4:]))
             r = serve("register", 3)
             check(r and w.link is not before, "not registered in another")
