@@ -9,7 +9,7 @@ import msgpack
 
 import noise
 import wire
-from fixture import Asker, Server, Sock, between, case, check, equal, on_schedule, vectors
+from fixture import HERE, Asker, Server, Sock, between, case, check, equal, on_schedule, vectors
 
 CASES = []
 
@@ -512,3 +512,39 @@ def rubbish():
         s.send(server.addr, b"\xdc\x00\x04\xcd\x00\x01\xd3\0\0\0\0\0\0\0\x01" + msgpack.packb(tx, use_bin_type=True)
                + msgpack.packb(bytes(1166), use_bin_type=True))
         check(s.get(), "no answer to a long request")
+
+
+@server_case()
+def tokens():
+    """section 13: a token counts when a key known signed it, in its time, for its client and app; its vector is as written"""
+    with open(os.path.join(HERE, "../../docs/PROTOCOL.md"), encoding="utf-8") as f:
+        text = f.read()
+    seed, now = bytes(range(32)), int(time.time())
+    made = wire.token(seed, {"exp": 2000000000, "sub": "ann"})
+    for said in (wire.token_key(seed), made):
+        check("`%s`" % wire.to_text(said) in text, wire.to_text(said))
+    seeds = [os.urandom(32) for _ in range(2)]
+    keys = ", ".join('"%s"' % wire.to_text(wire.token_key(x)) for x in seeds)
+    with Server(config="token_keys = { %s }, require_token = true" % keys) as server:
+        a = Asker(server)
+
+        def shows(claims, seed=seeds[0], spoil=None):
+            token = bytearray(wire.token(seed, claims))
+            if spoil is not None:
+                token[spoil] ^= 1
+            got = a.ask("register", **a.person(token=bytes(token)))
+            if got[0] != "registered":
+                a.refused(1001, got)
+            return got[0] == "registered"
+
+        a.refused(1001, a.ask("register", **a.person()))
+        a.refused(1001, a.select(target=bytes(16)))
+        good = {"exp": now + 60, "nbf": now - 1, "sub": "ann", "id": a.me.id.hex(), "app": "conform/1", "elo": 1500}
+        equal([True, True, True], [shows(good), shows(good, seeds[1]), shows({"exp": now + 60})])
+        for bad in ({"exp": now - 1}, {"nbf": now + 60}, {"id": bytes(16).hex()}, {"id": a.me.id.hex().upper()},
+                    {"app": "other/1"}, {"exp": None}, {"exp": "2000000000"}, {"sub": 7}):
+            check(not shows({**good, **bad}), bad)
+        check(not shows({"sub": "ann"}), "without an end")
+        check(not shows(good, os.urandom(32)), "signed by a stranger")
+        equal([False] * 3, [shows(good, spoil=at) for at in (-1, -64, 5)], "changed")
+        a.refused(1002, a.select(target=bytes(16), token=wire.token(seeds[0], good)))

@@ -12,7 +12,9 @@ import struct
 
 import msgpack
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import noise
 
@@ -126,7 +128,7 @@ def blake(size, data, key=b""):
     return hashlib.blake2b(data, digest_size=size, key=key).digest()
 
 
-# Section 13: keys as text.
+# Section 13: keys and tokens, as text.
 
 
 def from_text(text):
@@ -146,6 +148,16 @@ def keys_of_url(url):
     if not 1 <= len(keys) <= 2 or any(len(key) != 32 for key in keys):
         raise Bad("no keys in " + url)
     return keys
+
+
+def token(seed, claims):
+    """The bytes of a token that this Ed25519 seed signs."""
+    packed = msgpack.packb(claims, use_bin_type=True)
+    return packed + Ed25519PrivateKey.from_private_bytes(seed).sign(b"bodkin token 1\0" + packed)
+
+
+def token_key(seed):
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 class Identity:
