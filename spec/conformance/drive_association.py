@@ -234,7 +234,8 @@ def moving():
         here.silent()
         equal([wire.pack_addr(there.addr)], b.next_matched()["pubs"])
         # A copy of its newest frame, from elsewhere, changes nothing.
-        elsewhere.send(a.to, a.link.write(wire.MESSAGE, wire.encode("matched_ack", tx=bytes(12)), counter=a.link.counter + 9))
+        ack = wire.encode("matched_ack", tx=bytes(12))
+        elsewhere.send(a.to, a.link.write(wire.MESSAGE, ack, counter=a.link.counter + 9))
         a.link.counter += 10
         text = challenged(elsewhere)
         equal("registered", a.ask("register", **a.person())[0])
@@ -276,7 +277,7 @@ def two_associations():
         c.matched.clear()
         equal("selected", c.select(target=a.me.id)[0])
         equal(c.me.public, b.next_matched()["peer_key"])
-        a.sock.silent()
+        a.quiet()
         equal("done", a.ask("unregister")[0], "the first works, too")
         equal([], c.ask("list", app="conform/1", query=None, cursor=None, want_addr=False)[1]["entries"])
 

@@ -155,10 +155,9 @@ def lost():
         serve("room_open")
         check(w.process.event("code"))
         first = w.link
-        tx = wire.frame_head(first.write(wire.MESSAGE, b""))  # what the server's frames look like
         used = first.index.to_bytes(4, "big") + bytes([wire.MESSAGE]) + bytes(7)
-        for bad in (os.urandom(12), first.index.to_bytes(4, "big") + bytes([wire.MESSAGE]) + (1 << 40).to_bytes(7, "big"),
-                    (first.index ^ 1).to_bytes(4, "big") + used[4:], tx[0].to_bytes(4, "big") + used[4:]):
+        for bad in (os.urandom(12), used[:5] + (1 << 40).to_bytes(7, "big"), (first.index ^ 1).to_bytes(4, "big") + used[4:],
+                    first.peer_index.to_bytes(4, "big") + used[4:]):
             w.server.send(w.client, wire.encode("lost", tx=bad))
         Sock().send(w.client, wire.encode("lost", tx=used))
         check(serve("register", 0.3) is None and w.link is first, "a lost that was made up")
@@ -208,7 +207,8 @@ def challenge():
 @client_case()
 def keys_of_peers():
     """section 4: a matched that names an ephemeral the client has not, or a peer's key that is none, is acknowledged; no path"""
-    for more in ({"own": bytes(8)}, {"peer_ephemeral": bytes(32)}, {"peer_key": bytes(32)}, {"peer_key": b"\1" + bytes(31)}):
+    for more in ({"own": bytes(8)}, {"peer_ephemeral": bytes(32)}, {"peer_key": bytes(32)},
+                 {"peer_key": b"\1" + bytes(31)}):
         with World() as w:
             m = w.selection()[1]
             w.keys = w.meet(m["ephemeral"])

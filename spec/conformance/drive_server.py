@@ -67,7 +67,7 @@ def every_request():
         equal((("maintained", boot)), (lambda r: (r[0], r[1]["boot"]))(a.ask("maintain", id=a.me.id)))
         tx = a.seal("maintain", id=a.me.id)
         item = a.sock.get()
-        equal((0xC1, [("maintained", {"tx": tx, "boot": boot})]), (item[0][0], a.open(item)), "sealed to who asks sealed")
+        equal((0xC1, [("maintained", {"tx": tx, "boot": boot})]), (item[0][0], a.open(item)), "sealed, as it was asked")
         name, m = b.ask("list", app="conform/1", query=None, cursor=None, want_addr=True)
         equal(("page", [[a.me.id, "ann", {"map": "dust"}]], None), (name, m["entries"], m["next"]))
         b.refused(1001, b.ask("lookup", id=a.me.id))
@@ -88,7 +88,7 @@ def every_request():
         equal("done", a.ask("unregister")[0], "not registered")
         equal([], b.ask("list", app="conform/1", query=None, cursor=None, want_addr=False)[1]["entries"])
         b.seal("matched_ack", tx=bytes(12))
-        b.sock.silent()
+        b.quiet()
 
 
 @server_case()
@@ -149,8 +149,8 @@ def cookies():
             equal(made(now), b.proof)
             equal(["address_report", "opened", "opened", "opened", "address_report"],
                   [ask(made(now + i)) for i in (-2, -1, 0, 1, 2)])
-        counted = server.counters()
-        equal((4, 4), (counted["address_cookie_bad"], counted["associated"]))
+            counted = server.counters()
+            equal((4, 4), (counted["address_cookie_bad"], counted["associated"]))
 
 
 @server_case()
@@ -191,7 +191,7 @@ def idempotence():
         first, second = b.select(code=room["code"], tx=tx), b.select(code=room["code"], tx=tx)
         equal(first, second)
         a.next_matched()
-        a.sock.silent(0.1)
+        a.quiet()
         third = b.select(code=room["code"])
         equal(first[1]["match"], third[1]["match"])
         check(a.next_matched()["key"], "another tx is another selection")

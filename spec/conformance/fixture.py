@@ -186,7 +186,7 @@ class Asker:
     def __init__(self, server, bind="127.0.0.1"):
         self.to, self.server_key, self.sock, self.me = server.addr, server.key, Sock(bind), wire.Identity()
         self.ephemeral = wire.Identity()
-        self.proof, self.link, self.matched = None, None, []
+        self.proof, self.link, self.matched, self.known = None, None, [], set()
 
     def restart(self):
         """What a client of a server that began anew has."""
@@ -258,7 +258,9 @@ class Asker:
         out = []
         for name, m in self.open(item):
             if name == "matched":
-                self.matched.append((m, item[2]))
+                if m["tx"] not in self.known:
+                    self.matched.append((m, item[2]))
+                self.known.add(m["tx"])
                 self.seal("matched_ack", tx=m["tx"])
             else:
                 out.append((name, m))
@@ -288,6 +290,11 @@ class Asker:
         check(got, "no reply to", what)
         equal(tx, got[1]["tx"], what)
         return got
+
+    def quiet(self, seconds=0.15):
+        """Nothing comes, but for repeats of `matched`."""
+        got = [x for item in self.sock.all(seconds) for x in self.take(item)]
+        check(not got and not self.matched, "silence expected, got", got, self.matched)
 
     def person(self, **more):
         return {"ephemeral": self.ephemeral.public, "pubs": [], "locals": [], "app": "conform/1", "name": "",

@@ -38,7 +38,8 @@ MESSAGES = {
     "room_opened": (11, "* tx code match"),
     "select": (12, "* tx ephemeral target code pubs locals app name props token"),
     "selected": (13, "* tx match of_n"),
-    "matched": (14, "* tx match key peer_key peer_ephemeral own name props pubs locals of_n start_in_ms age_ms data seat"),
+    "matched": (14, "* tx match key peer_key peer_ephemeral own name props pubs locals of_n start_in_ms age_ms data "
+                    "seat"),
     "matched_ack": (15, "* tx"),
     "maintain": (16, "tx id"),
     "maintained": (17, "tx boot"),
