@@ -3,10 +3,11 @@
 """A client of Bodkin's protocol, written from docs/PROTOCOL.md alone; section numbers below are the document's.
 
     client.py host|join CODE|select ID --server bodkin://IP:PORT#KEY[,KEY] [--address-server IP:PORT] [--app A]
-              [--name N] [--send TEXT] [--expect N] [--timeout S]
+              [--name N] [--send TEXT] [--expect N] [--timeout S] [--rekey S]
 
 Prints one JSON object a line, with the names of Bodkin's own events. Ends with 0 once N messages came (and a second
 passed, so that its own are heard), 4 without a peer, 5 without a path, 6 when refused, 3 when N were not reached.
+With --rekey it takes an id so small that it is to replace the keys, does so after S seconds, and says TEXT once more.
 """
 
 import argparse
@@ -601,6 +602,7 @@ def main():
     parser.add_argument("--name", default="")
     parser.add_argument("--expect", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=30)
+    parser.add_argument("--rekey", type=float)
     o = parser.parse_args()
 
     def say(event, **fields):
@@ -614,6 +616,11 @@ def main():
 
     client = Client(addr(o.server), wire.keys_of_url(o.server), o.app, o.name, None,
                     addr(o.address_server) if o.address_server else None)
+    if o.rekey:
+        global REKEY_S
+        REKEY_S = o.rekey
+        while client.me.id[0] > 0:
+            client.me = wire.Identity()
     end, code, got = time.monotonic() + o.timeout, 4, 0
     try:
         if o.command == "host":
@@ -640,9 +647,9 @@ def main():
         say(event, match=session.keys.match.hex(), peer=session.peer.hex(), **more)
         if event == "connected":
             code = 3
-            if o.send:
-                session.send(time.monotonic(), o.send.encode())
-        elif event == "closed" and code != 0:
+        if event in ("connected", "rekeyed") and o.send:
+            session.send(time.monotonic(), o.send.encode())
+        if event == "closed" and code != 0:
             code = 5 if more["reason"] == "no_path" else code
             break
         if o.expect and got >= o.expect and code != 0:
