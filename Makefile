@@ -144,10 +144,11 @@ test: test-build
 	@$(SUITES) all
 test-quick: test-build
 	@$(SUITES) quick
-test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
-test-%: all $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin
+test-build: all $(r)/core.a $(r)/io.a $(r)/bindings.a $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin \
+  $(r)/bench/flood
+test-%: all $(SPEC_BINS) $(FUZZ_BINS) $(POLL_CORE) $(BUILD)/asan/bodkin $(r)/bench/flood
 	@$(SUITES) $*
-soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin
+soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin $(r)/bench/flood
 	@$(SUITES) soak
 bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
@@ -170,9 +171,11 @@ bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
+bench-flood: all $(r)/bench/flood
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/flood.lua
 bench-connect: all $(r)/bench/nice
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/connect.lua
-$(r)/bench/echo $(r)/bench/load: $(r)/bench/%: $(r)/bench/%.o
+$(r)/bench/echo $(r)/bench/load $(r)/bench/flood: $(r)/bench/%: $(r)/bench/%.o
 	$(call quiet,LD) $(CC) -o $@ $^
 $(r)/bench/nice.o: CFLAGS += $$(pkg-config --cflags nice)
 $(r)/bench/nice: $(r)/bench/nice.o
@@ -228,7 +231,7 @@ install-rock: rock
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
 bench_goals := $(filter bench-server bench-connect,$(MAKECMDGOALS))
-lab_goals := $(filter demo bench,$(MAKECMDGOALS))$(bench_goals)
+lab_goals := $(filter demo bench bench-flood,$(MAKECMDGOALS))$(bench_goals)
 test_goals := $(filter deps soak fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
@@ -239,7 +242,9 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-noise bench-seal bench-policy fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak bench bench-embed bench-server bench-connect bench-noise bench-seal'
+	@echo 'bench-policy bench-flood fuzz lint layers asan format clean install uninstall deps'
 
-.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-noise bench-seal bench-policy fuzz layers lint format clean install uninstall rock install-rock \
-  deps packages help FORCE
+.PHONY: all asan docs demo test test-quick test-build soak bench bench-embed bench-server bench-connect bench-noise \
+  bench-seal bench-policy bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  FORCE

@@ -2,7 +2,7 @@
 # What is built, said once. The Makefile says how.
 
 CORE := addr assoc base counter message mux noise out path probe registry seal session wheel wire
-IO := drive_ev drive_poll driver iface os resolve stream tun udp
+IO := drive_ev drive_poll driver iface os resolve say stream tun udp
 BINDINGS := addr assoc call core counters crypto file log loop module mux mux_trace registry router sandbox sandbox_base \
   sandbox_string schema stream timer tun udp wire
 HOST := embed event host main node supervisor

@@ -72,6 +72,8 @@ add_named = {
     add_named.valgrind()
     add("soak hostile", "SOAK=1 " .. busted .. "spec/hostile", 900)
     add("soak seeds", lua_env .. "lua5.4 spec/model/soak.lua 100000", 1800, true)
+    add("soak loss", "SOAK=1 " .. busted .. "spec/model/loss_spec.lua", 300)
+    add("soak attacked", "SOAK=1 " .. busted .. "spec/model/attacked_spec.lua", 600)
     add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,
@@ -92,8 +94,8 @@ add_named = {
 }
 
 -- Not in the quick run. And what runs compilers, or the binary with sanitizers itself, gains nothing inside that.
-local slow = { hostile = true, conformance = true, policy = true }
-local alone = { host = true, hostile = true, embed = true }
+local slow = { hostile = true, calm = true, conformance = true, policy = true }
+local alone = { host = true, hostile = true, calm = true, embed = true }
 
 local function add_directory(dir)
   c_specs(dir)

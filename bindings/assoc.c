@@ -76,12 +76,13 @@ static int table_write(lua_State *L) {
   return 4;
 }
 
-// [-0, +1, e] assocs:sweep(now_us, budget) -> addresses that those were opened from which are dropped. Tells the time,
-// too: to be called each second
+// [-0, +1, e] assocs:sweep(now_us [, passes = 1]) -> addresses that those were opened from which are dropped. Tells the
+// time, too: to be called each second. In so many passes it looks at all
 static int table_sweep(lua_State *L) {
   bdk_assocs_box *b = bdk_check_assocs(L, 1);
-  lua_Integer now_us = luaL_checkinteger(L, 2), given = luaL_checkinteger(L, 3);
-  uint32_t budget = given > 0 && given < UINT32_MAX ? (uint32_t)given : 0;
+  lua_Integer now_us = luaL_checkinteger(L, 2), passes = luaL_optinteger(L, 3, 1);
+  luaL_argcheck(L, passes >= 1 && passes <= 1000, 3, "1 to 1000 expected");
+  uint32_t budget = bdk_assocs_places(b->table) / (uint32_t)passes + 1;
   if (now_us > 0 && (uint64_t)now_us > b->now_us) b->now_us = (uint64_t)now_us;
   lua_newtable(L);
   bdk_addr origin;

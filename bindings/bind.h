@@ -87,7 +87,8 @@ size_t bdk_encode_wire(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX], con
 void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len); // bytes that bdk_wire_check accepted
 
 // --- log.c
-// Escapes control characters and bytes that are not UTF-8 as \xNN; at most 4 bytes out for each in.
+// Escapes control characters, what turns the direction of text, and bytes that are not UTF-8 as \xNN; at most 4
+// bytes out for each in.
 size_t bdk_log_escape(char *out, const char *text, size_t len);
 
 // --- fields of an argument table; `idx` absolute. Push nothing; throw naming the field.

@@ -3,17 +3,55 @@
 // of its own. All it needs is read from the argument first; memory is userdata, so an error leaks nothing.
 #include "bind.h"
 
+#include <string.h>
+
 #include "io/tun.h"
 
-typedef struct ready_call {
+typedef struct calls { // into the functions that the argument holds, at these places of the stack
   lua_State *L;
-  int index;
-} ready_call;
+  int ready, hook, emit;
+  bdk_tun_copier *copier; // while the hook runs
+  uint8_t ttl;            // of what it was given
+} calls;
 
 static void call_ready(void *ctx) {
-  ready_call *ready = ctx;
-  lua_pushvalue(ready->L, ready->index);
-  bdk_lua_call(ready->L, 0, 0);
+  calls *c = ctx;
+  if (!c->ready) return;
+  lua_pushvalue(c->L, c->ready);
+  bdk_lua_call(c->L, 0, 0);
+}
+
+static void call_hook(void *ctx, bdk_tun_copier *copier, uint32_t rule, const bdk_tun_udp *udp) {
+  calls *c = ctx;
+  c->copier = copier;
+  c->ttl = udp->ttl;
+  lua_pushvalue(c->L, c->hook);
+  lua_pushinteger(c->L, (lua_Integer)rule + 1);
+  lua_pushlstring(c->L, (const char *)udp->src, sizeof udp->src);
+  lua_pushlstring(c->L, (const char *)udp->dst, sizeof udp->dst);
+  lua_pushlstring(c->L, (const char *)udp->data, udp->len);
+  lua_pushvalue(c->L, c->emit);
+  bdk_lua_call(c->L, 5, 0);
+  c->copier = NULL;
+}
+
+// emit(delay_ms, src, dst, bytes): the hook's last argument; addresses as it got them. [-0, +0, e]
+static int emit(lua_State *L) {
+  calls *c = lua_touserdata(L, lua_upvalueindex(1));
+  lua_Number ms = luaL_checknumber(L, 1);
+  luaL_argcheck(L, ms >= 0 && ms <= BDK_TUN_DELAY_MAX_US / 1000, 1, "0 to 60000 ms expected");
+  size_t src_len, dst_len, len;
+  const char *src = luaL_checklstring(L, 2, &src_len), *dst = luaL_checklstring(L, 3, &dst_len);
+  const char *data = luaL_checklstring(L, 4, &len);
+  bdk_tun_udp udp = {.ttl = c->ttl, .data = (const uint8_t *)data, .len = (uint16_t)len};
+  luaL_argcheck(L, src_len == sizeof udp.src, 2, "a packed IPv4 address expected");
+  luaL_argcheck(L, dst_len == sizeof udp.dst, 3, "a packed IPv4 address expected");
+  luaL_argcheck(L, len < BDK_TUN_PACKET_MAX, 4, "longer than a packet");
+  if (!c->copier) return luaL_error(L, "emit works only while the hook runs");
+  memcpy(udp.src, src, src_len);
+  memcpy(udp.dst, dst, dst_len);
+  bdk_tun_emit(c->copier, &udp, (uint32_t)(ms * 1000));
+  return 0;
 }
 
 // Pushes table[key], which has to be a list, and a zeroed array of `size` a piece. The count, bounded.
@@ -94,6 +132,9 @@ static void read_rules(lua_State *L, bdk_tun_config *config) {
     rules[i].loss = chance(L, entry, "loss");
     rules[i].duplicate = chance(L, entry, "duplicate");
     rules[i].reorder = chance(L, entry, "reorder");
+    lua_getfield(L, entry, "hooked");
+    rules[i].hooked = lua_toboolean(L, -1);
+    lua_pop(L, 1);
     lua_pop(L, 1);
   }
   config->rules = rules;
@@ -103,9 +144,11 @@ static void push_stats(lua_State *L, const bdk_tun_stats *stats) {
   const struct {
     const char *name;
     uint64_t value;
-  } all[] = {{"copied", stats->copied},     {"lost", stats->lost},       {"doubled", stats->doubled},
-             {"no_route", stats->no_route}, {"expired", stats->expired}, {"malformed", stats->malformed},
-             {"full", stats->full},         {"failed", stats->failed},   {"late_max_us", stats->late_max_us}};
+  } all[] = {{"copied", stats->copied},   {"lost", stats->lost},
+             {"doubled", stats->doubled}, {"no_route", stats->no_route},
+             {"expired", stats->expired}, {"malformed", stats->malformed},
+             {"full", stats->full},       {"failed", stats->failed},
+             {"hooked", stats->hooked},   {"late_max_us", stats->late_max_us}};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     lua_pushinteger(L, (lua_Integer)all[i].value);
@@ -115,8 +158,9 @@ static void push_stats(lua_State *L, const bdk_tun_stats *stats) {
 
 // copy{ ports = { { netns = path|nil, device = } … }, routes = { { to = prefix, port = 1… } … },
 //       rules = { { from = prefix, to = prefix, delay_us =, jitter_us =, reorder_us =,
-//                   loss = 0…1, duplicate = 0…1, reorder = 0…1 } … },
-//       stop_fd =, seed =, queue_max =, ready = function called once the devices are attached }
+//                   loss = 0…1, duplicate = 0…1, reorder = 0…1, hooked = bool } … },
+//       stop_fd =, seed =, queue_max =, ready = function called once the devices are attached,
+//       hook = function(rule, src, dst, bytes, emit) called for each UDP datagram of the hooked rules }
 //   -> statistics | nil, message, code
 // Returns when stop_fd is at its end. [-0, +1|3, e]
 static int copy(lua_State *L) {
@@ -130,11 +174,18 @@ static int copy(lua_State *L) {
   read_ports(L, &config);
   read_routes(L, &config);
   read_rules(L, &config);
-  ready_call ready = {L, 0};
-  if (lua_getfield(L, 1, "ready") == LUA_TFUNCTION) {
-    ready.index = lua_gettop(L);
-    config.ready = call_ready;
-    config.ctx = &ready;
+  calls *c = lua_newuserdatauv(L, sizeof *c, 0); // emit may be called when all this is over
+  *c = (calls){.L = L};
+  int self = lua_gettop(L);
+  config.ready = call_ready;
+  config.ctx = c;
+  if (lua_getfield(L, 1, "ready") == LUA_TFUNCTION) c->ready = lua_gettop(L);
+  if (lua_getfield(L, 1, "hook") == LUA_TFUNCTION) {
+    config.hook = call_hook;
+    c->hook = lua_gettop(L);
+    lua_pushvalue(L, self);
+    lua_pushcclosure(L, emit, 1);
+    c->emit = lua_gettop(L);
   }
   bdk_tun_stats stats;
   const char *where;

@@ -166,6 +166,8 @@ function M.list()
     { "spread of it", 100 / found(SESSION, "spread = wait_us / (%d+) %* 2"), "percent", "each 5 s %s" },
     { "the first time by the controlled side", define(SESSION, "CONSENT_FIRST_US"), "us",
       "by the controlled side after %s already" },
+    { "at most, until the first select came", define(SESSION, "CONSENT_SOON_US"), "us",
+      "steps up to %s, until the first select came" },
     { "consent is lost after", define(SESSION, "CONSENT_LOST_US"), "us", "%s without an answer" },
 
     "Sessions",

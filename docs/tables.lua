@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, numbers, counters.
+-- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, numbers, counters. And
+-- of docs/SECURITY.md, the table of what is answered to whom.
 -- `lua5.4 docs/tables.lua` (with the module bodkin.core on its path: `make docs`) writes them between their
 -- markers; a spec fails when they differ.
 
@@ -143,9 +144,19 @@ M.sections = {
   numbers = numbers.table, counters = counters,
 }
 
+M.security = {
+  file = "docs/SECURITY.md",
+  sections = {
+    amplification = function()
+      local amplification = require "spec.servers.amplification"
+      return amplification.markdown(amplification.measure())
+    end,
+  },
+}
+
 -- The document with its made parts made anew.
-function M.fill(text)
-  for name, make in pairs(M.sections) do
+function M.fill(text, sections)
+  for name, make in pairs(sections or M.sections) do
     local open, close = "<!-- " .. name .. " -->\n", "<!-- /" .. name .. " -->"
     local from = assert(select(2, text:find(open, 1, true)), "no marker for " .. name)
     local to = assert(text:find(close, from, true), "no end marker for " .. name)
@@ -154,15 +165,17 @@ function M.fill(text)
   return text
 end
 
-function M.read()
-  local f <close> = assert(io.open(M.file))
+function M.read(file)
+  local f <close> = assert(io.open(file or M.file))
   return f:read "a"
 end
 
 if arg and arg[0] and arg[0]:find "docs/tables%.lua$" then
-  local text = M.fill(M.read())
-  local f <close> = assert(io.open(M.file, "w"))
-  f:write(text)
+  for _, document in ipairs { M, M.security } do
+    local text = M.fill(M.read(document.file), document.sections)
+    local f <close> = assert(io.open(document.file, "w"))
+    f:write(text)
+  end
 end
 
 return M

@@ -111,6 +111,7 @@ void bdk_assocs_free(bdk_assocs *t) {
 }
 
 uint32_t bdk_assocs_count(const bdk_assocs *t) { return t->count; }
+uint32_t bdk_assocs_places(const bdk_assocs *t) { return t->cap; }
 
 static assoc *find(const bdk_assocs *t, uint32_t index) {
   uint32_t place = index & (PLACES - 1);

@@ -35,6 +35,7 @@ typedef struct bdk_assocs bdk_assocs; // opaque
 bdk_assocs *bdk_assocs_new(const bdk_assocs_config *config);
 void bdk_assocs_free(bdk_assocs *t);
 uint32_t bdk_assocs_count(const bdk_assocs *t);
+uint32_t bdk_assocs_places(const bdk_assocs *t); // that a sweep has to look at
 
 // A client's first message, from a proven address. `payload`: its messages, at most `len` bytes. Returns how many, and
 // `*index`; with *again they are not to be acted on, only bdk_assocs_answer is. BDK_E_BAD_KEY: to no key of ours, or

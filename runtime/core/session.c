@@ -9,7 +9,8 @@
 #define NO_PATH_US (10000u * MS)      // SEEKING, never OPEN
 #define SEEK_AGAIN_US (60000u * MS)   // SEEKING after a loss
 #define CONSENT_EVERY_US (5000u * MS) // ±20 %, as RFC 7675 section 5.1
-#define CONSENT_FIRST_US (250u * MS)  // while the peer may not have confirmed the path yet
+#define CONSENT_FIRST_US (250u * MS)  // while the peer may not have confirmed the path yet; doubles
+#define CONSENT_SOON_US (1000u * MS)  // up to this
 #define CONSENT_LOST_US (30000u * MS) // RFC 7675 section 5.1
 #define TOKEN_US (10u * MS)           // 100 tests a second a match
 #define BURST_US (60u * TOKEN_US)     // and 60 at once
@@ -235,7 +236,7 @@ static uint64_t consent_wait_us(const bdk_session *s, const bdk_path *p, uint64_
   if (s->keys.role == 0 || s->select_n) return CONSENT_EVERY_US;
   uint64_t wait_us = now_us - p->valid_us; // doubles
   if (wait_us < CONSENT_FIRST_US) return CONSENT_FIRST_US;
-  return wait_us < CONSENT_EVERY_US ? wait_us : CONSENT_EVERY_US;
+  return wait_us < CONSENT_SOON_US ? wait_us : CONSENT_SOON_US;
 }
 
 static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {

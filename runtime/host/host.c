@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "embed.h"
+#include "last.h"
 
 int luaopen_bodkin_core(lua_State *L);
 
@@ -74,7 +75,8 @@ int bdk_host_run(lua_State *L, const char *script, int argc, char **argv) {
     code = lua_isinteger(L, -1) ? (int)lua_tointeger(L, -1) : 0;
   } else {
     fflush(stdout);
-    fprintf(stderr, "bodkin: %s\n", lua_tostring(L, -1));
+    lua_pushfstring(L, "bodkin: %s", lua_tostring(L, -1));
+    bdk_last_say(L, lua_tostring(L, -1), lua_rawlen(L, -1));
   }
   lua_settop(L, 0);
   return code;

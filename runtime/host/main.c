@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -57,10 +58,28 @@ static int host_pid(lua_State *L) {
   return 1;
 }
 
+// host.private_dir(make) -> a directory below /tmp that is this user's and open to nobody else; made, with `make`, when
+// it is not there | nil, message. Whatever else somebody put at its name is left alone. [-0, +(1|2), e]
+static int host_private_dir(lua_State *L) {
+  struct stat st;
+  char path[40];
+  snprintf(path, sizeof path, "/tmp/bodkin-%lu", (unsigned long)geteuid());
+  if (lua_toboolean(L, 1) && mkdir(path, 0700) < 0 && errno != EEXIST) return luaL_fileresult(L, 0, path);
+  if (lstat(path, &st) < 0) return luaL_fileresult(L, 0, path);
+  lua_pushnil(L);
+  if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077) != 0) {
+    lua_pushfstring(L, "%s is not a directory of this user's alone", path);
+    return 2;
+  }
+  lua_pushstring(L, path);
+  return 1;
+}
+
 int main(int argc, char **argv) {
   static const luaL_Reg functions[] = {{"signals", host_signals},
                                        {"is_terminal", host_is_terminal},
                                        {"pid", host_pid},
+                                       {"private_dir", host_private_dir},
                                        {"child", bdk_supervisor_child},
                                        {"end_child", bdk_supervisor_end},
                                        {"background", bdk_supervisor_background},

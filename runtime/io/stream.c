@@ -265,7 +265,8 @@ int bdk_stream_connect(bdk_stream **out, bdk_driver *d, const char *path) {
 static int remove_stale(const struct sockaddr_un *at) {
   struct stat st;
   if (lstat(at->sun_path, &st) < 0) return errno == ENOENT ? 0 : -errno;
-  if (!S_ISSOCK(st.st_mode)) return -EADDRINUSE; // a file of the user's, named by mistake
+  if (!S_ISSOCK(st.st_mode)) return -EADDRINUSE;  // a file of the user's, named by mistake, or a link laid as a trap
+  if (st.st_uid != geteuid()) return -EADDRINUSE; // another's: not ours to remove, even where we may
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   int error = connect(fd, (const struct sockaddr *)at, sizeof *at) < 0 ? errno : 0;

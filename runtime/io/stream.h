@@ -27,8 +27,8 @@ int bdk_stream_write(bdk_stream *s, const void *data, size_t len);
 // Closes once what is queued was written (at most 1 s), without further callbacks. NULL-tolerant.
 void bdk_stream_close(bdk_stream *s);
 
-// Unix sockets. Listening replaces a socket file that nobody answers on (mode 0600), and fails with
-// -EADDRINUSE where somebody does. Closing removes the file.
+// Unix sockets. Listening replaces a socket file of this user's that nobody answers on (mode 0600), and fails with
+// -EADDRINUSE where somebody does, or anything else is there. Closing removes the file.
 int bdk_listener_open(bdk_listener **out, bdk_driver *d, const char *path, bdk_stream_accept accept, void *ctx);
 void bdk_listener_close(bdk_listener *l);
 int bdk_stream_connect(bdk_stream **out, bdk_driver *d, const char *path); // 0 or -errno, at once

@@ -24,7 +24,7 @@ typedef struct held {
   uint8_t data[BDK_TUN_PACKET_MAX];
 } held;
 
-typedef struct copier {
+struct bdk_tun_copier {
   const bdk_tun_config *config;
   bdk_tun_stats stats;
   int *fds;
@@ -33,7 +33,8 @@ typedef struct copier {
   held **heap, **spare; // `count` in the heap by (due, seq), the other cap - count spare
   uint32_t count, cap;
   uint64_t seq;
-} copier;
+};
+typedef struct bdk_tun_copier copier;
 
 static uint64_t now_ns(void) {
   struct timespec t;
@@ -87,6 +88,65 @@ bool bdk_tun_hop(uint8_t *header) {
   return true;
 }
 
+static uint32_t get16(const uint8_t *in) { return (uint32_t)in[0] << 8 | in[1]; }
+
+static void put16(uint8_t *out, uint32_t v) {
+  out[0] = (uint8_t)(v >> 8);
+  out[1] = (uint8_t)v;
+}
+
+// RFC 1071: the complement of the sum of all 16-bit words, `sum` being that of others.
+static uint32_t internet_checksum(uint32_t sum, const uint8_t *bytes, size_t len) {
+  for (size_t i = 0; i + 1 < len; i += 2) sum += get16(bytes + i);
+  if (len & 1) sum += (uint32_t)bytes[len - 1] << 8;
+  while (sum >> 16) sum = (sum & 0xffffu) + (sum >> 16);
+  return ~sum & 0xffffu;
+}
+
+#define IP_HEAD 20u
+#define UDP_HEAD 8u
+
+bool bdk_tun_udp_read(bdk_tun_udp *out, const uint8_t *packet, size_t len) {
+  if (len < IP_HEAD + UDP_HEAD || packet[0] != 0x45 || packet[9] != 17) return false;
+  if (get16(packet + 6) & 0x3fffu) return false; // more fragments, or not the first
+  const uint8_t *udp = packet + IP_HEAD;
+  uint32_t total = get16(packet + 2), udp_len = get16(udp + 4);
+  if (total > len || udp_len < UDP_HEAD || udp_len != total - IP_HEAD) return false;
+  memcpy(out->src, packet + 12, 4);
+  memcpy(out->src + 4, udp, 2);
+  memcpy(out->dst, packet + 16, 4);
+  memcpy(out->dst + 4, udp + 2, 2);
+  out->ttl = packet[8];
+  out->data = udp + UDP_HEAD;
+  out->len = (uint16_t)(udp_len - UDP_HEAD);
+  return true;
+}
+
+size_t bdk_tun_udp_write(const bdk_tun_udp *udp, uint8_t packet[BDK_TUN_PACKET_MAX]) {
+  uint32_t udp_len = UDP_HEAD + udp->len, total = IP_HEAD + udp_len;
+  if (total > BDK_TUN_PACKET_MAX) return 0;
+  uint8_t *head = packet + IP_HEAD;
+  memset(packet, 0, IP_HEAD + UDP_HEAD);
+  packet[0] = 0x45;
+  put16(packet + 2, total);
+  packet[6] = 0x40; // don't fragment
+  packet[8] = udp->ttl;
+  packet[9] = 17;
+  memcpy(packet + 12, udp->src, 4);
+  memcpy(packet + 16, udp->dst, 4);
+  put16(packet + 10, internet_checksum(0, packet, IP_HEAD));
+  memcpy(head, udp->src + 4, 2);
+  memcpy(head + 2, udp->dst + 4, 2);
+  put16(head + 4, udp_len);
+  memcpy(head + UDP_HEAD, udp->data, udp->len);
+  // RFC 768: over the addresses, protocol and length, too; 0 would mean that there is none.
+  uint32_t pseudo = 17 + udp_len;
+  for (int i = 12; i < 20; i += 2) pseudo += get16(packet + i);
+  uint32_t sum = internet_checksum(pseudo, head, udp_len);
+  put16(head + 6, sum ? sum : 0xffffu);
+  return total;
+}
+
 static bool before(const held *a, const held *b) {
   return a->due_ns != b->due_ns ? a->due_ns < b->due_ns : a->seq < b->seq;
 }
@@ -133,17 +193,13 @@ static void hold(copier *c, held *h, uint64_t due_ns) {
   push(c, h);
 }
 
-// Holds the packet in `h`, the next spare one, read just now; or forgets it.
-static void admit(copier *c, held *h, uint64_t now) {
-  const uint8_t *from = h->data + 12, *to = h->data + 16;
-  const bdk_tun_rule *rule = c->config->rules, *end = rule + c->config->rule_count;
-  if (h->len < 20 || h->data[0] >> 4 != 4) return (void)c->stats.malformed++;
-  const bdk_tun_route *route = route_to(c->config, to);
+// Holds the packet in `h`, the next spare one, as its rule says and `more_us` longer; or forgets it.
+static void forward(copier *c, held *h, const bdk_tun_rule *rule, uint64_t now, uint64_t more_us) {
+  const bdk_tun_route *route = route_to(c->config, h->data + 16);
   if (!route) return (void)c->stats.no_route++;
-  if (!bdk_tun_hop(h->data)) return (void)c->stats.expired++;
   h->port = route->port;
-  while (rule < end && !(bdk_tun_prefix_has(&rule->from, from) && bdk_tun_prefix_has(&rule->to, to))) rule++;
-  if (rule == end) return hold(c, h, now);
+  now += more_us * 1000u;
+  if (!rule) return hold(c, h, now);
   uint64_t *rng = &c->rng[rule - c->config->rules];
   if (rule->loss > 0 && draw(rng) < rule->loss) return (void)c->stats.lost++;
   bool twice = rule->duplicate > 0 && draw(rng) < rule->duplicate;
@@ -156,6 +212,36 @@ static void admit(copier *c, held *h, uint64_t now) {
   memcpy(second->data, h->data, h->len);
   hold(c, second, now + drawn_ns(rule, rng));
   c->stats.doubled++;
+}
+
+static const bdk_tun_rule *rule_of(const copier *c, const uint8_t *packet) {
+  for (uint32_t i = 0; i < c->config->rule_count; i++) {
+    const bdk_tun_rule *r = &c->config->rules[i];
+    if (bdk_tun_prefix_has(&r->from, packet + 12) && bdk_tun_prefix_has(&r->to, packet + 16)) return r;
+  }
+  return NULL;
+}
+
+void bdk_tun_emit(bdk_tun_copier *c, const bdk_tun_udp *udp, uint32_t delay_us) {
+  held *h = spare(c);
+  if (!h) return (void)c->stats.full++;
+  h->len = (uint32_t)bdk_tun_udp_write(udp, h->data);
+  if (!h->len) return (void)c->stats.malformed++;
+  forward(c, h, rule_of(c, h->data), now_ns(), delay_us);
+}
+
+static void admit(copier *c, held *h, uint64_t now) {
+  bdk_tun_udp udp;
+  if (h->len < 20 || h->data[0] >> 4 != 4) return (void)c->stats.malformed++;
+  if (!route_to(c->config, h->data + 16)) return (void)c->stats.no_route++;
+  if (!bdk_tun_hop(h->data)) return (void)c->stats.expired++;
+  const bdk_tun_rule *rule = rule_of(c, h->data);
+  if (!rule || !rule->hooked || !bdk_tun_udp_read(&udp, h->data, h->len)) return forward(c, h, rule, now, 0);
+  uint8_t data[BDK_TUN_PACKET_MAX]; // what is emitted takes the place of `h`
+  memcpy(data, udp.data, udp.len);
+  udp.data = data;
+  c->stats.hooked++;
+  c->config->hook(c->config->ctx, c, (uint32_t)(rule - c->config->rules), &udp);
 }
 
 static void take(copier *c, int fd) {
@@ -265,6 +351,7 @@ static int validate(const bdk_tun_config *config) {
     if (config->routes[i].port >= config->port_count) return BDK_E_INVALID;
   for (uint32_t i = 0; i < config->rule_count; i++) {
     const bdk_tun_rule *r = &config->rules[i];
+    if (r->hooked && !config->hook) return BDK_E_INVALID;
     const double chances[] = {r->loss, r->duplicate, r->reorder};
     const uint32_t delays[] = {r->delay_us, r->jitter_us, r->reorder_us};
     for (int n = 0; n < 3; n++)

@@ -5,6 +5,9 @@
 //
 // It is a router: it takes one from the TTL, and drops what has none left without a word (it sends no ICMP).
 // Delay counts from the read to the write; two packets due at the same time leave in the order they came.
+//
+// A hook may sit on chosen links, as a man in the middle: it gets the UDP datagrams there instead of their delivery,
+// and emits what shall go on.
 #ifndef BDK_TUN_H
 #define BDK_TUN_H
 
@@ -35,10 +38,20 @@ typedef struct bdk_tun_rule {
   uint32_t delay_us, jitter_us; // 0 … jitter_us more, each packet on its own: they may overtake one another
   uint32_t reorder_us;          // 0 … so much more for the packets that `reorder` picks
   double loss, duplicate, reorder;
+  bool hooked;
 } bdk_tun_rule;
 
+typedef struct bdk_tun_udp {
+  uint8_t src[6], dst[6]; // IP and port, in network order
+  uint8_t ttl;
+  const uint8_t *data;
+  uint16_t len;
+} bdk_tun_udp;
+
+typedef struct bdk_tun_copier bdk_tun_copier;
+
 typedef struct bdk_tun_stats {
-  uint64_t copied, lost, doubled, no_route, expired, malformed, full, failed;
+  uint64_t copied, lost, doubled, no_route, expired, malformed, full, failed, hooked;
   uint64_t late_max_us; // the worst lateness of a write against its due time
 } bdk_tun_stats;
 
@@ -51,6 +64,8 @@ typedef struct bdk_tun_config { // all borrowed during the call
   uint64_t seed;
   int stop_fd;              // returns once this is at its end or broken; what is read from it is ignored
   void (*ready)(void *ctx); // called once all devices are attached; may be NULL
+  // For each datagram of a hooked rule, its index given; bdk_tun_emit is for use in here. NULL: no rule is hooked.
+  void (*hook)(void *ctx, bdk_tun_copier *copier, uint32_t rule, const bdk_tun_udp *udp);
   void *ctx;
 } bdk_tun_config;
 
@@ -60,6 +75,13 @@ int bdk_tun_prefix_parse(bdk_tun_prefix *out, const char *text);
 bool bdk_tun_prefix_has(const bdk_tun_prefix *p, const uint8_t ip[4]);
 // Takes one from an IPv4 header's TTL and mends its checksum (RFC 1624); false when none would be left.
 bool bdk_tun_hop(uint8_t *header);
+
+// Reads an IPv4 packet with a whole UDP datagram in it (no options, no fragment), which `out` then borrows; false: it
+// is none. Writes one, with its checksums; the length, or 0 when it is longer than a packet may be.
+bool bdk_tun_udp_read(bdk_tun_udp *out, const uint8_t *packet, size_t len);
+size_t bdk_tun_udp_write(const bdk_tun_udp *udp, uint8_t packet[BDK_TUN_PACKET_MAX]);
+// Holds a datagram as if it had come from its source just now, but for `delay_us` longer; no hook sees it again.
+void bdk_tun_emit(bdk_tun_copier *copier, const bdk_tun_udp *udp, uint32_t delay_us);
 
 // Copies until stop_fd ends. 0, BDK_E_INVALID, BDK_E_LIMIT (memory), or -errno of what failed, its name in
 // `*where` ("setns", "open /dev/net/tun", …) and the port it was for in `*port`. `stats` may be NULL.

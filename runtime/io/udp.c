@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #define SOCKET_BUFFER (1 << 20)
-#define READ_BATCHES 4       // a readiness: then timers and other sockets get their turn
-#define NOBUFS_RETRY_US 1000 // a queue of a network device drains in about this time
+#define READ_BATCHES 4     // a readiness: then timers and other sockets get their turn
+#define PAUSE_US 1000      // a queue of a network device drains in about this time …
+#define PAUSE_MAX_US 64000 // … else it is asked for half as often each time
 #define RX_CONTROL CMSG_SPACE(sizeof(struct in6_pktinfo))
 #define TX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)))
 
@@ -43,11 +44,16 @@ struct bdk_udp {
   bdk_udp_config c;
   bdk_watch watch;
   bdk_hook hook;
-  bdk_timer retry;
+  bdk_timer retry, rx_retry;
   bdk_addr local;
   bool calling, closed; // inside the owner's callback; to be freed after it
   bool waiting;         // until writable, or until `retry`
-  int head, count;      // of queue; those before head have left
+  bool want_writable;   // the former
+  bool was_writable;    // so the kernel said, and no datagram left since
+  bool rx_paused;       // until `rx_retry`
+  uint32_t pause_us;    // the next pause of sending, and of receiving; 0: the shortest
+  uint32_t rx_pause_us;
+  int head, count; // of queue; those before head have left
   queued queue[BDK_UDP_BATCH];
   uint8_t *bytes; // of all that is queued
   size_t used, cap;
@@ -164,7 +170,27 @@ static bool is_network_error(int error) {
   }
 }
 
+static void set_watch(bdk_udp *u) {
+  int events = (u->rx_paused ? 0 : BDK_READABLE) | (u->want_writable ? BDK_WRITABLE : 0);
+  bdk_driver_watch(u->c.driver, &u->watch, events);
+}
+
+// Sets the timer; the pause after it is twice as long.
+static bool pause_for(bdk_udp *u, bdk_timer *timer, uint32_t *pause_us) {
+  if (*pause_us == 0) *pause_us = PAUSE_US;
+  uint64_t due_us = u->c.driver->now_us + *pause_us;
+  *pause_us = *pause_us < PAUSE_MAX_US ? *pause_us * 2 : PAUSE_MAX_US;
+  return bdk_driver_timer(u->c.driver, timer, due_us) == 0;
+}
+
 // --- receiving
+
+// What lies in the socket keeps it readable: while it cannot be read, asking again at once would be a busy loop.
+static void rx_pause(bdk_udp *u) {
+  bdk_count(u->c.counters, BDK_COUNT_udp_rx_failed, 1);
+  u->rx_paused = pause_for(u, &u->rx_retry, &u->rx_pause_us);
+  set_watch(u);
+}
 
 // The number of datagrams read (those too long are not among `*kept`), or 0 when there is nothing now.
 static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int max, int *kept) {
@@ -177,9 +203,14 @@ static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int max, int *kept) {
   for (int tries = 0; n < 0 && tries < BDK_UDP_BATCH; tries++) {
     n = recvmmsg(u->watch.fd, rx->msg, (unsigned)max, MSG_DONTWAIT, NULL);
     if (n >= 0 || errno == EINTR) continue;
-    if (!is_network_error(errno)) return 0;
+    if (errno == EAGAIN) return 0;
+    if (!is_network_error(errno)) break;
     bdk_count(u->c.counters, BDK_COUNT_udp_icmp, 1);
   }
+  if (n < 0)
+    rx_pause(u);
+  else
+    u->rx_pause_us = 0;
   uint64_t bytes = 0, truncated = 0;
   *kept = 0;
   for (int i = 0; i < n; i++) {
@@ -256,10 +287,18 @@ static void write_control(const bdk_udp *u, const bdk_route *r, uint8_t control[
   m->msg_control = m->msg_controllen ? control : NULL;
 }
 
+static void wait_while(bdk_udp *u) { u->waiting = pause_for(u, &u->retry, &u->pause_us); }
+
 static void wait_writable(bdk_udp *u) {
   bdk_count(u->c.counters, BDK_COUNT_udp_tx_again, 1);
-  u->waiting = true;
-  bdk_driver_watch(u->c.driver, &u->watch, BDK_READABLE | BDK_WRITABLE);
+  // IPsec that is still to agree on keys refuses to send on a socket with all the room there is.
+  if (u->was_writable) {
+    u->was_writable = false;
+    wait_while(u);
+    return;
+  }
+  u->waiting = u->want_writable = true;
+  set_watch(u);
 }
 
 static void skip_failed(bdk_udp *u, int error) {
@@ -275,16 +314,17 @@ static void skip_failed(bdk_udp *u, int error) {
 // What follows from an error on the first datagram of the rest. False: stop sending for now.
 static bool after_error(bdk_udp *u, int error, int *stale_errors) {
   switch (error) {
-  case EINTR:
-    return true;
   case EAGAIN:
     wait_writable(u);
     return false;
   case ENOBUFS:
   case ENOMEM:
     bdk_count(u->c.counters, BDK_COUNT_udp_tx_nobufs, 1);
-    u->waiting = true;
-    if (bdk_driver_timer(u->c.driver, &u->retry, u->c.driver->now_us + NOBUFS_RETRY_US) < 0) u->waiting = false;
+    wait_while(u);
+    return false;
+  case EINTR:
+    if ((*stale_errors)++ < BDK_UDP_BATCH) return true;
+    wait_while(u);
     return false;
   case ECONNREFUSED:
   case ECONNRESET:
@@ -342,6 +382,8 @@ static void send_queue(bdk_udp *u) {
       continue;
     }
     sent += (uint64_t)n;
+    u->was_writable = false;
+    u->pause_us = 0;
     for (; n > 0; n--) bytes += u->queue[u->head++].len;
   }
   bdk_count(u->c.counters, BDK_COUNT_udp_tx, sent);
@@ -379,14 +421,22 @@ static void on_retry(bdk_timer *t, uint64_t now_us) {
   send_queue(u);
 }
 
+static void on_rx_retry(bdk_timer *t, uint64_t now_us) {
+  (void)now_us;
+  bdk_udp *u = owner_of(t, offsetof(bdk_udp, rx_retry));
+  u->rx_paused = false;
+  set_watch(u);
+}
+
 static void on_ready(bdk_watch *w, int events) {
   bdk_udp *u = owner_of(w, offsetof(bdk_udp, watch));
-  if (events & BDK_WRITABLE) {
-    bdk_driver_watch(u->c.driver, w, BDK_READABLE);
-    u->waiting = false;
+  if (events & BDK_WRITABLE && u->want_writable) {
+    u->want_writable = u->waiting = false;
+    u->was_writable = true;
+    set_watch(u);
     send_queue(u);
   }
-  if (events & BDK_READABLE) receive(u);
+  if (events & BDK_READABLE && !u->rx_paused) receive(u);
 }
 
 static bool reserve(bdk_udp *u, size_t len) {
@@ -451,6 +501,7 @@ int bdk_udp_open(bdk_udp **out, const bdk_udp_config *config) {
   u->c = *config;
   u->hook.run = on_hook;
   u->retry.fire = on_retry;
+  u->rx_retry.fire = on_rx_retry;
   u->watch.ready = on_ready;
   int r = u->watch.fd = open_socket(config, &u->local);
   if (r < 0) goto fail;
@@ -475,6 +526,7 @@ void bdk_udp_close(bdk_udp *u) {
   u->closed = true;
   bdk_driver_unwatch(u->c.driver, &u->watch);
   bdk_driver_cancel(u->c.driver, &u->retry);
+  bdk_driver_cancel(u->c.driver, &u->rx_retry);
   bdk_driver_unhook(u->c.driver, &u->hook);
   close(u->watch.fd);
   u->watch.fd = -1;

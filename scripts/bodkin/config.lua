@@ -81,6 +81,15 @@ local function token_keys(v)
   return keys
 end
 
+-- The path of a Unix socket: its mode says who may ask. There is no admin over TCP, which would need a token.
+function M.admin_path(v)
+  if type(v) ~= "string" or v == "" then return nil, "must be the path of a Unix socket" end
+  if not v:find "/" and (v:find "^:?%d+$" or v:find ":%d+$") or v:find "^%a+://" then
+    return nil, ("%s is a network address: the admin socket is a Unix socket, give its path"):format(v)
+  end
+  return v
+end
+
 local roles = {}
 for _, name in ipairs(servers.ROLES) do roles[name] = true end
 
@@ -94,7 +103,7 @@ local fields = {
   key_file = kind "string",
   token_keys = token_keys,
   require_token = kind "boolean",
-  admin = kind "string",
+  admin = M.admin_path,
   limits = limits.check,
   queues = queues,
 }

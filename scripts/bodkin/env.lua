@@ -14,7 +14,7 @@
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
 --       mux:add(match) :send(session, bytes) :leave(session) :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
---   env.interfaces() -> array of { name, addr, up, loopback }
+--   env.interfaces() -> array of { name, addr, up, loopback }; where they cannot be listed, those of the last time
 --   env.close()                           closes all of these, quietly
 -- and here alone:
 --   env.run(), env.stop(), env.loop
@@ -54,8 +54,8 @@ function M.new(options)
     counters = core.counters(),
     time = os.time,
     random = options.random or core.crypto.random,
-    interfaces = core.interfaces,
   }
+  local interfaces = {}
 
   local function keep(handle, ...)
     if handle then open[handle] = true end
@@ -79,6 +79,12 @@ function M.new(options)
     if opts.trace then raw:trace(opts.trace) end
     raw:drive(loop, opts.on)
     return keep(setmetatable({ raw = raw }, Mux))
+  end
+
+  -- Listing them takes a descriptor.
+  function env.interfaces()
+    interfaces = core.interfaces() or interfaces
+    return interfaces
   end
 
   function env.resolve(host, port, fn) loop:resolve(host, port, fn) end

@@ -198,13 +198,27 @@ describe("logger", function()
       .. "\\xf4\\x90\\x80\\x80\\xe2\\x82$", lines[1])
   end)
 
-  it("takes long lines and many arguments", function()
-    log:info("%s", ("\n"):rep(100000))
-    assert.is_true(#lines[1] > 400000)
+  it("escapes what turns the direction of text or ends a line elsewhere", function()
+    log:info("%s", "a\u{202e}b\u{2066}c\u{2028}d\u{61c}e\u{feff}f\u{e0041}g\u{200b}h")
+    assert.matches("info a\\xe2\\x80\\xaeb\\xe2\\x81\\xa6c\\xe2\\x80\\xa8d\\xd8\\x9ce\\xef\\xbb\\xbff"
+      .. "\\xf3\\xa0\\x81\\x81g\\xe2\\x80\\x8bh$", lines[1])
+    log:info("%s", "\u{5d0}\u{200d}\u{1f600}")
+    assert.matches("info \u{5d0}\u{200d}\u{1f600}$", lines[2])
+    assert.equal("\\x1b[2J \\xe2\\x80\\xae \\xff", core.printable "\27[2J \u{202e} \xff")
+  end)
+
+  it("cuts long lines, and takes many arguments", function()
+    for _, text in ipairs { ("x"):rep(100000), ("\27"):rep(100000) } do
+      log:info("%s", text)
+      assert.is_true(#lines[#lines] > 1900 and #lines[#lines] < 2048)
+      assert.matches(" ... %(100000 bytes%)$", lines[#lines])
+    end
+    log:info(("x"):rep(1900))
+    assert.matches("x$", lines[3])
     local many = {}
     for i = 1, 200 do many[i] = i end
     log:info(("%d "):rep(200), table.unpack(many))
-    assert.matches("199 200 $", lines[2])
+    assert.matches("199 200 $", lines[4])
   end)
 
   it("throws at a format that does not fit", function()

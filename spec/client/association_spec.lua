@@ -176,6 +176,91 @@ describe("association", function()
     assert.equal(1, a.env.counters:get("drop_unsealed"))
   end)
 
+  it("answers a challenge for its client alone: another's answer from the new address moves nothing", function()
+    s = support.new()
+    local host, nat = natted(1)
+    local a = s:open(host)
+    local raw = a.requests.association.current
+    -- The client's frame, seen on the way and sent on by somebody else, who cannot read what he is asked.
+    local thief = s:host("thief", "203.0.113.66")
+    local sock = assert(thief.env.udp(core.addr.parse("0.0.0.0:0"), {}))
+    local asked
+    sock:on_packet(function(_, bytes) asked = bytes end)
+    sock:send(a.server, raw:write(message.maintain:encode(("t"):rep(12), a.identity.id)))
+    s.world:run(200)
+    assert.is_truthy(asked)
+    local challenge = raw:write("12345678") -- sealed by the client, but no answer, nor of eight bytes that were asked
+    sock:send(a.server, challenge)
+    s.world:run(200)
+    assert.equal(0, count "client_moved")
+    sock:close()
+    nat:rebind()
+    s:run(function() assert.equal(1, #assert(a:list())) end)
+    assert.equal(1, count "client_moved")
+  end)
+
+  it("is opened once by one first message: a copy is answered alike from there, and elsewhere or later not", function()
+    s = support.new()
+    local host = natted(1)
+    local first
+    local udp = host.env.udp
+    host.env.udp = function(...)
+      local sock = udp(...)
+      local send = sock.send
+      function sock.send(self, to, bytes, ...)
+        if bytes:byte(2) == 24 then first = bytes end
+        return send(self, to, bytes, ...)
+      end
+      return sock
+    end
+    local a = s:open(host)
+    local from = core.addr.parse(a.addresses:public_texts()[1])
+    local sent = {}
+    local sock = { send = function(_, to, bytes) sent[#sent + 1] = { to, bytes } end }
+    local router = s.server.routers[1]
+    -- not used yet: the same bytes come back
+    router:input(sock, from, first)
+    assert.equal(1, #sent)
+    local opened = sent[1][2]
+    router:input(sock, from, first)
+    assert.equal(opened, sent[2][2])
+    -- with a proof of another address, from there
+    local other = core.addr.parse("203.0.113.99:9")
+    local tx, _, noise = message.open:decode(first)
+    router:input(sock, other, message.open:encode(tx, s.server.cookie:proof(other), noise))
+    assert.equal(2, #sent)
+    -- and once its client has used it, not at all
+    s:run(function() assert.equal(1, #assert(a:list())) end)
+    router:input(sock, from, first)
+    assert.equal(2, #sent)
+    assert.equal(1, count "associated")
+    assert.equal(2, count "association_refused")
+  end)
+
+  it("erases its ephemerals", function()
+    s = support.new { trace = false }
+    local a = s:open(natted(1))
+    s.world:run(900000)
+    assert.is_true(#a.ephemerals.list <= 6, #a.ephemerals.list .. " are kept")
+  end)
+
+  it("takes no answer in the clear to what it asked sealed", function()
+    s = support.new { delay_ms = 50 }
+    local a = s:open(natted(1))
+    local sock = { send = function() error("it is not answered") end }
+    local result = s:run(function()
+      local task = require "bodkin.task"
+      local asking = task.spawn(function() return table.pack(a:list()) end)
+      task.sleep(a.env, 1)
+      for _, r in ipairs(a.requests:sealed_pending()) do
+        a.router:input(sock, a.server, message.refused:encode(r.tx, 1001, "go away"))
+      end
+      local _, list = asking:join()
+      return list
+    end)
+    assert.equal(1, #assert(result[1]))
+  end)
+
   it("is not opened by a forged answer, and is by the true one after it", function()
     s = support.new { delay_ms = 50 }
     local host = natted(1)

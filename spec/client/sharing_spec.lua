@@ -165,6 +165,23 @@ describe("C3 sharing manager", function()
     assert.equal(0, a:stats().sessions)
   end)
 
+  it("leaves a match in which the client it asked for is not", function()
+    s = support.new()
+    local a, b = s:open(host(1)), s:open(host(2))
+    -- Who answers has another key, as if the server had put somebody in the middle.
+    local inner = b.sharing.on_matched
+    b.sharing.on_matched = function(m)
+      m.peer_key = core.crypto.keypair(("m"):rep(32))
+      m.peer = core.crypto.id(m.peer_key)
+      return inner(m)
+    end
+    local m = s:run(function() return assert(b:join(a.id)) end)
+    s.world:run(5000)
+    assert.is_true(m.closed)
+    assert.equal("bad_key", support.events(b, "error")[1].code)
+    assert.equal(0, #support.events(b, "connected"))
+  end)
+
   it("leaves a match alone whose ephemeral is erased", function()
     s = support.new()
     local a, b = s:open(host(1)), s:open(host(2))

@@ -72,6 +72,21 @@ static void consent_that_is_given_keeps_a_path(void **state) {
   lone_free(l);
 }
 
+// Until a select tells that the peer, too, has confirmed the path, the led side asks each second at least: an unlisted
+// peer may send three times what it gets, and tests with that.
+static void consent_is_asked_for_sooner_until_the_first_select(void **state) {
+  (void)state;
+  const uint8_t select[8] = {[7] = 1};
+  lone *l = lone_begin(1, &home, true);
+  lone_live(l, 20 * SECOND);
+  int n = lone_count(l, BDK_FRAME_CONSENT, &home);
+  assert_in_range(n, 18, 28);
+  lone_frame(l, &home, BDK_FRAME_SELECT, select, sizeof select);
+  lone_live(l, 30 * SECOND);
+  assert_in_range(lone_count(l, BDK_FRAME_CONSENT, &home) - n, 5, 8);
+  lone_free(l);
+}
+
 // --- bounds on what is sent where
 
 static size_t bytes_to(const lone *l, const bdk_addr *to) {
@@ -568,6 +583,7 @@ int main(void) {
       cmocka_unit_test(consent_cannot_be_given_unasked),
       cmocka_unit_test(consent_is_given_once_an_asking_and_by_the_path_asked),
       cmocka_unit_test(consent_that_is_given_keeps_a_path),
+      cmocka_unit_test(consent_is_asked_for_sooner_until_the_first_select),
       cmocka_unit_test(an_unlisted_address_gets_three_times_what_it_sent),
       cmocka_unit_test(a_listed_address_gets_sixteen_frames_of_any_kind),
       cmocka_unit_test(sixteen_again_after_it_was_valid_and_failed),

@@ -192,6 +192,24 @@ static void an_old_key_is_erased_ten_seconds_after_the_peer_left_it(void **state
   assert_false(opens(&e, 0, &late));
 }
 
+static void nobody_opens_what_it_sealed_itself(void **state) {
+  (void)state;
+  ends e;
+  begin(&e);
+  for (int round = 0; round < 3; round++) {
+    for (int side = 0; side < 2; side++) {
+      datagram d = sealed(&e, side);
+      assert_false(opens(&e, side, &d));
+      assert_true(opens(&e, !side, &d));
+    }
+    exchange(&e, (uint8_t)(20 + round));
+    datagram fresh = sealed(&e, 0);
+    assert_true(opens(&e, 1, &fresh));
+    fresh = sealed(&e, 1);
+    assert_true(opens(&e, 0, &fresh));
+  }
+}
+
 static void a_changed_question_or_answer_changes_nothing(void **state) {
   (void)state;
   ends e;
@@ -260,6 +278,7 @@ int main(void) {
       cmocka_unit_test(window_is_a_set_of_1024),
       cmocka_unit_test(no_datagram_is_lost_while_keys_change),
       cmocka_unit_test(an_old_key_is_erased_ten_seconds_after_the_peer_left_it),
+      cmocka_unit_test(nobody_opens_what_it_sealed_itself),
       cmocka_unit_test(a_changed_question_or_answer_changes_nothing),
       cmocka_unit_test(sessions_change_keys_under_traffic),
   };

@@ -62,7 +62,7 @@ end
 
 -- Every message of both tables once, well formed: { name =, type =, bytes =, schema =, ends = true for those
 -- that end a registration or membership }, in order of type. from: the sender's address; proof: for it, or nil;
--- code, target, me: of those who exist, for requests that are to succeed.
+-- code, target, me, match: of those who exist, for requests that are to succeed; seat = false: without one.
 function M.messages(options)
   local tx, from, proof = ("t"):rep(12), options.from, options.proof
   local me, other, near = options.me or M.who(1), M.who(2), assert(core.addr.parse "127.0.0.1:4001")
@@ -73,6 +73,7 @@ function M.messages(options)
     ["id:bin"] = me.id, ["target:bin"] = options.target or other.id, ["peer:bin"] = other.id, ["cursor:bin"] = me.id,
     ["code:str"] = options.code or "babab-babab-babab", ["code:uint"] = 1001, ["app:str"] = "app", ["name:str"] = "ann",
     ["props:any"] = props, ["query:any"] = wire.encode { map = "dust" }, ["data:any"] = empty,
+    ["match:bin"] = options.match, ["seat:any"] = options.seat,
     ["entries:any"] = wire.encode { { other.id, "ann", { a = 1 } } },
     ["pubs:bins"] = { from .. some_proof }, ["pubs:addrs"] = { from }, ["xaddr:addr"] = core.addr.mask(from, tx),
     ["start_in_ms:uint"] = 0, ["age_ms:uint"] = 0, ["role:uint"] = 0,

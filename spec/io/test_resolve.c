@@ -9,6 +9,11 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
 
 typedef struct world {
   loop l;
@@ -19,6 +24,23 @@ typedef struct world {
   char error[512];
   bool free_inside, silent;
 } world;
+
+static time_t wall_offset_s;
+
+// Visible, since it is c-ares, a shared library, that may call these.
+__attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct timespec *t) {
+  int r = (int)syscall(SYS_clock_gettime, id, t);
+  if (id == CLOCK_REALTIME) t->tv_sec += wall_offset_s;
+  return r;
+}
+
+__attribute__((visibility("default"))) int gettimeofday(struct timeval *restrict t, void *restrict zone) {
+  struct timespec now;
+  (void)zone;
+  clock_gettime(CLOCK_REALTIME, &now);
+  *t = (struct timeval){.tv_sec = now.tv_sec, .tv_usec = now.tv_nsec / 1000};
+  return 0;
+}
 
 static char dns_server[64]; // "127.0.0.1:port"; what resolv.conf says does not count here
 
@@ -221,6 +243,56 @@ static void freeing_it_ends_queries_without_an_answer(void **state) {
   close_world(&w);
 }
 
+// Its sockets are made for each question.
+static void without_descriptors_it_says_so_and_with_some_it_answers(void **state) {
+  (void)state;
+  world w;
+  open_world(&w);
+  struct rlimit before, none;
+  assert_int_equal(0, getrlimit(RLIMIT_NOFILE, &before));
+  int lowest = dup(0);
+  close(lowest);
+  none = before;
+  none.rlim_cur = (rlim_t)lowest;
+  assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &none));
+  w.want = 1;
+  ask(&w, "two.test");
+  loop_run(&w.l);
+  assert_int_equal(0, w.count);
+  assert_non_null(strstr(w.error, "cannot look up two.test"));
+  assert_int_equal(0, w.queries);
+  assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &before));
+  w.want = 2;
+  ask(&w, "two.test");
+  loop_run(&w.l);
+  assert_int_equal(2, w.count);
+  close_world(&w);
+}
+
+// A question that is under way neither fails nor is it forgotten.
+static void the_wall_clock_may_jump(void **state) {
+  (void)state;
+  enum { YEAR_S = 365 * 86400 };
+  world w;
+  open_world(&w);
+  w.silent = true;
+  w.want = 1;
+  ask(&w, "two.test");
+  loop_idle(&w.l, 50);
+  int asked = w.queries;
+  for (int sign = 1; sign >= -1; sign -= 2) {
+    wall_offset_s = sign * YEAR_S;
+    loop_idle(&w.l, 50);
+    assert_int_equal(0, w.answers);
+    assert_int_equal(asked, w.queries);
+  }
+  w.silent = false;
+  loop_run(&w.l); // it is asked again in time
+  assert_int_equal(2, w.count);
+  wall_offset_s = 0;
+  close_world(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(numeric_addresses_are_answered_later_without_a_query),
@@ -229,6 +301,8 @@ int main(void) {
       cmocka_unit_test(what_does_not_exist_is_said),
       cmocka_unit_test(many_at_once_up_to_a_limit),
       cmocka_unit_test(it_may_be_freed_in_its_callback),
+      cmocka_unit_test(without_descriptors_it_says_so_and_with_some_it_answers),
+      cmocka_unit_test(the_wall_clock_may_jump),
       cmocka_unit_test(freeing_it_ends_queries_without_an_answer),
   };
   return cmocka_run_group_tests_name("resolve", tests, NULL, NULL);

@@ -304,6 +304,52 @@ static void a_file_that_is_no_socket_is_left_alone(void **state) {
   close_world(&w);
 }
 
+static void a_link_is_left_alone(void **state) {
+  (void)state;
+  world w;
+  open_world(&w);
+  char target[80];
+  snprintf(target, sizeof target, "%s.target", w.path);
+  // To nothing, to a file, to a socket nobody answers on: none is followed, and none removed.
+  for (int kind = 0; kind < 3; kind++) {
+    if (kind == 1) close(open(target, O_CREAT | O_WRONLY, 0600));
+    if (kind == 2) {
+      struct sockaddr_un at = {.sun_family = AF_UNIX};
+      snprintf(at.sun_path, sizeof at.sun_path, "%s", target);
+      int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+      assert_int_equal(0, bind(fd, (struct sockaddr *)&at, sizeof at));
+      close(fd);
+    }
+    assert_int_equal(0, symlink(target, w.path));
+    struct stat st;
+    bdk_listener *l = NULL;
+    assert_int_equal(-EADDRINUSE, bdk_listener_open(&l, w.l.d, w.path, on_accept, &w));
+    assert_int_equal(0, lstat(w.path, &st));
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(kind == 0 ? -1 : 0, lstat(target, &st));
+    unlink(w.path);
+    unlink(target);
+  }
+  close_world(&w);
+}
+
+static void another_user_s_file_is_left_alone(void **state) {
+  (void)state;
+  if (geteuid() != 0) skip();
+  world w;
+  open_world(&w);
+  struct sockaddr_un at = {.sun_family = AF_UNIX};
+  snprintf(at.sun_path, sizeof at.sun_path, "%s", w.path);
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  assert_int_equal(0, bind(fd, (struct sockaddr *)&at, sizeof at));
+  close(fd);
+  assert_int_equal(0, chown(w.path, 12345, 12345));
+  bdk_listener *l = NULL;
+  assert_int_equal(-EADDRINUSE, bdk_listener_open(&l, w.l.d, w.path, on_accept, &w));
+  assert_int_equal(0, unlink(w.path));
+  close_world(&w);
+}
+
 static void a_successor_s_file_is_not_removed(void **state) {
   (void)state;
   world w;
@@ -456,6 +502,8 @@ int main(void) {
       cmocka_unit_test(a_file_nobody_answers_on_is_replaced),
       cmocka_unit_test(a_file_somebody_answers_on_is_left_alone),
       cmocka_unit_test(a_file_that_is_no_socket_is_left_alone),
+      cmocka_unit_test(a_link_is_left_alone),
+      cmocka_unit_test(another_user_s_file_is_left_alone),
       cmocka_unit_test(a_successor_s_file_is_not_removed),
       cmocka_unit_test(paths_that_cannot_be_are_errors),
       cmocka_unit_test(a_file_is_read_to_its_end_a_piece_each_turn),

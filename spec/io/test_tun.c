@@ -79,6 +79,59 @@ static void a_hop_ends_what_has_none_left(void **state) {
   }
 }
 
+static uint32_t sum16(const uint8_t *bytes, size_t len, uint32_t sum) {
+  for (size_t i = 0; i < len; i++) sum += i & 1 ? bytes[i] : (uint32_t)bytes[i] << 8;
+  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+  return sum;
+}
+
+static void a_datagram_is_written_with_its_checksums_and_read_again(void **state) {
+  (void)state;
+  uint8_t data[1472], packet[BDK_TUN_PACKET_MAX];
+  bdk_tun_udp udp = {{198, 18, 1, 10, 0x13, 0x88}, {192, 0, 2, 10, 0x11, 0x51}, 61, data, 0}, back;
+  for (size_t len = 0; len <= sizeof data; len++) {
+    memset(data, (int)len, sizeof data);
+    udp.len = (uint16_t)len;
+    assert_int_equal(bdk_tun_udp_write(&udp, packet), len + 28);
+    assert_int_equal(sum16(packet, 20, 0), 0xffff);
+    assert_int_equal(sum16(packet + 20, len + 8, sum16(packet + 12, 8, 17 + 8 + (uint32_t)len)), 0xffff);
+    assert_true(bdk_tun_udp_read(&back, packet, len + 28));
+    assert_memory_equal(back.src, udp.src, 6);
+    assert_memory_equal(back.dst, udp.dst, 6);
+    assert_int_equal(back.ttl, 61);
+    assert_int_equal(back.len, len);
+    assert_memory_equal(back.data, data, len);
+    assert_false(bdk_tun_udp_read(&back, packet, len + 27));
+  }
+  udp.len = 2; // a sum of 0 is written as its other form: 0 means that there is none
+  for (uint32_t n = 0; n < 65536; n++) {
+    data[0] = (uint8_t)(n >> 8);
+    data[1] = (uint8_t)n;
+    bdk_tun_udp_write(&udp, packet);
+    assert_true(packet[26] || packet[27]);
+  }
+  udp.len = 1473;
+  assert_int_equal(bdk_tun_udp_write(&udp, packet), 0);
+}
+
+static void what_is_no_whole_datagram_is_not_read(void **state) {
+  (void)state;
+  static const struct {
+    size_t at;
+    uint8_t value;
+  } changes[] = {{0, 0x46}, {0, 0x65}, {2, 1}, {3, 31}, {6, 0x20}, {7, 1}, {9, 6}, {25, 7}, {25, 13}, {24, 1}};
+  const uint8_t data[4] = {1, 2, 3, 4};
+  const bdk_tun_udp udp = {{198, 18, 1, 10, 0, 1}, {192, 0, 2, 10, 0, 2}, 64, data, 4};
+  for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+    uint8_t packet[BDK_TUN_PACKET_MAX];
+    bdk_tun_udp out;
+    size_t len = bdk_tun_udp_write(&udp, packet);
+    assert_true(bdk_tun_udp_read(&out, packet, len));
+    packet[changes[i].at] = changes[i].value;
+    assert_false(bdk_tun_udp_read(&out, packet, len));
+  }
+}
+
 static void a_bad_configuration_is_refused(void **state) {
   (void)state;
   const bdk_tun_port ports[] = {{NULL, "bdk-none0"}};
@@ -88,7 +141,8 @@ static void a_bad_configuration_is_refused(void **state) {
                                 {.reorder_us = BDK_TUN_DELAY_MAX_US + 1},
                                 {.loss = 1.5},
                                 {.duplicate = -0.5},
-                                {.reorder = NAN}};
+                                {.reorder = NAN},
+                                {.hooked = true}};
   const bdk_tun_config bad[] = {
       {.stop_fd = 0},
       {.ports = ports, .port_count = 1, .stop_fd = -1},
@@ -99,6 +153,7 @@ static void a_bad_configuration_is_refused(void **state) {
       {.ports = ports, .port_count = 1, .rules = rules + 3, .rule_count = 1},
       {.ports = ports, .port_count = 1, .rules = rules + 4, .rule_count = 1},
       {.ports = ports, .port_count = 1, .rules = rules + 5, .rule_count = 1},
+      {.ports = ports, .port_count = 1, .rules = rules + 6, .rule_count = 1},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     const char *where = NULL;
@@ -129,6 +184,8 @@ int main(void) {
       cmocka_unit_test(prefixes_hold_their_addresses),
       cmocka_unit_test(a_hop_keeps_the_checksum_right),
       cmocka_unit_test(a_hop_ends_what_has_none_left),
+      cmocka_unit_test(a_datagram_is_written_with_its_checksums_and_read_again),
+      cmocka_unit_test(what_is_no_whole_datagram_is_not_read),
       cmocka_unit_test(a_bad_configuration_is_refused),
       cmocka_unit_test(what_cannot_be_attached_is_named),
   };

@@ -455,6 +455,44 @@ static void a_kernel_without_buffers_is_tried_again(void **state) {
   close_world(&w);
 }
 
+// What is always writable, and always refuses; and what lies in the socket and cannot be read.
+static void what_keeps_failing_is_tried_less_and_less(void **state) {
+  (void)state;
+  static const int tx_errors[] = {EAGAIN, ENOBUFS, EINTR}, rx_errors[] = {ENOMEM, ECONNREFUSED, EINTR};
+  for (int i = 0; i < 3; i++) {
+    world w;
+    open_world(&w, "127.0.0.1:0", "127.0.0.1:0");
+    tx_fault.error = tx_errors[i];
+    tx_fault.times = 1000000;
+    send_text(w.a, to(w.b, "127.0.0.1"), "x");
+    turns = 0;
+    loop_idle(&w.l, 100);
+    assert_in_range(turns, 5, 25);
+    tx_fault.times = 0;
+    rx_fault.error = rx_errors[i];
+    rx_fault.times = 1000000;
+    turns = 0;
+    loop_idle(&w.l, 100); // it has left, and is not read
+    assert_in_range(turns, 5, 25);
+    assert_int_equal(0, w.got);
+    assert_in_range(w.counters.value[BDK_COUNT_udp_rx_failed], 4, 10);
+    rx_fault.times = 0;
+    uint64_t began_us = bdk_os_now_us();
+    loop_run(&w.l);
+    assert_true(bdk_os_now_us() - began_us < 200000);
+    assert_int_equal(1, w.got);
+    // Once well, the next pause is short again.
+    tx_fault.error = ENOBUFS;
+    tx_fault.times = 1;
+    began_us = bdk_os_now_us();
+    send_text(w.a, to(w.b, "127.0.0.1"), "x");
+    w.want = 2;
+    loop_run(&w.l);
+    assert_true(bdk_os_now_us() - began_us < 40000);
+    close_world(&w);
+  }
+}
+
 static void errors_left_on_the_socket_are_counted_and_cost_nothing(void **state) {
   (void)state;
   world w;
@@ -588,6 +626,7 @@ int main(void) {
       TEST(a_full_socket_is_waited_for),
       TEST(what_is_queued_behind_a_partial_batch_keeps_its_order),
       TEST(a_kernel_without_buffers_is_tried_again),
+      TEST(what_keeps_failing_is_tried_less_and_less),
       TEST(errors_left_on_the_socket_are_counted_and_cost_nothing),
       TEST(what_the_kernel_forbids_is_skipped),
       TEST(a_full_queue_drops_and_counts),

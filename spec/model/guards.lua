@@ -1,9 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- Guards of core, each broken on purpose: the line in a copy of its file that is replaced, and the seeds that must
--- notice. Run by guards_spec.lua; production code carries no switch for it.
+-- Guards, each broken on purpose: the line in a copy of its file that is replaced, and the tests that must notice. Run
+-- by guards_spec.lua; production code carries no switch for it.
 --
--- A guard: name; file in runtime/core; line, found exactly once there; broken: what stands in its place; wish: see
--- scenario.draw; seeds: how many at most; quick: among the ones that `make test` breaks.
+-- A guard: name; file: a C or Lua file, in runtime/core where it names no directory; line, found exactly once there;
+-- broken: what stands in its place; quick: among the ones that `make test` breaks; and who must notice, one of
+--   seeds = how many at most, wish = see scenario.draw
+--   spec  = a busted spec
+--   test  = a C spec, without .c (what stands in core only)
 local M = {}
 
 M.list = {
@@ -44,9 +47,9 @@ M.list = {
     wish = { a = "none", b = "none", attack = true },
   },
   {
-    name = "the window", file = "mux.c", quick = true, seeds = 50,
-    line = "if (!bdk_window_fresh(&s->window, counter)) {",
-    broken = "if (false) {",
+    name = "the window", file = "seal.c", quick = true, seeds = 50,
+    line = "if (!bdk_window_fresh(&s->window, counter)) return BDK_SEAL_REPLAYED;",
+    broken = "",
     wish = { a = "none", b = "none", duplicate = 0.1, early_data = true },
   },
   {
@@ -97,6 +100,127 @@ M.list = {
     broken = "\n",
     wish = { a = "none", b = "none", attack = true },
   },
+  {
+    name = "the tag check", file = "seal.c", quick = true, seeds = 50,
+    line = "BDK_FRAME_HEAD, nonce, key) == 0;",
+    broken = "BDK_FRAME_HEAD, nonce, key) <= 0;",
+    wish = { a = "none", b = "none", attack = true, mitm = 0.3, early_data = true },
+  },
+  {
+    name = "the window against a man in the middle", file = "seal.c", seeds = 50,
+    line = "bdk_window_mark(&s->window, counter);",
+    broken = ";",
+    wish = { a = "none", b = "none", attack = true, mitm = 0.3, early_data = true },
+  },
+  {
+    name = "the role in the key", file = "probe.c", quick = true, test = "spec/core/test_probe",
+    line = "crypto_generichash_update(&state, &direction, 1);",
+    broken = "crypto_generichash_update(&state, &(uint8_t){0}, 1);",
+  },
+  {
+    name = "the role in a session's keys", file = "seal.c", quick = true, test = "spec/core/test_seal",
+    line = "bdk_noise_split(noise, initiator ? tx : rx, initiator ? rx : tx);",
+    broken = "bdk_noise_split(noise, tx, rx); memcpy(rx, tx, BDK_KEY_LEN);",
+  },
+  {
+    name = "the refusal of keys of low order", file = "noise.c", quick = true, test = "spec/core/test_noise",
+    line = "if (crypto_scalarmult(shared, secret, public)) return false;",
+    broken = "(void)!crypto_scalarmult(shared, secret, public);",
+  },
+  {
+    name = "the challenge before a client is followed", file = "assoc.c", quick = true,
+    spec = "spec/client/association_spec.lua",
+    line = "if (newest) return ask(t, a, route, out, out_len);",
+    broken = "if (newest) { a->at = *route; return BDK_ASSOC_MESSAGE; }",
+  },
+  {
+    name = "what the challenge asks", file = "assoc.c", spec = "spec/client/association_spec.lua",
+    line = "sodium_memcmp(a->nonce, out, sizeof a->nonce) != 0)",
+    broken = "false)",
+  },
+  {
+    name = "the memory of first messages", file = "assoc.c", quick = true, spec = "spec/client/association_spec.lua",
+    line = "if (seen(t, tag)) {",
+    broken = "if (false) {",
+  },
+  {
+    name = "the erasure of ephemerals", file = "scripts/bodkin/client/ephemerals.lua",
+    spec = "spec/client/association_spec.lua",
+    line = "while self.list[1] and now - self.list[1].made_us > KEPT_US do table.remove(self.list, 1) end",
+    broken = "",
+  },
+  {
+    name = "what must be sealed", file = "bindings/router.c", quick = true, spec = "spec/servers/matching_spec.lua",
+    line = "if (h->schema->sealed && !r->reply->sealed) {",
+    broken = "if (false) {",
+  },
+  {
+    name = "single use of an answer", file = "path.c", test = "spec/core/test_mux_hostile",
+    line = "p->asked[i].sent_us = 0;",
+    broken = ";",
+  },
+  {
+    name = "filter of what is no host", file = "session.c", test = "spec/core/test_mux_hostile",
+    line = "if (!is_host(&route.remote) || find_path(s, &route)) continue;",
+    broken = "if (find_path(s, &route)) continue;",
+  },
+  {
+    name = "check of the epoch", file = "session.c", test = "spec/core/test_mux_hostile",
+    line = "if (probe->epoch < s->peer_epoch) {",
+    broken = "if (false) {",
+  },
+  {
+    name = "the cookie check", file = "scripts/bodkin/servers/cookie.lua", quick = true,
+    spec = "spec/servers/cookie_spec.lua",
+    line = "return crypto.equal(crypto.proof(self.secret, addr, epoch), proof)",
+    broken = "return true",
+  },
+  {
+    name = "the age of a cookie", file = "scripts/bodkin/servers/cookie.lua", spec = "spec/servers/cookie_spec.lua",
+    line = "if age > 1 and age ~= 0xffffffff then return false end",
+    broken = "",
+  },
+  {
+    name = "the cookie before an association", file = "scripts/bodkin/servers/associations.lua", quick = true,
+    spec = "spec/servers/matching_spec.lua",
+    line = "if not server:prove(reply, from, tx, proof) then return end",
+    broken = "reply:proven()",
+  },
+  {
+    name = "the reply rule", file = "bindings/router.c", quick = true, spec = "spec/bindings/router_spec.lua",
+    line = "bool allowed = r->sealed || r->proven || (!r->sent && len <= r->length && (r->request || s->request));",
+    broken = "bool allowed = true;",
+  },
+  {
+    name = "the filter of public candidates", file = "scripts/bodkin/servers/addresses.lua", quick = true,
+    spec = "spec/servers/matching_spec.lua",
+    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then",
+    broken = "if a and addr.port(a) ~= 0 and #own < PUBS_MAX then",
+  },
+  {
+    name = "the filter of local candidates", file = "scripts/bodkin/servers/addresses.lua",
+    spec = "spec/servers/matching_spec.lua",
+    line = "return addr.port(a) ~= 0 and (class == \"private\"",
+    broken = "return addr.port(a) ~= 0 and (class ~= \"none\" or class == \"private\"",
+  },
+  {
+    name = "rule of whom local candidates are shown to", file = "scripts/bodkin/servers/addresses.lua",
+    spec = "spec/servers/matching_spec.lua",
+    line = "if addr.same_ip(a, b) then return locals end",
+    broken = "return locals",
+  },
+  {
+    name = "check of who answers", file = "scripts/bodkin/client/request.lua",
+    spec = "spec/client/request_spec.lua",
+    line = "if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end",
+    broken = "if r and (r.sealed or false) == reply:sealed() then return r end",
+  },
+  {
+    name = "check that a sealed request is not answered in the clear", file = "scripts/bodkin/client/request.lua",
+    spec = "spec/client/association_spec.lua",
+    line = "if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end",
+    broken = "if r and r.to == from then return r end",
+  },
 }
 
 local function read(path)
@@ -113,13 +237,17 @@ local function count(text, line)
   end
 end
 
+local function path_of(guard)
+  return guard.file:find "/" and guard.file or "runtime/core/" .. guard.file
+end
+
 -- The file's text with the line replaced; or nil and why.
 function M.mutate(guard)
-  local text = read("runtime/core/" .. guard.file)
+  local text = read(path_of(guard))
   local n = count(text, guard.line)
   if n ~= 1 then
-    return nil, ("%s: its line stands %d times in runtime/core/%s; amend spec/model/guards.lua"):format(guard.name, n,
-      guard.file)
+    return nil, ("%s: its line stands %d times in %s; amend spec/model/guards.lua"):format(guard.name, n,
+      path_of(guard))
   end
   local first, last = text:find(guard.line, 1, true)
   return text:sub(1, first - 1) .. guard.broken .. text:sub(last + 1)
@@ -132,40 +260,69 @@ local function sh(command)
   return ok, output
 end
 
--- Builds a core.so with the guard broken, and runs its seeds on it. Returns whether they noticed, and their output.
-function M.run(guard, build, name)
-  local text, why = M.mutate(guard)
-  if not text then return nil, why end
-  local dir = build .. "/guards/" .. name
-  assert(sh(("mkdir -p '%s/bodkin'"):format(dir)))
-  local source = dir .. "/" .. guard.file
+local function literal(value)
+  if type(value) ~= "table" then return type(value) == "string" and ("'%s'"):format(value) or tostring(value) end
+  local words = {}
+  for field, x in pairs(value) do words[#words + 1] = ("%s = %s"):format(field, literal(x)) end
+  table.sort(words)
+  return "{ " .. table.concat(words, ", ") .. " }"
+end
+
+local CC = "gcc -std=c11 -D_GNU_SOURCE -O1 -fPIC -fvisibility=hidden -w -Iruntime -Iruntime/core -Ibindings "
+  .. "-I/usr/include/lua5.4 "
+
+-- Writes the broken file into the directory and makes of it what the tests need there. Returns true, or nil and why.
+local function make(guard, text, build, dir)
+  local path = path_of(guard)
+  local source = dir .. "/" .. path
+  assert(sh(("mkdir -p '%s' '%s/bodkin'"):format(source:match "^(.*)/", dir)))
   do
     local file <close> = assert(io.open(source, "w"))
     file:write(text)
   end
-  local object = ("%s/release/runtime/core/%s"):format(build, guard.file:gsub("%.c$", ".o"))
-  local command = ("gcc -std=c11 -D_GNU_SOURCE -O1 -fPIC -fvisibility=hidden -w -Iruntime -Iruntime/core -c '%s' "
-    .. "-o '%s.o' && gcc -shared -o '%s/bodkin/core.so' '%s.o' $(ls %s/release/runtime/core/*.o "
-    .. "%s/release/runtime/io/*.o %s/release/bindings/*.o | grep -vxF '%s') -lmsgpackc -lev -lcares -lsodium"):format(
-    source, source, dir, source, build, build, build, object)
-  local ok, output = sh(command)
+  if path:find "%.lua$" then return true end
+  local object = ("%s/release/%s"):format(build, path:gsub("%.c$", ".o"))
+  local dirs = guard.test and { "runtime/core" } or { "runtime/core", "runtime/io", "bindings" }
+  local others = {}
+  for i, name in ipairs(dirs) do others[i] = ("%s/release/%s/*.o"):format(build, name) end
+  local link = ("$(ls %s | grep -vxF '%s') -lmsgpackc -lev -lcares -lsodium"):format(table.concat(others, " "), object)
+  local ok, output = sh(("%s -iquote '%s' -c '%s' -o '%s.o'"):format(CC, path:match "^(.*)/", source, source))
+  if ok and guard.test then
+    ok, output = sh(("%s -o '%s/test' %s.c '%s.o' %s -lcmocka"):format(CC, dir, guard.test, source, link))
+  elseif ok then
+    ok, output = sh(("gcc -shared -o '%s/bodkin/core.so' '%s.o' %s"):format(dir, source, link))
+  end
   if not ok then return nil, output end
-  local words = {}
-  for field, value in pairs(guard.wish) do words[#words + 1] = ("[%q] = %s"):format(field, M.literal(value)) end
-  table.sort(words)
-  local code = ("local s = dofile 'spec/model/seeds.lua' local r = s.range(1, %d, { %s }, { stop = 1 }) "
-    .. "print(r.failures[1] or 'nothing noticed') os.exit(r.failures[1] and 3 or 0)"):format(guard.seeds,
-    table.concat(words, ", "))
-  local _, seen = sh(("env -u LD_PRELOAD LUA_CPATH='%s/?.so;;' LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' "
-    .. "timeout 120 lua5.4 -e \"%s\"; echo exit $?"):format(dir, (code:gsub('"', '\\"'))))
-  return seen:find("exit 3", 1, true) ~= nil, seen
+  return true
 end
 
-function M.literal(value)
-  if type(value) ~= "table" then return type(value) == "string" and ("'%s'"):format(value) or tostring(value) end
-  local words = {}
-  for field, x in pairs(value) do words[#words + 1] = ("%s = %s"):format(field, M.literal(x)) end
-  return "{ " .. table.concat(words, ", ") .. " }"
+-- The command that runs the guard's tests, with what stands in the directory before what is whole.
+local function command_of(guard, build, dir)
+  if guard.test then return ("CMOCKA_MESSAGE_OUTPUT=TAP timeout 120 '%s/test'"):format(dir) end
+  local env = ("env -u LD_PRELOAD LUA_CPATH='%s/?.so;%s/release/lua/?.so;;' LUA_PATH='%s/scripts/?.lua;"
+    .. "%s/scripts/?/init.lua;scripts/?.lua;scripts/?/init.lua;;' timeout 120 "):format(dir, build, dir, dir)
+  if guard.spec then return ("%s busted --lua=/usr/bin/lua5.4 -o TAP %s"):format(env, guard.spec) end
+  local code = ("local s = dofile 'spec/model/seeds.lua' local r = s.range(1, %d, %s, { stop = 1 }) "
+    .. "print(r.failures[1] and 'not ok: ' .. r.failures[1] or 'nothing noticed') os.exit(r.failures[1] and 3 or 0)")
+    :format(guard.seeds, literal(guard.wish))
+  return ("%s lua5.4 -e \"%s\""):format(env, (code:gsub('"', '\\"')))
+end
+
+-- Breaks the guard in a copy and runs its tests on that. Returns whether they noticed, and their output.
+function M.run(guard, build, name)
+  local text, why = M.mutate(guard)
+  if not text then return nil, why end
+  local dir = build .. "/guards/" .. name
+  local made, output = make(guard, text, build, dir)
+  if not made then return nil, output end
+  local ok, seen = sh(command_of(guard, build, dir))
+  return not ok and seen:find("not ok", 1, true) ~= nil, seen
+end
+
+-- The same tests on what is whole (C specs are run by themselves). Returns whether they pass, and their output.
+function M.whole(guard, build)
+  if guard.test then return true end
+  return sh(command_of(guard, build, build .. "/guards/none"))
 end
 
 return M

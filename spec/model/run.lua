@@ -56,6 +56,7 @@ local function network_of(s)
   return {
     delay_ms = both_ways("delay", s, 1), loss = both_ways(s.loss, s, 0), jitter_ms = both_ways(s.jitter_ms, s, 0),
     duplicate = both_ways(s.duplicate, s, 0), reorder = both_ways(s.reorder, s, 0), reorder_ms = s.reorder_ms,
+    attack = s.mitm and function(from, to) return from ~= "S" and to ~= "S" and s.mitm or 0 end,
   }
 end
 
@@ -133,7 +134,7 @@ local function send(run, side, to, bytes, ttl)
   fold(run, string.unpack("<i8", bytes, #bytes - 7))
   if run.attacker then
     side.genuine[bytes] = true
-    forge(run, side, to, bytes)
+    if run.attacker_random then forge(run, side, to, bytes) end
   end
   if bytes:byte(1) == FRAME then
     local kind = bytes:byte(6)
@@ -281,7 +282,9 @@ local function build(s, options)
   local server = run.net:host("S", { SERVER })
   local sock
   sock = assert(run.net:bind(server, SERVER, function(from) sock:send(from, from) end))
-  if s.attack then
+  if s.mitm then
+    run.attacker = true
+  elseif s.attack then
     run.attacker, run.attacker_random = run.net:host("E", { ATTACKER }), random.new(s.seed, "attacker")
   end
   run.a, run.b = new_side(run, "a", 1), new_side(run, "b", 2)
@@ -407,7 +410,8 @@ local function connected(run)
   -- A path that only an attacker's copies made valid holds until its consent runs out.
   local patience_us = run.verdict == "yes" and not run.attacker and 10000000 or LONG_US
   if not talk(run, run.clock.us + patience_us, 100 + in_flight_ms(run.s)) then
-    if run.verdict == "yes" or not both_closed(run) then
+    local kept_apart = (run.s.mitm or 0) > 0.3 -- by who does something to most of what they send
+    if run.verdict == "yes" or not (both_closed(run) or kept_apart) then
       run.report("at rest, the two sides are not on the same pair")
     end
     return
@@ -431,7 +435,8 @@ function M.run(s, options)
   run.verdict = verdict_of(s)
   -- Who repeats packets from other addresses than they left from may be a relay, for a while, where theory says no;
   -- and the first unknown input, where that makes the race.
-  if run.attacker and (run.verdict == "no" or oracle.side(s.a).race or oracle.side(s.b).race) then
+  -- And who stands in the way may drop or spoil what he likes.
+  if s.mitm or run.attacker and (run.verdict == "no" or oracle.side(s.a).race or oracle.side(s.b).race) then
     run.verdict = "may"
   end
   run_until(run, function() return a.session and b.session end, ARMED_US + 1000000)

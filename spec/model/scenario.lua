@@ -102,6 +102,7 @@ function M.draw(seed, wish)
     s.event = { what = d.one(EVENTS), side = d.chance(0.5) and "a" or "b" }
     if s.event.what == "sleep" then s.event.ms = d.int(1000, 40000) end
   end
+  if s.attack and d.chance(0.6) then s.mitm = d.int(5, 25) / 100 end -- or is the way: how often he does something
   for name, value in pairs(wish) do
     if name ~= "a" and name ~= "b" and name ~= "together" then s[name] = value end
   end
@@ -123,7 +124,8 @@ function M.describe(s)
     boxes(s.a), boxes(s.b), t and (" together at %s%s"):format(t.at, t.isolated and " isolated" or "") or "",
     s.delay_ab, s.delay_ba, s.jitter_ms, s.loss, s.duplicate, s.reorder, s.a.start_ms, s.b.start_ms,
     s.event and (", %s of %s%s"):format(s.event.what, s.event.side, s.event.ms and " " .. s.event.ms or "") or "",
-    s.attack and ", attacked" or "", s.early_data and ", early data" or "", s.bogus and ", bogus candidates" or "")
+    s.mitm and (", man in the middle %g"):format(s.mitm) or s.attack and ", attacked" or "",
+    s.early_data and ", early data" or "", s.bogus and ", bogus candidates" or "")
 end
 
 return M

@@ -63,6 +63,29 @@ describe("seeds", function()
   end)
 end)
 
+-- Whatever a man in the middle does (see sim/attacker.lua), only what was sent is delivered, and once; and where he
+-- does it to one datagram in five, most still meet.
+describe("seeds with a man in the middle", function()
+  local function attacked(n, wish)
+    wish.attack = true
+    local result = seeds.range(first, n, wish)
+    assert(#result.failures == 0, "\n" .. table.concat(result.failures, "\n"))
+    print(("# man in the middle %g: %d seeds, %.0f a second; %s"):format(wish.mitm, result.seeds,
+      result.seeds / result.cpu_s, seeds.summary(result)))
+    return (result.table["may connected"] or 0) / n
+  end
+
+  it("keep every invariant between NATs that can meet, and meet", function()
+    local share = attacked(math.max(100, count // 5), { a = "port_restricted", b = "address_restricted", mitm = 0.2 })
+    assert(share > 0.97, share)
+  end)
+
+  it("keep every invariant between any, and when he does something to most", function()
+    attacked(math.max(100, count // 5), { mitm = 0.15 })
+    assert(attacked(math.max(100, count // 5), { a = "none", b = "full_cone", mitm = 0.7, early_data = true }) > 0.5)
+  end)
+end)
+
 describe("the clock of the seeds", function()
   it("fires in the order of due time, then of setting", function()
     local clock, fired = clocks.new(0), {}

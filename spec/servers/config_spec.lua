@@ -50,6 +50,15 @@ describe("config file", function()
       ["config: limits: limits: there is no 'room'"] = { limits = { room = 1 } },
       ["config: limits: limits: room_members must be an integer from 1 to 32"] = { limits = { room_members = 99 } },
       ["config: there is no '1'"] = { "x" },
+      ["config: there is no 'metrics'"] = { metrics = "0.0.0.0:9100" },
+      ["config: admin: 0.0.0.0:9000 is a network address: the admin socket is a Unix socket, give its path"] = {
+        admin = "0.0.0.0:9000",
+      },
+      ["config: admin: 127.0.0.1:9000 is a network address"] = { admin = "127.0.0.1:9000" },
+      ["config: admin: localhost:9000 is a network address"] = { admin = "localhost:9000" },
+      ["config: admin: [::]:9000 is a network address"] = { admin = "[::]:9000" },
+      ["config: admin: 9000 is a network address"] = { admin = "9000" },
+      ["config: admin: tcp://0.0.0.0:9000 is a network address"] = { admin = "tcp://0.0.0.0:9000" },
     } do
       local c, msg, code = config.check(data)
       assert.is_nil(c)

@@ -4,12 +4,14 @@
 
 local M = {}
 
-local function candidates(port)
+-- Below /tmp only in a directory that nobody else can put anything into.
+local function candidates(port, make)
   local name = ("bodkin-%d.sock"):format(port)
   local list = { "/run/" .. name }
   local runtime = os.getenv "XDG_RUNTIME_DIR"
   if runtime and runtime ~= "" then list[#list + 1] = runtime .. "/" .. name end
-  list[#list + 1] = "/tmp/" .. name
+  local private = require("bodkin.host").private_dir(make)
+  if private then list[#list + 1] = private .. "/" .. name end
   return list
 end
 
@@ -22,7 +24,7 @@ function M.listen(loop, path, port, answer)
     end)
   end
   local err, code
-  for _, at in ipairs(path and { path } or candidates(port)) do
+  for _, at in ipairs(path and { path } or candidates(port, true)) do
     local listener
     listener, err, code = loop:listen(at, accept)
     if listener then return listener, at end
@@ -32,7 +34,7 @@ end
 
 -- Connects to `path`, else to the first default that somebody answers on.
 function M.connect(loop, path, port)
-  local list = path and { path } or candidates(port)
+  local list = path and { path } or candidates(port, false)
   local err
   for _, at in ipairs(list) do
     local stream

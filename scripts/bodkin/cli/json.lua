@@ -55,9 +55,19 @@ end
 local array_keys = { public = true, ["local"] = true, peers = true, why = true, entries = true, counters = true,
   roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true }
 
--- One line. Strings that are not UTF-8 are given in base64.
+local function escaped(char)
+  local code = utf8.codepoint(char)
+  if code < 0x10000 then return ("\\u%04x"):format(code) end
+  code = code - 0x10000
+  return ("\\u%04x\\u%04x"):format(0xd800 | code >> 10, 0xdc00 | code & 0x3ff)
+end
+
+-- One line. Strings that are not UTF-8 are given in base64; what is not to be seen on a terminal is escaped.
 function M.encode(value, order)
-  return dkjson.encode(to_json(value, nil, array_keys), { keyorder = order })
+  local text = dkjson.encode(to_json(value, nil, array_keys), { keyorder = order })
+  -- What dkjson leaves of that: U+061C, U+200B, and the tags from U+E0000 on.
+  text = text:gsub("\xd8\x9c", escaped):gsub("\xe2\x80\x8b", escaped)
+  return (text:gsub("\xf3\xa0[\x80\x81][\x80-\xbf]", escaped))
 end
 
 return M

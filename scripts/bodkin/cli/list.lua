@@ -34,6 +34,7 @@ those whose properties equal it. With -v or --json also their addresses, where t
       local entries
       entries, err, code = node:list(values.query, out.json or values.verbose ~= nil)
       node:close()
+      out:settle(true) -- a long list may be read slowly
       if not entries then return nil, err, code end
       for _, entry in ipairs(entries) do
         if not show(out, entry) then break end

@@ -1,8 +1,16 @@
 -- SPDX-License-Identifier: MIT
 -- What a command says. With --json: one object a line on stdout and nothing else there. Without: what peers
 -- sent on stdout, progress as sentences on stderr.
+--
+-- Nothing of it waits for a reader while a loop runs, since peers and clients would wait, too: what stderr does not
+-- take is lost, what stdout does not take is kept up to a bound and lost beyond; both are told of once there is room.
+
+local core = require "bodkin.core"
 
 local M = {}
+
+local KEPT_MAX = 1 << 20 -- bytes for stdout
+local AGAIN_MS = 20
 local Output = {}
 Output.__index = Output
 
@@ -36,37 +44,113 @@ function M.of(options)
   return options.output
 end
 
+-- Text in a colour, as an argument of say and detail, which leave it as it is; others are escaped there.
+local Painted = { __tostring = function(self) return self.text end }
+
 function Output:paint(colour, text)
-  return self.colour and ("\27[%sm%s\27[0m"):format(colours[colour], text) or text
+  text = core.printable(text)
+  return setmetatable({ text = self.colour and ("\27[%sm%s\27[0m"):format(colours[colour], text) or text }, Painted)
+end
+
+M.printable = function(text) return core.printable(tostring(text)) end
+local printable = M.printable
+
+local function formatted(format, ...)
+  local args = table.pack(...)
+  for i = 1, args.n do
+    if type(args[i]) == "string" then args[i] = printable(args[i]) end
+  end
+  return format:format(table.unpack(args, 1, args.n))
+end
+
+-- Lines on stderr.
+local function progress(self, text)
+  if not self.env then return io.stderr:write(text, "\n") end
+  local lost = self.lost or 0
+  if lost > 0 then text = ("(%d lines here were lost: they could not be written)\n%s"):format(lost, text) end
+  self.lost = core.say(2, text .. "\n") == #text + 1 and 0 or lost + 1
 end
 
 -- A sentence of progress: on stderr, unless quiet.
 function Output:say(format, ...)
-  if self.level >= 1 then io.stderr:write(format:format(...), "\n") end
+  if self.level >= 1 then progress(self, formatted(format, ...)) end
 end
 
 -- A detail, with -v.
 function Output:detail(format, ...)
-  if self.level >= 2 then io.stderr:write(self:paint("dim", format:format(...)), "\n") end
+  if self.level >= 2 then progress(self, tostring(self:paint("dim", formatted(format, ...)))) end
+end
+
+-- Writes what is kept, and says what was lost meanwhile. False once nobody reads any more.
+local function pump(self)
+  while self.first <= self.last do
+    local text = self.kept[self.first]
+    local n, _, code = core.say(1, text)
+    if code == "closed" then
+      self.closed = true
+      return false
+    end
+    if not n then break end -- a full disk
+    self.bytes = self.bytes - n
+    if n < #text then
+      self.kept[self.first] = text:sub(n + 1)
+      break
+    end
+    self.kept[self.first] = nil
+    self.first = self.first + 1
+  end
+  if self.first > self.last then
+    self.first, self.last = 1, 0
+    if self.unwritten > 0 then
+      progress(self, ("%d lines of stdout were lost: they could not be written"):format(self.unwritten))
+      self.unwritten = 0
+    end
+  elseif not self.timer then
+    self.timer = self.env.timer(AGAIN_MS, function()
+      self.timer = nil
+      pump(self)
+    end)
+  end
+  return true
+end
+
+local function put(self, text)
+  if not self.env then return io.stdout:write(text) and io.stdout:flush() and true or false end
+  if self.closed then return false end
+  if self.bytes + #text > KEPT_MAX then
+    self.unwritten = self.unwritten + 1
+    return true
+  end
+  self.last = self.last + 1
+  self.kept[self.last], self.bytes = text, self.bytes + #text
+  return self.timer and true or pump(self)
+end
+
+-- From now on a loop runs, and nothing waits, until settle.
+function Output:attach(env)
+  self.env, self.kept, self.first, self.last, self.bytes, self.unwritten = env, {}, 1, 0, 0, 0
+end
+
+-- Nothing depends on the loop any more: what is kept is written, however long its reader takes, unless it is not wanted
+-- any more; and so is what comes after. Idempotent.
+function Output:settle(wanted)
+  if not self.env then return end
+  if self.timer then self.timer:cancel() end
+  self.env, self.timer = nil, nil
+  if not wanted or self.closed then return end
+  for i = self.first, self.last do io.stdout:write(self.kept[i]) end
+  io.stdout:flush()
 end
 
 -- An object as a line of JSON; false once nobody reads any more.
-function Output.object(_, value, order)
-  local ok = io.stdout:write(require("bodkin.cli.json").encode(value, order), "\n")
-  return ok and true or false
+function Output:object(value, order)
+  return put(self, require("bodkin.cli.json").encode(value, order) .. "\n")
 end
 
 -- A line on stdout.
-function Output.line(_, text)
-  local ok = io.stdout:write(text, text:sub(-1) == "\n" and "" or "\n") and io.stdout:flush()
-  return ok and true or false
+function Output:line(text)
+  return put(self, text:sub(-1) == "\n" and text or text .. "\n")
 end
-
--- Control characters of others must not reach a terminal.
-function M.printable(text)
-  return (tostring(text):gsub("%c", function(c) return ("\\x%02X"):format(c:byte()) end))
-end
-local printable = M.printable
 
 local function ms(value)
   return value and ("%.1f ms"):format(value) or "?"
@@ -96,30 +180,29 @@ function sentences.queued(out, e)
 end
 
 function sentences.matched(out, e)
-  local names = {}
-  for i, peer in ipairs(e.peers or {}) do names[i] = printable(peer) end
-  out:say("matched with %s; looking for a path", table.concat(names, ", "))
+  out:say("matched with %s; looking for a path", table.concat(e.peers or {}, ", "))
 end
 
 function sentences.connected(out, e)
-  out:say("%s to %s %s (%s %s), first heard after %s", out:paint("good", "connected"), printable(e.peer),
+  out:say("%s to %s %s (%s %s), first heard after %s", out:paint("good", "connected"), tostring(e.peer),
     ways[e.path] or tostring(e.path), tostring(e.via), tostring(e.remote), ms(e.first_ms))
 end
 
 function sentences.path(out, e)
-  out:detail("path to %s: %s, %s %s, confirmed after %s, round trip %s", printable(e.peer), tostring(e.path),
+  out:detail("path to %s: %s, %s %s, confirmed after %s, round trip %s", tostring(e.peer), tostring(e.path),
     tostring(e.via), tostring(e.remote), ms(e.confirmed_ms), ms(e.rtt_ms))
 end
 
 function sentences.closed(out, e)
-  if e.reason == "closed" then return out:detail("left %s", printable(e.peer)) end
+  if e.reason == "closed" then return out:detail("left %s", tostring(e.peer)) end
   local text = e.reason == "left" and "has left" or ("is gone: %s"):format(M.reason(e.reason))
-  out:say("%s %s", printable(e.peer), text)
+  out:say("%s %s", tostring(e.peer), text)
 end
 
 -- Also when quiet.
 function sentences.error(out, e)
-  io.stderr:write(out:paint("bad", "bodkin: "), printable(e.message), e.hint and "\n" .. printable(e.hint) or "", "\n")
+  progress(out, ("%s%s%s"):format(out:paint("bad", "bodkin: "), printable(e.message),
+    e.hint and "\n" .. printable(e.hint) or ""))
 end
 
 -- The sentence of a reason.

@@ -2,6 +2,7 @@
 -- What every command that waits has in common: the real world, one main task, and signals.
 
 local host = require "bodkin.host"
+local output = require "bodkin.cli.output"
 local task = require "bodkin.task"
 
 local M = {}
@@ -13,6 +14,8 @@ function M.run(options, fn)
   local level = options.quiet and "error" or (options.verbose or 0) >= 2 and "debug" or "info"
   local env = require("bodkin.env").new { log_level = level }
   local process, result = { env = env }, nil
+  local out = output.of(options)
+  out:attach(env)
   local function finish(...)
     if result then return end
     result = table.pack(...)
@@ -38,6 +41,7 @@ function M.run(options, fn)
   end)
   if not result then env.run() end
   signals:close()
+  out:settle(not process.stopping)
   env.close()
   return table.unpack(result, 1, result.n)
 end

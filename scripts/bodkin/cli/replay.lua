@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local output = require "bodkin.cli.output"
 local replay = require "bodkin.replay"
 
 local function shorten(word) return #word > 40 and word:sub(1, 16) .. "…(" .. #word // 2 .. " bytes)" or word end
@@ -37,7 +38,7 @@ Exit code 3 when a line differs: it says which.]],
       first_us = first_us or tonumber(words[1])
       local session = words[1] == ">" and math.tointeger(words[2])
       if session then sessions[session] = true end
-      for i, word in ipairs(words) do words[i] = shorten(word) end
+      for i, word in ipairs(words) do words[i] = output.printable(shorten(word)) end
       if words[1] == ">" then
         print("                " .. table.concat(words, " "))
       elseif tonumber(line:match "^%d+") then
@@ -51,7 +52,7 @@ Exit code 3 when a line differs: it says which.]],
     local result, message, number = replay.run(file:lines(), each)
     file:close()
     if not result then
-      io.stderr:write(("%s:%d: %s\n"):format(rest[1], number, message))
+      io.stderr:write(output.printable(("%s:%d: %s"):format(rest[1], number, message)), "\n")
       return 3
     end
     print(("%d inputs, %d outputs: all as recorded"):format(result.inputs, result.outputs))

@@ -26,6 +26,8 @@ local function policy(text)
   return nil, "FILE or QUEUE=FILE, a queue's name being at most 32 bytes"
 end
 
+local function admin(text) return require("bodkin.config").admin_path(text) end
+
 local M = {
   usage = "bodkin serve [--listen ADDR:PORT]... [--roles LIST] [options]",
   summary = "run the server roles: address, matching, maintenance",
@@ -50,7 +52,7 @@ and require_token (see bodkin keygen --token-key), queues = { name = { policy = 
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
     { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
-    { "admin", arg = "PATH", help = "the Unix socket for status (default: by port)" },
+    { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status (default: by port)" },
   },
 }
 

@@ -55,7 +55,7 @@ same output, byte for byte. Exit code 3 when FILE is not right, or its policy fa
       report.event = "simulated"
       out:object(report, order)
     else
-      out:line(table.concat(stats.text(report), "\n"))
+      for _, line in ipairs(stats.text(report)) do out:line(output.printable(line)) end
     end
     if values.svg then
       local ok, why, code = write(values.svg, require("bodkin.sim.plot").svg(report, all))

@@ -11,17 +11,18 @@ end
 
 local function show(out, status)
   local info = status.info
-  out:line(("bodkin %s, process %d, up %s, %s"):format(status.version, status.pid, duration(info.uptime_s),
+  local function line(text) out:line(output.printable(text)) end
+  line(("bodkin %s, process %d, up %s, %s"):format(status.version, status.pid, duration(info.uptime_s),
     table.concat(info.listen, " ")))
-  out:line(("roles: %s (maintenance: %s)"):format(table.concat(info.roles, ", "), info.maintenance_mode))
+  line(("roles: %s (maintenance: %s)"):format(table.concat(info.roles, ", "), info.maintenance_mode))
   local keys = {}
   for key, value in pairs(info) do
     if type(value) == "number" and key ~= "uptime_s" then keys[#keys + 1] = key end
   end
   table.sort(keys)
-  for _, key in ipairs(keys) do out:line(("%s: %d"):format(key, info[key])) end
-  out:line("")
-  for _, c in ipairs(status.counters) do out:line(("%-22s %12d  %s"):format(c.name, c.value, c.text)) end
+  for _, key in ipairs(keys) do line(("%s: %d"):format(key, info[key])) end
+  line("")
+  for _, c in ipairs(status.counters) do line(("%-22s %12d  %s"):format(c.name, c.value, c.text)) end
 end
 
 local function ask(env, stream)
@@ -53,7 +54,8 @@ return {
       if not status or not status.info then
         return nil, ("%s answered something else: %s"):format(at, wrong or line:sub(1, 60)), "invalid"
       end
-      if out.json then print(line) else show(out, status) end
+      if out.json then out:object(status, { "version", "pid", "info", "counters", "name", "value", "text" })
+      else show(out, status) end
       return 0
     end)
   end,

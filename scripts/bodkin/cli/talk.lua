@@ -26,15 +26,22 @@ function M.open_options(options, env, on_event)
   }
 end
 
--- --trace: a function that writes a line, or nil, message, code. Nobody else may read the keys in it.
-local function tracer(path)
-  os.remove(path)
-  local made = os.execute(("umask 077; : > '%s' 2>/dev/null"):format(path:gsub("'", [['\'']])))
-  local file, err = io.open(path, made and "a" or "w")
+-- --trace: a function that writes a line, or nil, message, code. Nobody else may read the keys in it. What comes after
+-- a line that could not be written is of no use to replay.
+local function tracer(path, out)
+  -- A file that is there may be open to others, so another takes its place. A device or a pipe stays.
+  local command = "umask 077; { [ -e '%s' ] && [ ! -f '%s' ]; } || { rm -f -- '%s'; set -C; : >'%s'; } 2>/dev/null"
+  os.execute((command:gsub("%%s", { ["%s"] = path:gsub("'", [['\'']]) })))
+  local file, err = io.open(path, "a")
   if not file then return nil, ("cannot write the trace: %s; is the directory there?"):format(err), "invalid" end
   return function(line)
-    file:write(line, "\n")
-    file:flush()
+    if not file then return end
+    local ok, why = file:write(line, "\n")
+    if ok then ok, why = file:flush() end
+    if ok then return end
+    file:close()
+    file = nil
+    out:say("the trace ends here: %s", why)
   end
 end
 
@@ -147,7 +154,7 @@ function M.run(options, begin, hosting)
   end
   if options.trace then
     local err, code
-    options.tracer, err, code = tracer(options.trace)
+    options.tracer, err, code = tracer(options.trace, output.of(options))
     if not options.tracer then return nil, err, code end
   end
   return process.run(options, function(p)

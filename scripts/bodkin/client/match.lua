@@ -37,6 +37,16 @@ function Match:emit(name, peer, fields)
   self.node:emit(name, fields, self)
 end
 
+-- All are here and the one who was asked for is not among them: the server lies, or is wrong.
+function Match:check_wanted()
+  if not self.wanted or self.closed or self.by_id[self.wanted] or #self.order < self.of_n - 1 then return end
+  self.node:emit("error", {
+    code = "bad_key", message = ("the server put others into the match than client %s"):format(self.wanted),
+    hint = "do you trust this server?",
+  }, self)
+  self:leave()
+end
+
 -- What `matched` brought: begins the session with that peer. One that is there already is left alone.
 function Match:matched(m)
   local id = core.crypto.hex(m.peer)
@@ -75,7 +85,8 @@ function Match:matched(m)
   local ids = {}
   for i, p in ipairs(self.order) do ids[i] = p.id end
   self.node:emit("matched", { match = self.id, peers = ids, team = self.team, host = self.host, data = m.data }, self)
-  if session then return end
+  self:check_wanted()
+  if session or self.closed then return end
   peer.tried = err
   self:over(peer, "no_path")
 end

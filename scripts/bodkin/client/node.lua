@@ -160,8 +160,9 @@ function Node:host(options)
   return m
 end
 
--- In a task: into the room of a code, or to the client with an id from list. Returns the match once the
--- server agreed; `connected` follows, see match:wait_connected.
+-- In a task: into the room of a code, or to the client with an id, from list or known otherwise. Returns the match
+-- once the server agreed; `connected` follows, see match:wait_connected. A match that an id leads to and in which that
+-- client is not is left: whoever the server put in its place has another key.
 function Node:join(where)
   check_open(self)
   if type(where) ~= "string" then error("join takes a code or an id", 2) end
@@ -177,6 +178,8 @@ function Node:join(where)
   self.gone[raw] = nil
   local m = self:match_of(raw)
   m.of_n = math.max(m.of_n, of_n)
+  m.wanted = target and core.crypto.hex(target)
+  m:check_wanted()
   return m
 end
 

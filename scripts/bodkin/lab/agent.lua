@@ -2,7 +2,9 @@
 -- What the lab runs inside its namespaces, each in a process of its own: the copier, the observer in the net and
 -- the prober behind the NAT (see probe.lua), and a meter of one-way delay.
 
+local attackers = require "bodkin.sim.attacker"
 local core = require "bodkin.core"
+local random = require "bodkin.sim.random"
 
 local M = {}
 
@@ -18,10 +20,28 @@ local function address(ip, port)
   return assert(core.addr.parse(ip, port))
 end
 
--- copier CONFIG READY: copies packets until standard input ends; READY is a file it makes once it works.
-function M.copier(config_file, ready_file)
+-- The man in the middle as the copier's hook; what he does is noted in the file.
+local function hook(config, attacks_file)
+  local attacks = assert(io.open(attacks_file, "w"))
+  attacks:setvbuf "line"
+  local attacker = attackers.new {
+    random = random.new(config.seed, "attacker"), deeds = config.attack.deeds,
+    on_deed = function(deed, src, dst, bytes)
+      attacks:write(("%s %s %s %d\n"):format(deed, core.addr.format(src), core.addr.format(dst), #bytes))
+    end,
+  }
+  core.on_error(function(text) -- a lab in which he does not what he should is none
+    io.stderr:write(text, "\n")
+    os.exit(1)
+  end)
+  return function(rule, src, dst, bytes, emit) attacker:see(config.rules[rule].attack, src, dst, bytes, emit) end
+end
+
+-- copier CONFIG READY ATTACKS: copies packets until standard input ends; READY is a file it makes once it works.
+function M.copier(config_file, ready_file, attacks_file)
   local config = assert(loadfile(config_file))()
   config.stop_fd = 0
+  if config.attack then config.hook = hook(config, attacks_file) end
   config.ready = function() assert(io.open(ready_file, "w")):close() end
   local stats, message = core.tun.copy(config)
   if not stats then error(message, 0) end

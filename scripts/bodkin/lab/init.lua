@@ -102,7 +102,8 @@ local function keeper_script(net, plan, words, env)
   for i, b in ipairs(plan.boxes) do names[i] = b.name end
   for name, value in pairs(env) do exports[#exports + 1] = ("export %s=%s\n"):format(name, shell.quote(value)) end
   local copier = table.move(words, 1, #words, 1, {})
-  for _, word in ipairs { net.dir .. "/agent.lua", "copier", net.dir .. "/copier.lua", net.dir .. "/ready" } do
+  for _, word in ipairs { net.dir .. "/agent.lua", "copier", net.dir .. "/copier.lua", net.dir .. "/ready",
+    net.dir .. "/attacks" } do
     copier[#copier + 1] = word
   end
   return table.concat(exports) .. ([[
@@ -124,7 +125,8 @@ end
 local function copier_config(plan, options)
   local ports = {}
   for i, ns in ipairs(plan.ports) do ports[i] = { netns = "/run/netns/" .. ns, device = "core0" } end
-  return { ports = ports, routes = plan.core_routes, rules = plan.rules, seed = options.seed or 1 }
+  return { ports = ports, routes = plan.core_routes, rules = plan.rules, seed = options.seed or 1,
+    attack = options.attack and { deeds = options.attack_deeds } }
 end
 
 -- Makes the directory whose name is the lab's, too.
@@ -152,8 +154,12 @@ end
 --   jitter_ms     0 to so much more delay, for each packet anew
 --   duplicate     0 … 1: how often a second copy comes, with a jitter of its own
 --   reorder       0 … 1: how often a packet is held back, by 0 to reorder_ms (one number, 50)
+--   attack        0 … 1, too: how often a man in the middle, who gets each UDP datagram in the core, does something
+--                 other than to let it go on (see sim/attacker.lua); 0: never. What he did is in dir/attacks, a line
+--                 each: deed, from, to, bytes.
+--   attack_deeds  what he may do, a list of names (all)
 --   udp_timeout_s of the NATs' mappings, unreplied and replied
---   seed          of losses, jitter, duplication and reordering
+--   seed          of losses, jitter, duplication, reordering and attacks
 --   claim         { a = kind }: what probe takes a NAT for, where that is not what it was made as (to test probe)
 -- Returns the net: fields a, b, …, server, server2, server3, dir (for files; goes with it) and the methods below; or
 -- nil, message, code, with everything taken down again.

@@ -151,6 +151,7 @@ local function rules(plan, options)
   local delay, jitter = pairwise(options.delay_ms, sum, true), pairwise(options.jitter_ms, sum)
   local loss, duplicate = pairwise(options.loss, either), pairwise(options.duplicate, either)
   local reorder = pairwise(options.reorder, either)
+  local attack = options.attack and pairwise(options.attack, either)
   local names = {}
   for name in pairs(plan.ends) do names[#names + 1] = name end
   table.sort(names)
@@ -160,7 +161,7 @@ local function rules(plan, options)
         for _, to in ipairs(plan.ends[y]) do
           plan.rules[#plan.rules + 1] = { from = from, to = to, delay_us = us(delay(x, y)),
             jitter_us = us(jitter(x, y)), loss = loss(x, y), duplicate = duplicate(x, y), reorder = reorder(x, y),
-            reorder_us = us(options.reorder_ms or 50) }
+            reorder_us = us(options.reorder_ms or 50), hooked = attack ~= nil, attack = attack and attack(x, y) }
         end
       end
     end

@@ -9,6 +9,9 @@ local M = {}
 local SWEEP_MS = 1000
 local SWEEP_PASSES = 10 -- all are looked at in so many sweeps
 
+local BURST_S = 10 -- seconds' worth of handshakes from one source at once
+local SOURCES = 65536 -- remembered
+
 local refusals = {
   bad_key = "this server has another key",
   limit = "too many clients here",
@@ -21,13 +24,15 @@ function M.install(server, on)
     keys = server.keys, seed = env.random(32), now_us = env.now(), counters = counters, max = bounds.associations,
   }
   local of_source = {} -- how many from each
-  local gate = limits.gate(bounds, env.now())
+  local gate = limits.buckets {
+    rate = bounds.handshakes_each, burst = BURST_S * bounds.handshakes_each, sources = SOURCES,
+    all_rate = bounds.handshakes, all_burst = bounds.handshakes, now_us = env.now(),
+  }
 
   local timer
   local function sweep()
     timer = env.timer(SWEEP_MS, sweep)
-    local budget = 64 + server.assocs:count() * 2 // SWEEP_PASSES
-    for _, origin in ipairs(server.assocs:sweep(env.now(), budget)) do
+    for _, origin in ipairs(server.assocs:sweep(env.now(), SWEEP_PASSES)) do
       local source = limits.source(origin)
       local n = of_source[source] - 1
       of_source[source] = n > 0 and n or nil
@@ -39,7 +44,7 @@ function M.install(server, on)
     if not server:prove(reply, from, tx, proof) then return end
     local source = limits.source(from)
     local here = of_source[source] or 0
-    if here >= bounds.associations_each or not gate:may(env.now(), source, here > 0) then
+    if here >= bounds.associations_each or not gate:may(env.now(), from, 1, here > 0) then
       counters:add "association_refused"
       return server:refuse(reply, tx, "limit", "too many from your address: try later")
     end

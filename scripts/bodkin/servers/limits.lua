@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The bounds of a server, their defaults, and the rate limit of guesses at room codes.
+-- The bounds of a server, their defaults, and its rate limits: of guesses at room codes, and of whatever is dear.
 
 local recent = require "bodkin.servers.recent"
 
@@ -18,11 +18,13 @@ M.defaults = {
   associations = 200000,  -- with clients
   associations_each = 4096, -- from one source: a carrier's NAT has many behind it
   handshakes = 2000,      -- a second: each costs about a quarter of a millisecond …
-  handshakes_each = 50,   -- … and from one source, ten times as many at once
+  handshakes_each = 50,   -- … and from one source; ten times as many at once
   guess_burst = 10,       -- wrong room codes from one source at once …
   guess_every_s = 2,      -- … and one more in each so many seconds
   guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket
 }
+
+local STRANGERS = 3 / 4 -- of a bound in all, for sources that are not known yet
 
 local highest = { room_members = 32, registrations = 1 << 31, associations = 1 << 20 }
 
@@ -55,32 +57,6 @@ function M.source(from)
   return #from == 6 and from:sub(1, 4) or from:sub(1, 8)
 end
 
-local Gate = {}
-Gate.__index = Gate
-
-local HANDSHAKE_BURST = 10 -- seconds' worth of handshakes_each at once
-
--- Who may begin a handshake: so many a second from one source, and in all. The last quarter of all is kept for sources
--- that clients are served at already.
-function M.gate(limits, now_us)
-  local each_us = 1000000 // limits.handshakes_each
-  return setmetatable({
-    each_us = each_us, all_us = 1000000 / limits.handshakes, spent_us = now_us,
-    full_us = recent.new { span_us = HANDSHAKE_BURST * 1000000, max = 65536, now_us = now_us },
-  }, Gate)
-end
-
--- Charges one; false when there is nothing left.
-function Gate:may(now_us, source, known)
-  local full = math.max(self.full_us:get(now_us, source) or 0, now_us) + self.each_us
-  if full - now_us > HANDSHAKE_BURST * 1000000 then return false end
-  local spent = math.max(self.spent_us, now_us) + self.all_us
-  if spent - now_us > (known and 1000000 or 750000) then return false end
-  self.spent_us = spent
-  self.full_us:put(now_us, source, full)
-  return true
-end
-
 local Guesses = {}
 Guesses.__index = Guesses
 
@@ -93,7 +69,6 @@ function M.guesses(limits, now_us)
     full_us = recent.new { span_us = span_us, max = limits.guess_sources, now_us = now_us },
   }, Guesses)
 end
-
 
 -- A bucket is one number: the time at which it is full again.
 local function full_at(self, now_us, key)
@@ -109,6 +84,60 @@ end
 function Guesses:wrong(now_us, from)
   local key = M.source(from)
   self.full_us:put(now_us, key, full_at(self, now_us, key) + self.every_us)
+end
+
+-- One bucket, for everybody.
+local function bucket(rate, burst)
+  return { per_us = 1000000 / rate, span_us = burst * 1000000 / rate, full_us = 0 }
+end
+
+local function has(b, now_us, cost)
+  return math.max(b.full_us, now_us) - now_us + cost * b.per_us <= b.span_us
+end
+
+local function charge(b, now_us, cost) b.full_us = math.max(b.full_us, now_us) + cost * b.per_us end
+
+local Buckets = {}
+Buckets.__index = Buckets
+
+-- Rate limits for requests that cost much, by source (as for guesses) and in all. options: rate (tokens a second) and
+-- burst (tokens) of one source; sources: how many are remembered; all_rate, all_burst: of everybody together (none:
+-- no bound); now_us. Every number is greater than 0.
+--
+-- Of the bound in all, sources that are not known yet get three quarters at most, both of its rate and of its burst:
+-- however many of them ask, a quarter is left for those that are served already, who may use all of it.
+function M.buckets(options)
+  for _, name in ipairs { "rate", "burst", "sources" } do
+    if math.type(options[name]) == nil or options[name] <= 0 then error(name .. " must be a number above 0", 2) end
+  end
+  local self = setmetatable({
+    each = bucket(options.rate, options.burst),
+    full_us = recent.new {
+      span_us = options.burst * 1000000 / options.rate, max = options.sources, now_us = options.now_us,
+    },
+  }, Buckets)
+  if options.all_rate then
+    self.all = bucket(options.all_rate, options.all_burst)
+    self.strangers = bucket(options.all_rate * STRANGERS, options.all_burst * STRANGERS)
+  end
+  return self
+end
+
+-- Whether a request from there that costs so many tokens (1) may be served, and then charges for it; known: its source
+-- is served already. False, "source" or false, "all": which bound is in the way. What is refused costs nothing.
+function Buckets:may(now_us, from, cost, known)
+  cost = cost or 1
+  local key, each, strangers = M.source(from), self.each, not known and self.strangers
+  each.full_us = self.full_us:get(now_us, key) or 0
+  if not has(each, now_us, cost) then return false, "source" end
+  if self.all and not (has(self.all, now_us, cost) and (not strangers or has(strangers, now_us, cost))) then
+    return false, "all"
+  end
+  charge(each, now_us, cost)
+  self.full_us:put(now_us, key, each.full_us)
+  if self.all then charge(self.all, now_us, cost) end
+  if strangers then charge(strangers, now_us, cost) end
+  return true
 end
 
 return M

@@ -16,7 +16,8 @@ Policies.__index = Policies
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
-local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process
+local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
+local UNSTARTED_MS = 250                 -- … and two attempts when none could be started
 
 -- Reads and tries what options.queues names: { [queue or "*"] = { policy = path or source } }. Returns
 -- { [queue or "*"] = { path =, source =, about = } }, or nil, message, code.
@@ -147,6 +148,13 @@ function on.said(self, queue, line) self.server.log:info("queue %s: its policy s
 -- --- the process
 local start
 
+local function start_in(self, ms_to_go)
+  self.timer = self.server.env.timer(ms_to_go, function()
+    self.timer = nil
+    start(self)
+  end)
+end
+
 local function ended(self)
   if self.closed then return end
   self.link = nil
@@ -161,10 +169,7 @@ local function ended(self)
     -- Who was looking at a queue when the process died may be why.
     if l.pass.version.until_ms <= ms(self) then blame(self, l.pass.version, "its process ended in a pass") end
   end
-  self.timer = self.server.env.timer(again_ms, function()
-    self.timer = nil
-    start(self)
-  end)
+  start_in(self, again_ms)
 end
 
 local function tell_all(self)
@@ -182,10 +187,12 @@ end
 function start(self)
   local link, err = self.open_link(function(message) heard(self, message) end, function() ended(self) end)
   if not link then
-    self.server.log:error("no policy process: %s", err)
-    return ended(self)
+    if self.unstarted ~= err then self.server.log:error("no policy process: %s; it is tried again", err) end
+    self.unstarted = err
+    return start_in(self, UNSTARTED_MS)
   end
-  self.link = link
+  if self.unstarted then self.server.log:info "there is a policy process again" end
+  self.link, self.unstarted = link, nil
   tell_all(self)
   self.on.resend()
 end

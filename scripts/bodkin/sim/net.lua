@@ -8,6 +8,7 @@
 -- realm's box; outside all boxes it vanishes, as one to a port without a socket does. No ICMP.
 
 local addr = require("bodkin.core").addr
+local attackers = require "bodkin.sim.attacker"
 local random = require "bodkin.sim.random"
 
 local M = {}
@@ -50,14 +51,22 @@ end
 -- and for the outermost realm delay_ms (one way), jitter_ms (0..this much more), loss (0..1), duplicate and
 -- reorder (0..1: of a second copy; of being held back by 0..reorder_ms, 50, more), hops (3), isolated (hosts of
 -- it do not reach each other, as on a guest Wi-Fi). All of them but the last three are a number, a fn(from, to) of
--- the names of two nodes, or { [from] = { [to] = number }, default = number }.
+-- the names of two nodes, or { [from] = { [to] = number }, default = number }. So is attack: 0..1, how likely a man in
+-- the middle does something to a datagram that crosses the outermost realm (see sim/attacker.lua), with attack_deeds
+-- and on_deed.
 function M.new(options)
-  return setmetatable({
+  local self = setmetatable({
     loop = options.loop,
     record = options.record or function() end,
     random = random.new(options.seed, "net"),
     outer = new_realm(options, 3),
   }, Net)
+  if options.attack then
+    self.outer.attack = options.attack
+    self.attacker = attackers.new { random = random.new(options.seed, "attacker"), deeds = options.attack_deeds,
+      on_deed = options.on_deed }
+  end
+  return self
 end
 
 local function attach(net, node, behind)
@@ -126,7 +135,19 @@ local function routers(net, packet, n)
   net.record("drop:ttl", packet.src, packet.dst, packet.bytes)
 end
 
-local function cross(net, packet, from, realm)
+local cross
+
+-- What the man in the middle makes of a packet on its way from node to node.
+local function attack(net, packet, from, to, realm)
+  net.attacker:see(pick(realm.attack, from, to), packet.src, packet.dst, packet.bytes, function(ms, src, dst, bytes)
+    local forged = { src = src, dst = dst, bytes = bytes, ttl = packet.ttl, attacked = true }
+    local at = realm.at[ip_of(src)] or from -- a reflected one leaves from where the other went
+    if ms <= 0 then return cross(net, forged, at, realm) end
+    after(net, ms, function() cross(net, forged, at, realm) end)
+  end)
+end
+
+function cross(net, packet, from, realm)
   local to = realm.at[ip_of(packet.dst)] or realm.box
   if not to or to == from and to.inner then
     return net.record("drop:nowhere", packet.src, packet.dst, packet.bytes)
@@ -135,6 +156,7 @@ local function cross(net, packet, from, realm)
     return net.record("drop:isolated", packet.src, packet.dst, packet.bytes)
   end
   if to == from then return after(net, M.SELF_MS, function() arrive(net, packet, to, realm) end) end
+  if realm.attack and not packet.attacked then return attack(net, packet, from, to, realm) end
   if not routers(net, packet, realm.hops) then return end
   local loss = pick(realm.loss, from, to)
   if loss > 0 and net.random:float() < loss then

@@ -38,8 +38,8 @@ local function packed(ips)
   return list
 end
 
--- options: seed (1); delay_ms (20), jitter_ms, loss, duplicate, reorder, reorder_ms, hops of the network outside
--- all NATs (see sim/net.lua);
+-- options: seed (1); delay_ms (20), jitter_ms, loss, duplicate, reorder, reorder_ms, hops, attack, attack_deeds and
+-- on_deed of the network outside all NATs (see sim/net.lua);
 -- trace (true; false keeps none); log = fn(line) to see lines as they come; on_error = fn(text), else an
 -- error in a callback is an error of the run that was under way.
 function M.new(options)
@@ -63,6 +63,9 @@ function M.new(options)
     reorder = options.reorder,
     reorder_ms = options.reorder_ms,
     hops = options.hops,
+    attack = options.attack,
+    attack_deeds = options.attack_deeds,
+    on_deed = options.on_deed,
     record = options.trace ~= false and traces.recorder(self.loop, self.lines) or nil,
   }
   self.on_error = options.on_error or function(text) table.insert(self.errors, text) end
