@@ -132,6 +132,7 @@ def frames():
             return bool(got), frame
 
         check(counts(0)[0], "from 0")
+        equal({0}, a.link.window.seen, "the server's counters")
         good, frame = counts(200)
         check(good)
         a.sock.send(a.to, frame)

@@ -112,6 +112,8 @@ def unsealed():
         tx = w.matched()
         equal(("matched_ack", tx), (lambda r: (r[0], r[1]["tx"]))(w.request()))
         check(w.pump(1, name="test"), "the sealed one did not count")
+        seen = w.link.window.seen
+        equal(set(range(len(seen))), seen, "the client's counters")
 
 
 @client_case()
