@@ -135,7 +135,7 @@ def overtaken():
         check(w.request(0.2) is None, "a frame counted twice")
 
 
-@client_case(4)
+@client_case(6)
 def lost():
     """section 4: lost counts when it is of a frame that was sent, from the server; then another association, one a second"""
     with World("host") as w:
@@ -162,7 +162,7 @@ def lost():
                     first.peer_index.to_bytes(4, "big") + used[4:]):
             w.server.send(w.client, wire.encode("lost", tx=bad))
         Sock().send(w.client, wire.encode("lost", tx=used))
-        check(serve("register", 0.3) is None and w.link is first, "a lost that was made up")
+        check(serve("register", 1.5) is None and w.link is first, "a lost that was made up")
         for _ in range(2):
             before = w.link
             w.server.send(w.client, before.write(wire.CHALLENGE, bytes(8)))
