@@ -89,6 +89,12 @@ def every_request():
         equal([], b.ask("list", app="conform/1", query=None, cursor=None, want_addr=False)[1]["entries"])
         b.seal("matched_ack", tx=bytes(12))
         b.quiet()
+        # At the bounds of its fields, and one beyond.
+        a.register(app="x" * 64, name="y" * 32, pubs=[bytes(64)] * 2, locals=[bytes(6)] * 4, token=bytes(512))
+        for more in ({"app": "x" * 65}, {"name": "y" * 33}, {"pubs": [bytes(26)] * 3}, {"pubs": [bytes(65)]},
+                     {"locals": [bytes(6)] * 5}, {"token": bytes(513)}, {"token": b""}, {"ephemeral": bytes(31)}):
+            a.seal("register", **a.person(**more))
+        a.quiet()
 
 
 @server_case()
@@ -97,13 +103,12 @@ def reply_rule():
     with Server() as server:
         a = Asker(server)
         v = vectors()
-        sent, replies, unsealed = {}, {}, 0
+        sent, replies = {}, {}
         for name in wire.MESSAGES:
             if name in ("test", "confirm"):
                 continue
             tx = os.urandom(12)
             data = v[name].replace(b"\x10" * 12, tx, 1)
-            unsealed += name in wire.SEALED
             a.sock.send(a.to, data)
             sent[tx] = name, data
         for data, _, _ in a.sock.all(0.4):
@@ -114,7 +119,8 @@ def reply_rule():
             replies[name] = got
         equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
                "maintain": "maintained"}, replies)
-        check(server.counters()["drop_unsealed"] > 0)
+        counted = server.counters()
+        equal((10, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
         # Requests so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
         a.sock.send(a.to, msgpack.packb([27, 1, bytes(12), b""]))
