@@ -124,26 +124,26 @@ def frames():
         a.associate()
         equal(1, len({a.link.index, a.link.peer_index} & set(range(1, 65536))), "only the client's index is small")
 
-        def counts(n, kind=wire.MESSAGE, text=None, link=None):
+        def counts(good, n, kind=wire.MESSAGE, text=None, link=None):
+            """A frame with that counter, which is to be answered, or not."""
             tx = os.urandom(12)
             frame = (link or a.link).write(kind, wire.encode("unregister", tx=tx) if text is None else text, counter=n)
             a.sock.send(a.to, frame)
-            got = a.reply(0.15)
-            equal(got and ("done", {"tx": tx}), got)
-            return bool(got), frame
+            equal(("done", {"tx": tx}) if good else None, a.reply(1 if good else 0.1), n, kind)
+            return frame
 
-        check(counts(0)[0], "from 0")
+        counts(True, 0)
         equal({0}, a.link.window.seen, "the server's counters")
-        good, frame = counts(200)
-        check(good)
+        frame = counts(True, 200)
         a.sock.send(a.to, frame)
         a.sock.silent(0.1)
-        equal([False, True, True, False], [counts(n)[0] for n in (136, 137, 199, 199)], "a window of 64")
+        for good, n in ((False, 136), (True, 137), (True, 199), (False, 199)):  # a window of 64
+            counts(good, n)
         for kind in (wire.DATA, wire.SELECT, wire.REKEY, 15, 19, wire.MESSAGE | wire.PHASE):
-            check(not counts(300 + kind, kind)[0], kind)
-        check(not counts(500, wire.CHALLENGE_ANSWER, bytes(8))[0])
-        check(not counts(501, wire.CHALLENGE, bytes(8))[0], "it is the client's to answer")
-        check(counts(502)[0])
+            counts(False, 300 + kind, kind)
+        counts(False, 500, wire.CHALLENGE_ANSWER, bytes(8))
+        counts(False, 501, wire.CHALLENGE, bytes(8))  # it is the client's to answer
+        counts(True, 502)
         bad = bytearray(a.link.write(wire.MESSAGE, wire.encode("unregister", tx=bytes(12)), counter=600))
         for at in (-1, 13, 8, 5):
             bad[at] ^= 1
@@ -160,7 +160,7 @@ def frames():
         # Sealed with the other end's key: a mirror.
         mirror = wire.Link.__new__(wire.Link)
         mirror.__dict__.update(a.link.__dict__, sends=a.link.reads)
-        check(not counts(800, link=mirror)[0])
+        counts(False, 800, link=mirror)
 
 
 @server_case()
