@@ -361,7 +361,6 @@ static uint64_t patience_us(const bdk_session *s) {
 
 // New keys are asked for once those in use are old, and the ones before them gone: a third could not be told apart.
 static void tick_rekey(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
-  bdk_seal_retire(&s->seal, now_us);
   if (now_us < s->rekey_due_us) return;
   if (p->state != BDK_PATH_VALID || (!s->rekey.asking && s->seal.rx_on[!s->seal.phase])) {
     s->rekey_due_us = now_us + REKEY_FIRST_US;
@@ -454,6 +453,7 @@ static bool tick_unconfirmed(bdk_session *s, bdk_outq *q, uint64_t now_us) {
 
 void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_CLOSED) return;
+  bdk_seal_retire(&s->seal, now_us);
   if (s->state == BDK_SESSION_ARMED && now_us >= s->start_us) {
     bdk_session_on(s, BDK_SESSION_START);
     start_round(s, false, now_us);
@@ -474,6 +474,7 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
   if (s->state == BDK_SESSION_CLOSED) return due;
   if (s->state == BDK_SESSION_ARMED) return s->start_us;
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
+  if (s->seal.old_until_us) due = sooner(due, s->seal.old_until_us);
   if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
   due = sooner(sooner(due, s->select_due_us), s->rekey_due_us);
   if (s->unconfirmed_us) due = sooner(due, unconfirmed_until(s));

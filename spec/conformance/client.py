@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: MIT
 """A client of Bodkin's protocol, written from docs/PROTOCOL.md alone; section numbers below are the document's.
 
-    client.py host|join CODE|select ID --server IP:PORT [--address-server IP:PORT] [--app A] [--name N]
-              [--send TEXT] [--expect N] [--timeout S]
+    client.py host|join CODE|select ID --server bodkin://IP:PORT#KEY[,KEY] [--address-server IP:PORT] [--app A]
+              [--name N] [--send TEXT] [--expect N] [--timeout S] [--rekey S]
 
 Prints one JSON object a line, with the names of Bodkin's own events. Ends with 0 once N messages came (and a second
 passed, so that its own are heard), 4 without a peer, 5 without a path, 6 when refused, 3 when N were not reached.
+With --rekey it takes an id so small that it is to replace the keys, does so after S seconds, and says TEXT once more.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import socket
 import sys
 import time
 
+import noise
 import wire
 from wire import Bad
 
@@ -27,6 +29,8 @@ PROBES_S = (0, 0.02, 0.04, 0.08, 0.16, 0.32)  # section 8, then each 500 ms
 ROUND_TESTS, BUCKET, BUCKET_RATE, UNCONFIRMED_FRAMES = 25, 60, 100, 16
 SILENT_IP_TESTS, SILENT_IP_LATER = 100, 10
 NO_PATH_S, LOST_S, CONSENT_S, CONSENT_LOST_S = 10.0, 60.0, 5.0, 30.0
+REKEY_S, REKEY_FIRST_S, REKEY_MORE_S, OLD_KEY_S = 120.0, 0.5, 5.0, 10.0  # section 7
+EPHEMERAL_S, RENEW_S, HANDSHAKE_S = 120.0, 600.0, 1.0  # section 4
 
 
 def around(seconds, part):
@@ -64,13 +68,15 @@ class Session:
         self.keys, self.peer, self.send_to, self.tell = keys, peer, send, tell
         self.added, self.state, self.reason = now, "armed", None
         self.starts, self.give_up = now + start_in, None
-        self.rx_index = int.from_bytes(os.urandom(4), "big")
+        self.rx_index = random.randrange(65536, 1 << 32)
         self.tx_index, self.counter, self.window = None, random.getrandbits(55), wire.Window()
         self.paths = {addr: Path(addr, kind, True) for addr, kind in candidates}
         self.selected, self.told, self.queue, self.rebound = None, None, [], None
         self.tokens, self.filled, self.round, self.silent = BUCKET, now, 1, {}
         self.n, self.peer_n, self.select_due, self.select_wait = 0, 0, None, 0.1
         self.unanswered = None
+        self.rekey_due, self.rekey_wait, self.question = now + REKEY_S, REKEY_FIRST_S, None
+        self.newest_phase, self.erase = 0, None  # erase: (phase, when)
 
     # --- out
 
@@ -129,9 +135,9 @@ class Session:
         """False where it is of no concern to this session."""
         try:
             if data[0] == 0xC1:
-                index, kind, counter, text = self.keys.open_frame(data)
-                if index != self.rx_index:
+                if wire.frame_head(data)[0] != self.rx_index:
                     return False
+                _, kind, counter, text, phase = self.keys.open_frame(data)
             else:
                 kind, m = self.keys.open_probe(data)
         except Bad:
@@ -161,8 +167,32 @@ class Session:
             if newest and not known and self.selected:
                 self.rebound = path
                 self._test(now, path)
+            self._phase(now, phase)
             self._kind(now, path, kind, text)
         return True
+
+    def _phase(self, now, phase):
+        """The first frame of new keys: the old ones have some seconds left."""
+        if len(self.keys.frames) == 2 and self.erase is None and phase == self.newest_phase:
+            self.keys.phase = phase
+            self.erase = 1 - phase, now + OLD_KEY_S
+
+    def _rekeyed(self, now, phase):
+        self.newest_phase, self.rekey_due, self.question = phase, now + REKEY_S, None
+        self.tell("rekeyed", self)
+
+    def _on_rekey(self, now, path, kind, text):
+        try:
+            if kind == wire.REKEY and self.keys.role == 1:
+                before = self.keys.answered
+                self._frame(path, wire.REKEY_ANSWER, self.keys.answer(text))
+                if self.keys.answered is not before:
+                    self._rekeyed(now, 1 - self.keys.phase)
+            elif kind == wire.REKEY_ANSWER and self.question:
+                self.keys.rekeyed(text)
+                self._rekeyed(now, self.keys.phase)
+        except (Bad, noise.Failed):
+            pass
 
     def _path(self, now, addr):
         if addr not in self.paths:
@@ -218,6 +248,8 @@ class Session:
             path.rtt, path.heard, path.consent_sent = now - path.consent_sent[1], now, None
         elif kind == wire.CLOSE:
             self.close("left")
+        elif kind in (wire.REKEY, wire.REKEY_ANSWER) and len(text) == 48:
+            self._on_rekey(now, path, kind, text)
 
     # --- which path
 
@@ -301,27 +333,49 @@ class Session:
         if self.select_due and now >= self.select_due:
             self._frame(self.selected, wire.SELECT, self._select_text())
             self.select_due, self.select_wait = now + self.select_wait, min(2 * self.select_wait, 2.0)
+        self._rekey(now)
         if self.unanswered and self.selected.state == "valid":
             if now - self.unanswered >= max(0.3, 2 * (self.selected.rtt or 0)):
                 self._test(now, self.selected)
                 self.unanswered = now
 
+    def _rekey(self, now):
+        if self.erase and now >= self.erase[1]:
+            del self.keys.frames[self.erase[0]]
+            self.erase = None
+        if self.keys.role == 1 or now < self.rekey_due or self.selected.state != "valid":
+            return
+        if self.question is None and len(self.keys.frames) == 2:
+            return
+        if self.question is None:
+            self.question, self.rekey_wait = self.keys.rekey(), REKEY_FIRST_S
+        self._frame(self.selected, wire.REKEY, self.question)
+        self.rekey_due, self.rekey_wait = now + self.rekey_wait, min(2 * self.rekey_wait, REKEY_MORE_S)
+
 
 class Refused(Exception):
-    pass
+    def __init__(self, code, text):
+        super().__init__("%d %s" % (code, text))
+        self.code = code
+
+
+SEALED = "the association"  # where a message came from, in place of an address
 
 
 class Client:
-    """Sections 3 and 4: one socket, its requests, its registration and its matches."""
+    """Sections 3 and 4: one socket, its association, its requests, its registration and its matches."""
 
-    def __init__(self, server, app="conform/1", name="", props=None, address_server=None, bind="0.0.0.0"):
-        self.server, self.address_server = server, address_server
+    def __init__(self, server, keys, app="conform/1", name="", props=None, address_server=None, bind="0.0.0.0"):
+        self.server, self.server_keys, self.address_server = server, keys, address_server
         self.app, self.name, self.props = app, name, props
         self.me = wire.Identity()
         self.sock = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind((bind, 0))
         self.sock.setblocking(False)
         self.proof, self.public, self.boot = {}, {}, None
+        self.link, self.before, self.opened = None, None, -HANDSHAKE_S  # the association and the one it replaced
+        self.held = None  # while one is being opened: frames that may be of it
+        self.ephemerals = []  # (pair, when)
         self.sessions, self.matched, self.events = [], {}, []
         self.maintain_due = self.refresh_due = None
 
@@ -350,68 +404,160 @@ class Client:
     def tell(self, event, session, **more):
         self.events.append((event, session, more))
 
+    # --- the association
+
+    def open(self, messages):
+        """Opens one with these first requests; what came with the answer. Tries the other key where one is refused."""
+        while time.monotonic() < self.opened + HANDSHAKE_S:
+            self.step(self.opened + HANDSHAKE_S)
+        for key in self.server_keys:
+            index = random.randrange(1, 65536)
+            hs, first = wire.open_association(self.me.secret, key, index, b"".join(messages))
+            self.held = []
+            try:
+                payload = hs.read(self.request("open", noise=first)[1]["noise"])
+            except Refused as e:
+                if e.code != 1005 or key == self.server_keys[-1]:
+                    raise
+                continue
+            except noise.Failed:  # forged: begin anew
+                return []
+            finally:
+                self.opened = time.monotonic()
+            self.link, self.before = wire.Link(hs, index, int.from_bytes(payload[:4], "big")), self.link or self.before
+            came, self.held = self.held, None
+            got = [m for x in wire.split(payload[4:]) for m in self.inner(x)]
+            return got + [m for x in came for m in self.frame(x)]
+
+    def frame(self, data):
+        """The messages of a frame of the server's."""
+        for link in (self.link, self.before):
+            try:
+                kind, text = link.read(data) if link else (None, b"")
+            except Bad:
+                continue
+            if kind == wire.CHALLENGE and len(text) == 8:
+                self.send_to(self.server, link.write(wire.CHALLENGE_ANSWER, text))
+                self.refresh_due = self.refresh_due and time.monotonic()
+            if kind == wire.MESSAGE:
+                return [m for x in wire.split(text) for m in self.inner(x)]
+        if self.held is not None:
+            self.held.append(data)
+        return []
+
+    def inner(self, data):
+        try:
+            m = wire.decode(data)
+        except Bad:
+            return []
+        if m[0] == "matched":
+            self.on_matched(time.monotonic(), m[1])
+        elif m[0] == "maintained":
+            self.on_boot(m[1]["boot"])
+        return [(SEALED, m)]
+
+    def on_boot(self, boot):
+        if boot != self.boot:
+            self.refresh_due = time.monotonic()
+
+    def on_lost(self, tx):
+        if self.link and self.link.sent(tx):
+            self.link, self.before = None, self.link
+            self.refresh_due = self.refresh_due and time.monotonic()
+
+    # --- requests
+
     def request(self, what, to=None, **values):
         """The reply (name, fields); raises Refused or TimeoutError."""
         to, tx, begun = to or self.server, os.urandom(12), time.monotonic()
-        due, waits = begun, list(RETRY_S)
+        due, waits, sealed, ready = begun, list(RETRY_S), what in wire.SEALED, []
         while True:
             now = time.monotonic()
             if now - begun >= GIVE_UP_S:
+                self.link, self.before = (None, self.link) if sealed else (self.link, self.before)
                 raise TimeoutError(what)
             if now >= due:
-                if "proof" in wire.MESSAGES[what][1]:
+                if what == "open":
                     values["proof"] = self.proof.get(to)
-                self.send_to(to, wire.encode(what, tx=tx, **values))
-                due = now + (waits.pop(0) if waits else RETRY_MORE_S)
-            for addr, m in self.step(min(due, begun + GIVE_UP_S)):
-                if addr != to or m[1].get("tx") != tx or m[0] == "matched":
+                data = wire.encode(what, tx=tx, **values)
+                if not sealed:
+                    self.send_to(to, data)
+                elif self.link:
+                    self.send_to(to, self.link.write(wire.MESSAGE, data))
+                else:
+                    ready = self.open([data])
+                due = time.monotonic() + (waits.pop(0) if waits else RETRY_MORE_S)
+            for addr, m in ready or self.step(min(due, begun + GIVE_UP_S)):
+                if addr != (SEALED if sealed else to) or m[1].get("tx") != tx or m[0] == "matched":
                     continue
                 if m[0] == "address_report":
+                    new = m[1]["proof"] != self.proof.get(to)
                     self.public[to] = wire.unpack_addr(wire.mask(m[1]["xaddr"], tx))
                     self.proof[to] = m[1]["proof"]
                     if what != "address_request":
-                        due = now
+                        due = now if new else due
                         continue
                 if m[0] == "refused":
-                    raise Refused("%d %s" % (m[1]["code"], m[1]["text"]))
+                    raise Refused(m[1]["code"], m[1]["text"])
+                if what == "open" and m[0] != "opened":
+                    continue
                 return m
+            ready = []
+
+    def ephemeral(self):
+        """A fresh one; those that are too old are gone."""
+        now = time.monotonic()
+        self.ephemerals = [e for e in self.ephemerals if now - e[1] < EPHEMERAL_S] + [(wire.Identity(), now)]
+        return self.ephemerals[-1][0].public
+
+    def person(self):
+        return dict(ephemeral=self.ephemeral(), pubs=self.pubs(), locals=self.locals(), app=self.app, name=self.name,
+                    props=self.props)
 
     def register(self):
-        reply = self.request("register", key=self.me.public, secret=self.me.secret, pubs=self.pubs(),
-                             locals=self.locals(), app=self.app, name=self.name, props=self.props)[1]
+        if self.link and time.monotonic() - self.opened >= RENEW_S:
+            self.link, self.before = None, self.link
+        reply = self.request("register", **self.person())[1]
         self.boot = reply["boot"]
         self.refresh_due = time.monotonic() + reply["lifetime_s"] / 2
         self.maintain_due = self.maintain_due or time.monotonic() + MAINTAIN_S
 
     def room(self):
-        return self.request("room_open", id=self.me.id, secret=self.me.secret)[1]["code"]
+        return self.request("room_open")[1]["code"]
 
     def select(self, **whom):
-        return self.request("select", key=self.me.public, secret=self.me.secret if self.boot else None,
-                            pubs=self.pubs(), locals=self.locals(), app=self.app, name=self.name, props=self.props,
-                            **whom)[1]
+        return self.request("select", **self.person(), **whom)[1]
 
     def on_matched(self, now, m):
-        self.send_to(self.server, wire.encode("matched_ack", tx=m["tx"]))
-        if m["tx"] in self.matched:
+        if self.link:
+            self.send_to(self.server, self.link.write(wire.MESSAGE, wire.encode("matched_ack", tx=m["tx"])))
+        mine = next((e.secret for e, _ in self.ephemerals if e.public[:8] == m["own"]), None)
+        peer = noise.key_id(m["peer_key"])
+        known = any(s.peer == peer and s.keys.match == m["match"] and s.state != "closed" for s in self.sessions)
+        if m["tx"] in self.matched or mine is None or known:
             return
         self.matched[m["tx"]] = True
         candidates = {wire.unpack_addr(a): "public" for a in m["pubs"]}
         for a in m["locals"]:
             candidates.setdefault(wire.unpack_addr(a), "local")
-        keys = wire.Keys(m["match"], m["key"], self.me.id, m["peer"])
-        session = Session(now, keys, m["peer"], candidates.items(), m["start_in_ms"] / 1000, self.send_to, self.tell)
+        try:
+            keys = wire.Keys(m["match"], m["key"], self.me.secret, mine, m["peer_key"], m["peer_ephemeral"])
+        except noise.Failed:
+            return
+        session = Session(now, keys, peer, candidates.items(), m["start_in_ms"] / 1000, self.send_to, self.tell)
         self.sessions.append(session)
         self.tell("matched", session, name=m["name"], of_n=m["of_n"])
 
     def step(self, until):
-        """Waits until then at most, serves the sessions, and returns the messages from servers that came."""
+        """Waits until then at most, serves the sessions, and returns the messages from servers that came, each with
+        where it came from: an address, or SEALED."""
         now = time.monotonic()
         for s in self.sessions:
             s.tick(now)
-        if self.maintain_due and now >= self.maintain_due:
-            self.maintain_due = now + MAINTAIN_S
-            self.send_to(self.server, wire.encode("maintain", tx=os.urandom(12), id=self.me.id))
+        if self.maintain_due and now >= self.maintain_due and self.link:
+            self.maintain_due = now + around(MAINTAIN_S, 0.1)
+            maintain = wire.encode("maintain", tx=os.urandom(12), id=self.me.id)
+            self.send_to(self.server, self.link.write(wire.MESSAGE, maintain))
         select.select([self.sock], [], [], max(0.0, min(until - now, 0.005 if self.sessions else 0.05)))
         out = []
         while True:
@@ -424,15 +570,17 @@ class Client:
             addr, now = addr[:2], time.monotonic()
             if not data or any(s.input(now, addr, data) for s in self.sessions):
                 continue
+            if data[0] == 0xC1:
+                out += self.frame(data) if addr == self.server else []
+                continue
             try:
                 m = wire.decode(data)
             except Bad:
                 continue
-            if m[0] == "matched" and addr == self.server:
-                self.on_matched(now, m[1])
-            elif m[0] == "maintained" and m[1]["boot"] != self.boot and addr == self.server:
-                self.refresh_due = now
-            out.append((addr, m))
+            if m[0] == "lost" and addr == self.server:
+                self.on_lost(m[1]["tx"])
+            elif m[0] not in wire.SEALED:
+                out.append((addr, m))
 
     def run(self, seconds):
         """Lets time pass until an event is there: the event, or None."""
@@ -454,17 +602,25 @@ def main():
     parser.add_argument("--name", default="")
     parser.add_argument("--expect", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=30)
+    parser.add_argument("--rekey", type=float)
     o = parser.parse_args()
 
     def say(event, **fields):
         print(json.dumps({"event": event, **fields}), flush=True)
 
     def addr(text):
+        text = text.partition("#")[0]
         host, port = text.replace("bodkin://", "").rsplit(":", 1) if ":" in text.replace("bodkin://", "") else (
             text.replace("bodkin://", ""), 4433)
         return host, int(port)
 
-    client = Client(addr(o.server), o.app, o.name, None, addr(o.address_server) if o.address_server else None)
+    client = Client(addr(o.server), wire.keys_of_url(o.server), o.app, o.name, None,
+                    addr(o.address_server) if o.address_server else None)
+    if o.rekey:
+        global REKEY_S
+        REKEY_S = o.rekey
+        while client.me.id[0] > 0:
+            client.me = wire.Identity()
     end, code, got = time.monotonic() + o.timeout, 4, 0
     try:
         if o.command == "host":
@@ -491,9 +647,9 @@ def main():
         say(event, match=session.keys.match.hex(), peer=session.peer.hex(), **more)
         if event == "connected":
             code = 3
-            if o.send:
-                session.send(time.monotonic(), o.send.encode())
-        elif event == "closed" and code != 0:
+        if event in ("connected", "rekeyed") and o.send:
+            session.send(time.monotonic(), o.send.encode())
+        if event == "closed" and code != 0:
             code = 5 if more["reason"] == "no_path" else code
             break
         if o.expect and got >= o.expect and code != 0:

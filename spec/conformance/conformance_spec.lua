@@ -56,7 +56,7 @@ describe("by the document", function()
     end)
   end
 
-  it("there are cases", function() assert.is_true(#names >= (LONG == "" and 30 or 2)) end)
+  it("there are cases", function() assert.is_true(#names >= (LONG == "" and 50 or 6)) end)
 end)
 
 describe("the client written from the document, on loopback", function()
@@ -66,22 +66,36 @@ describe("the client written from the document, on loopback", function()
 
   before_each(function()
     processes = processes_of.new()
-    url = expect(processes:start(("%s serve --listen 127.0.0.1:0 --admin %s/admin"):format(BINARY, processes.dir)),
-      "bodkin://127%.0%.0%.1:%d+")
+    local dir = processes.dir
+    assert(os.execute(("%s keygen %s/key >%s/public"):format(BINARY, dir, dir)))
+    local serve = ("%s serve --listen 127.0.0.1:0 --admin %s/admin --key-file %s/key"):format(BINARY, dir, dir)
+    url = expect(processes:start(serve), "bodkin://127%.0%.0%.1:%d+#[%w_-]+")
   end)
 
   after_each(function() processes:close() end)
 
+  local function start(client, command, said, expected, options)
+    return processes:start(("%s%s --server %s --app conform/1 --send %s --expect %d --timeout 10%s"):format(
+      clients[client], command, url, said, expected, options or client == "bodkin" and " --json" or ""))
+  end
+
   for _, pair in ipairs { { "python", "bodkin" }, { "bodkin", "python" }, { "python", "python" } } do
     it(("%s opens a room, %s joins, both talk"):format(pair[1], pair[2]), function()
-      local function start(client, command, said)
-        return processes:start(("%s%s --server %s --app conform/1 --send %s --expect 1 --timeout 10%s"):format(
-          clients[client], command, url, said, client == "bodkin" and " --json" or ""))
-      end
-      local hosting = start(pair[1], "host", "from-a")
-      local joining = start(pair[2], "join " .. expect(hosting, '"code": ?"([%l%-]+)"'), "from-b")
+      local hosting = start(pair[1], "host", "from-a", 1)
+      local joining = start(pair[2], "join " .. expect(hosting, '"code": ?"([%l%-]+)"'), "from-b", 1)
       expect(hosting, '"message".*from%-b')
       expect(joining, '"message".*from%-a')
+    end)
+  end
+
+  for _, host in ipairs { "python", "bodkin" } do
+    it(("%s hosts, keys are replaced, and go on"):format(host), function()
+      local hosting = start(host, "host", "from-a", 2)
+      local code = expect(hosting, '"code": ?"([%l%-]+)"')
+      local joining = start("python", "join " .. code, "from-b", 2, " --rekey 0.5")
+      expect(hosting, '"message".*from%-b')
+      expect(joining, '"rekeyed"')
+      expect(hosting, '"message".*from%-b')
     end)
   end
 end)

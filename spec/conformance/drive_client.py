@@ -2,15 +2,17 @@
 """Cases of drive.py: a real client (driven.lua), whose server and peer are played here. Sections: docs/PROTOCOL.md."""
 
 import os
+import random
 import select
 import struct
 import time
 
+import noise
 import wire
 from fixture import HERE, SLACK, Process, Sock, between, case, check, equal, on_schedule
 
 CASES = []
-LOW, HIGH = bytes(16), b"\xff" * 16  # a peer's id that makes it the controlling, or the controlled side
+LOW, HIGH = 0, 1  # the role of the peer: its id is the smaller one, so that it controls, or the larger
 FIRST = [0, 0.02, 0.04, 0.08, 0.16, 0.32]
 
 
@@ -25,21 +27,26 @@ def client_case(seconds=2, long=False):
 class Seen:
     """A datagram of the client's: name is "test", "confirm" or a frame's kind; m its fields or plaintext."""
 
-    def __init__(self, sock, name, m, when, size, counter=None):
-        self.sock, self.name, self.m, self.when, self.size, self.counter = sock, name, m, when, size, counter
+    def __init__(self, sock, name, m, when, size, counter=None, phase=None):
+        self.sock, self.name, self.m, self.when, self.size = sock, name, m, when, size
+        self.counter, self.phase = counter, phase
 
 
 class World:
     """The client's server and its peer, who has some sockets and does of itself only what `does` names."""
 
-    def __init__(self, command="join", peer=HIGH, does="confirm answer ack", start_in_ms=0, listed=1):
-        self.server, self.proof = Sock(), os.urandom(20)
+    def __init__(self, command="join", peer=HIGH, does="confirm answer ack", start_in_ms=0, listed=1, keys=None):
+        self.server, self.proof, self.secret = Sock(), os.urandom(20), os.urandom(32)
+        self.key_of_server = noise.public_of(self.secret)
         self.socks = [Sock() for _ in range(listed)]
-        self.peer, self.does, self.start_in_ms = peer, set(does.split()), start_in_ms
+        self.role, self.does, self.start_in_ms = peer, set(does.split()), start_in_ms
         self.rx_index, self.tx_index, self.counter = 0xABCD0123, None, 5
         self.match, self.key, self.boot = os.urandom(16), os.urandom(32), os.urandom(8)
-        self.log, self.requests, self.client = [], [], None
-        self.process = Process("run", HERE + "/driven.lua", "bodkin://127.0.0.1:%d" % self.server.addr[1], command, "x")
+        self.log, self.queue, self.asked, self.client, self.link = [], [], set(), None, None
+        self.answers = {}  # to first messages
+        keys = ",".join(wire.to_text(k) for k in keys or [self.key_of_server])
+        url = "bodkin://127.0.0.1:%d#%s" % (self.server.addr[1], keys)
+        self.process = Process("run", HERE + "/driven.lua", url, command, "x")
 
     def __enter__(self):
         return self
@@ -49,43 +56,113 @@ class World:
 
     # --- the server
 
-    def request(self, seconds=2.0):
-        """(name, fields, from, when, bytes) of the next request, a maintain left out."""
+    def plain(self, seconds=2.0):
+        """(name, fields, from, when, bytes) of the next datagram, which is a message that is not sealed."""
+        item = self.server.get(seconds)
+        if not item:
+            return None
+        name, m = wire.decode(item[0])
+        check(name not in wire.SEALED, name, "came plain")
+        return name, m, item[1], item[2], item[0]
+
+    def request(self, seconds=2.0, maintain=False):
+        """(name, fields, from, when, bytes) of the next request out of an association, repeats and maintain left out;
+        what comes plain before it is answered. A frame of another kind than messages: its kind in place of the name."""
         while True:
+            while self.queue:
+                r = self.queue.pop(0)
+                repeated = r[0] != "matched_ack" and r[1]["tx"] in self.asked
+                self.asked.add(r[1]["tx"])
+                if not repeated and (r[0] != "maintain" or maintain):
+                    return r
             item = self.server.get(seconds)
             if not item:
                 return None
-            name, m = wire.decode(item[0])
-            if name != "maintain":
-                return name, m, item[1], item[2], item[0]
+            data, at, when = item
+            if data[0] != 0xC1:
+                self.server.keep(item)
+                r = self.plain()
+                if r[0] == "open" and r[1]["proof"]:
+                    self.opened(r)
+                elif r[0] != "maintain":
+                    self.report(r[1]["tx"], r[2])
+                continue
+            kind, text = self.link.read(data)
+            if kind != wire.MESSAGE:
+                return kind, text, at, when, data
+            self.queue += self.inside(text, at, when)
+
+    def inside(self, text, at, when):
+        got = [wire.decode(x) + (at, when, x) for x in wire.split(text)]
+        check(got and all(r[0] in wire.SEALED or r[0] == "maintain" for r in got), [r[0] for r in got])
+        return got
 
     def report(self, tx, to, proof=None):
         xaddr = wire.mask(wire.pack_addr(to), tx)
         self.server.send(to, wire.encode("address_report", tx=tx, xaddr=xaddr, proof=proof or self.proof))
 
-    def selection(self):
-        """Serves the client until it selects with a proof: that request."""
+    def first(self):
+        """Serves the client until it opens an association with a proof: that request."""
         while True:
-            r = self.request()
+            r = self.plain()
             check(r, "no request")
-            if r[0] == "select" and r[1]["proof"]:
-                self.client = r[2]
+            if r[0] == "open" and r[1]["proof"]:
                 return r
-            self.report(r[1]["tx"], r[2])
+            if r[0] != "maintain":
+                self.report(r[1]["tx"], r[2])
+
+    def associate(self, r, messages=b""):
+        """What answers an `open`; the link is there, and the requests inside are in the queue."""
+        if r[1]["noise"] in self.answers:  # a repeat
+            return self.answers[r[1]["noise"]]
+        hs, index, text = wire.take_association(self.secret, r[1]["noise"])
+        check(1 <= index <= 65535, "the client's index is", index)
+        self.client, self.client_key, mine = r[2], hs.rs, random.randrange(65536, 1 << 32)
+        answer = hs.write(mine.to_bytes(4, "big") + messages)
+        self.link = wire.Link(hs, mine, index)
+        self.queue += self.inside(text, r[2], r[3])
+        self.answers[r[1]["noise"]] = wire.encode("opened", tx=r[1]["tx"], noise=answer)
+        return self.answers[r[1]["noise"]]
+
+    def opened(self, r, messages=b""):
+        self.server.send(r[2], self.associate(r, messages))
+
+    def push(self, name, sock=None, /, **values):
+        """A message to the client, in the association."""
+        data = self.link.write(wire.MESSAGE, wire.encode(name, **values))
+        (sock or self.server).send(self.client, data)
+        return data
+
+    def selection(self):
+        """Serves the client until it selects: that request."""
+        r = self.request()
+        equal("select", r and r[0])
+        return r
+
+    def meet(self, ephemeral):
+        """A peer for the client, whose ephemeral this is: the keys of its match."""
+        self.own, client_id = ephemeral[:8], noise.key_id(self.client_key)
+        self.peer, self.peer_ephemeral = wire.Identity(), wire.Identity()
+        while (self.peer.id < client_id) != (self.role == LOW):
+            self.peer = wire.Identity()
+        return wire.Keys(self.match, self.key, self.peer.secret, self.peer_ephemeral.secret, self.client_key, ephemeral)
+
+    def match_fields(self, **more):
+        values = dict(match=self.match, key=self.key, peer_key=self.peer.public, own=self.own, name="", props={},
+                      peer_ephemeral=self.peer_ephemeral.public, pubs=[wire.pack_addr(s.addr) for s in self.socks],
+                      locals=[], of_n=2, start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None)
+        return {**values, **more}
 
     def matched(self, sock=None, tx=None, **more):
-        values = dict(match=self.match, key=self.key, peer=self.peer, name="", props={}, locals=[], of_n=2,
-                      pubs=[wire.pack_addr(s.addr) for s in self.socks], start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None)
-        values.update(more)
         tx = tx or os.urandom(12)
-        (sock or self.server).send(self.client, wire.encode("matched", tx=tx, **values))
+        self.push("matched", sock, tx=tx, **self.match_fields(**more))
         return tx
 
     def begin(self):
         """Up to the match: when `matched` was sent."""
         _, m, _, _, _ = self.selection()
-        self.keys = wire.Keys(self.match, self.key, self.peer, wire.blake(16, m["key"]))
-        self.server.send(self.client, wire.encode("selected", tx=m["tx"], match=self.match, of_n=2))
+        self.keys = self.meet(m["ephemeral"])
+        self.push("selected", tx=m["tx"], match=self.match, of_n=2)
         now = time.time()
         tx = self.matched()
         r = self.request()
@@ -102,19 +179,19 @@ class World:
     def confirm(self, sock, m):
         sock.send(self.client, self.keys.confirm(self.rx_index, m["nonce"], self.client))
 
-    def frame(self, kind, text=b"", sock=None, counter=None, index=None):
+    def frame(self, kind, text=b"", sock=None, counter=None, index=None, phase=None):
         if counter is None:
             self.counter += 1
             counter = self.counter
-        data = self.keys.seal(self.tx_index if index is None else index, kind, counter, text)
+        data = self.keys.seal(self.tx_index if index is None else index, kind, counter, text, phase)
         (sock or self.socks[0]).send(self.client, data)
         return data
 
     def take(self, sock, data, when):
         if data[0] == 0xC1:
-            index, kind, counter, text = self.keys.open_frame(data)
+            index, kind, counter, text, phase = self.keys.open_frame(data)
             equal(self.rx_index, index, "the index of a frame")
-            seen = Seen(sock, kind, text, when, len(data), counter)
+            seen = Seen(sock, kind, text, when, len(data), counter, phase)
             if kind == wire.CONSENT and "answer" in self.does:
                 self.frame(wire.CONSENT_ANSWER, text, sock)
             if kind == wire.SELECT and "ack" in self.does:
@@ -167,7 +244,7 @@ def request_repeats():
         equal(len(due), len(got))
         on_schedule([x[2] for x in got], due, "request")
         equal(1, len({x[0] for x in got}))
-        equal(("address_request", 72), (wire.decode(got[0][0])[0], len(got[0][0])))
+        equal(("address_request", 128), (wire.decode(got[0][0])[0], len(got[0][0])))
         equal("timeout", w.process.event("failed")["code"])
 
 
@@ -175,26 +252,26 @@ def request_repeats():
 def proofs():
     """section 3: a request is repeated with the proof of its report, at most four; foreign replies do not count"""
     with World() as w:
-        first = w.selection()
-        proofs, tx = [first[1]["proof"]], first[1]["tx"]
+        first = w.first()
+        client, tx, proofs = first[2], first[1]["tx"], [first[1]["proof"]]
         equal(w.proof, proofs[0])
-        check(len(first[4]) >= 72)
         other = Sock()
-        other.send(w.client, wire.encode("refused", tx=tx, code=1001, text="from another address"))
-        w.server.send(w.client, wire.encode("refused", tx=os.urandom(12), code=1001, text="to another request"))
-        w.server.send(w.client, wire.encode("done", tx=tx))
+        other.send(client, wire.encode("refused", tx=tx, code=1001, text="from another address"))
+        w.server.send(client, wire.encode("refused", tx=os.urandom(12), code=1001, text="to another request"))
+        w.server.send(client, wire.encode("done", tx=tx))
+        w.server.send(client, wire.encode("maintained", tx=tx, boot=bytes(8)))
         sent = []
         for _ in range(8):
             sent.append(os.urandom(20))
-            w.report(tx, w.client, sent[-1])
-            r = w.request(0.1)
+            w.report(tx, client, sent[-1])
+            r = w.plain(0.1)
             if r and r[1]["proof"] == sent[-1]:
-                equal(tx, r[1]["tx"])
+                equal((tx, first[1]["noise"]), (r[1]["tx"], r[1]["noise"]))
                 proofs.append(sent[-1])
-            w.report(tx, w.client, sent[-1])  # once more: not a new one
+            w.report(tx, client, sent[-1])  # once more: not a new one
         check(len(proofs) <= 5, len(proofs), "proofs were taken")
         check(len(proofs) >= 4, len(proofs), "proofs were taken")
-        w.server.send(w.client, wire.encode("refused", tx=tx, code=1008, text="at last"))
+        w.server.send(client, wire.encode("refused", tx=tx, code=1008, text="at last"))
         e = w.process.event("failed")
         equal(("limit", "at last"), (e["code"], e["message"]))
 
@@ -204,9 +281,9 @@ def refused_in_any_version():
     """section 1: a client understands refused in every version"""
     for version in (1, 2, 0x1FF):
         with World() as w:
-            tx = w.selection()[1]["tx"]
-            w.server.send(w.client, wire.encode("selected", 2, tx=tx, match=w.match, of_n=2))
-            w.server.send(w.client, wire.encode("refused", version, tx=tx, code=1006, text="version 9"))
+            r = w.first()
+            w.server.send(r[2], wire.encode("opened", 2, tx=r[1]["tx"], noise=bytes(52)))
+            w.server.send(r[2], wire.encode("refused", version, tx=r[1]["tx"], code=1006, text="version 9"))
             e = w.process.event("failed")
             equal(("too_old", "version 9"), (e["code"], e["message"]))
 
@@ -216,10 +293,11 @@ def matched_acknowledged():
     """section 4: each copy of matched is acknowledged, from its server alone, and acted on once"""
     with World() as w:
         w.begin()
-        tx = w.matched(sock=Sock(), match=os.urandom(16), peer=LOW)
+        w.matched(sock=Sock(), match=os.urandom(16))
         check(w.request(0.15) is None, "acknowledged to another address")
+        tx = os.urandom(12)
         for _ in range(2):
-            tx = w.matched(tx=tx, key=os.urandom(32), age_ms=20)  # a second one for the same peer: its key is void
+            w.matched(tx=tx, key=os.urandom(32), age_ms=20)  # a second one for the same peer: its key is void
             equal(("matched_ack", tx), (lambda r: (r[0], r[1]["tx"]))(w.request()))
         check(w.pump(1, name="test"), "the first key counts")
         w.process.write("leave")
@@ -322,10 +400,9 @@ def confirms_that_do_not_count():
         for bad in (good[:-1] + bytes([good[-1] ^ 1]), w.keys.confirm(w.rx_index, os.urandom(8), w.client),
                     good + b"\0", good[:-1], good.replace(b"\x99\x21\x01", b"\x99\x21\x02", 1)):
             sock.send(w.client, bad)
-        other = wire.Keys(os.urandom(16), w.key, w.peer, LOW)
-        sock.send(w.client, other.test(w.rx_index, os.urandom(8)))
-        mirrored = wire.Keys(w.match, w.key, LOW, HIGH)
-        mirrored.role, mirrored.probe = w.keys.role ^ 1, w.keys.probe
+        ids = w.peer.id, noise.key_id(w.client_key)
+        sock.send(w.client, wire.Probes(os.urandom(16), w.key, *ids).test(w.rx_index, os.urandom(8)))
+        mirrored = wire.Probes(w.match, w.key, *ids[::-1])
         sock.send(w.client, mirrored.test(w.rx_index, os.urandom(8)))
         check(w.pump(0.3, name="confirm") is None, "confirmed what is not the peer's")
         check(w.process.event("connected", 0.1) is None, "one of them counted")
@@ -580,27 +657,27 @@ def found_again():
 def registration_upkeep():
     """section 4: a registration is refreshed at half its lifetime, maintained each 15 s ±10 %, and renewed at another boot"""
     with World("host") as w:
-        times, boot, registered = [], os.urandom(8), []
+        times, boot, registered, ephemerals = [], os.urandom(8), [], set()
         end = time.time() + 80
         while time.time() < end:
-            item = w.server.get(1)
-            if not item:
+            r = w.request(1, maintain=True)
+            if not r:
                 continue
-            name, m = wire.decode(item[0])
+            name, m, at, when, _ = r
             if name == "maintain":
-                times.append(item[2])
+                times.append(when)
                 if len(times) == 4:
                     boot = os.urandom(8)
-                w.server.send(item[1], wire.encode("maintained", tx=m["tx"], boot=boot))
-            elif name == "register" and m["proof"]:
-                registered.append(item[2])
-                xaddr = wire.mask(wire.pack_addr(item[1]), m["tx"])
-                w.server.send(item[1], wire.encode("registered", tx=m["tx"], xaddr=xaddr, lifetime_s=60, boot=boot))
-            elif name == "room_open" and m["proof"]:
+                w.push("maintained", tx=m["tx"], boot=boot)
+            elif name == "register":
+                registered.append(when)
+                ephemerals.add(m["ephemeral"])
+                xaddr = wire.mask(wire.pack_addr(at), m["tx"])
+                w.push("registered", tx=m["tx"], xaddr=xaddr, lifetime_s=60, boot=boot)
+            elif name == "room_open":
                 check(m["code"] in (None, "bodav-lirom-tifug"), m)
-                w.server.send(item[1], wire.encode("room_opened", tx=m["tx"], code="bodav-lirom-tifug", match=w.match))
-            else:
-                w.report(m["tx"], item[1])
+                w.push("room_opened", tx=m["tx"], code="bodav-lirom-tifug", match=w.match)
+        check(len(ephemerals) >= 2, "an ephemeral is fresh at each refresh")
         for a, b in zip(times, times[1:]):
             between(13.5 - SLACK, b - a, 16.5 + SLACK, "maintenance")
         between(30 - SLACK, registered[1] - registered[0], 30.5, "refresh")

@@ -7,8 +7,9 @@ import time
 
 import msgpack
 
+import noise
 import wire
-from fixture import Asker, Server, Sock, between, case, check, directory, equal, on_schedule, vectors
+from fixture import HERE, Asker, Server, Sock, between, case, check, equal, on_schedule, vectors
 
 CASES = []
 
@@ -32,16 +33,20 @@ def hex_vectors():
         equal(name, got)
         again = wire.encode(name, **{f: x for f, x in m.items() if f != "pad"})
         equal(v[name].hex(), again.hex(), name)
-    keys = [wire.Keys(bytes(range(16, 32)), bytes(range(64, 96)), bytes([i + 1]) * 16, bytes([2 - i]) * 16)
-            for i in (0, 1)]
+    match, key = bytes(range(16, 32)), bytes(range(64, 96))
+    probes = [wire.Probes(match, key, bytes([i + 1]) * 16, bytes([2 - i]) * 16) for i in (0, 1)]
     for r in (0, 1):
-        equal(v["key probe %d" % r], keys[0].probe[r])
-        equal(v["key frame %d" % r], keys[1].frame[r])
+        equal(v["key probe %d" % r], probes[0].probe[r], probes[1].probe[r])
     nonce = bytes(range(0xE0, 0xE8))
-    equal(v["test"].hex(), keys[0].test(0xAABBCCDD, nonce).hex())
-    equal(v["confirm"].hex(), keys[1].confirm(0xAABBCCDD, nonce, ("203.0.113.7", 40000)).hex())
-    equal(v["frame"].hex(), keys[0].seal(0x01020304, wire.DATA, 7, b"hello").hex())
-    equal((0x01020304, wire.DATA, 7, b"hello"), keys[1].open_frame(v["frame"]))
+    equal(v["test"].hex(), probes[0].test(0xAABBCCDD, nonce).hex())
+    equal(v["confirm"].hex(), probes[1].confirm(0xAABBCCDD, nonce, ("203.0.113.7", 40000)).hex())
+    equal(v["frame"].hex(), wire.seal_frame(key, 0x01020304, wire.DATA, 7, b"hello").hex())
+    equal(b"hello", wire.open_frame(key, v["frame"]))
+    s, e = ([bytes(range(first, first + 32)) for first in at] for at in ((1, 33), (65, 97)))
+    sides = [wire.Keys(match, key, s[i], e[i], noise.public_of(s[1 - i]), noise.public_of(e[1 - i])) for i in (0, 1)]
+    equal([0, 1], [x.role for x in sides])
+    equal(v["KKeepsk0 h"], sides[0].h, sides[1].h)
+    equal(v["KKeepsk0 keys"], b"".join(sides[0].frames[0]), b"".join(sides[1].frames[0][::-1]))
 
 
 @server_case()
@@ -54,51 +59,56 @@ def every_request():
         equal("address_report", name)
         equal(a.sock.addr, wire.unpack_addr(wire.mask(m["xaddr"], tx)))
         equal(20, len(m["proof"]))
+        equal(("key_report", [server.key]), (lambda r: (r[0], r[1]["keys"]))(a.ask("key_request")))
         m = a.register(name="ann", props={"map": "dust"})
         equal(a.sock.addr, wire.unpack_addr(wire.mask(m["xaddr"], m["tx"])))
         equal(60, m["lifetime_s"])
         boot = m["boot"]
         equal((("maintained", boot)), (lambda r: (r[0], r[1]["boot"]))(a.ask("maintain", id=a.me.id)))
-        name, m = b.proven("list", app="conform/1", query=None, cursor=None, want_addr=True)
+        tx = a.seal("maintain", id=a.me.id)
+        item = a.sock.get()
+        equal((0xC1, [("maintained", {"tx": tx, "boot": boot})]), (item[0][0], a.open(item)), "sealed, as it was asked")
+        name, m = b.ask("list", app="conform/1", query=None, cursor=None, want_addr=True)
         equal(("page", [[a.me.id, "ann", {"map": "dust"}]], None), (name, m["entries"], m["next"]))
-        b.refused(1001, b.proven("lookup", id=a.me.id))
+        b.refused(1001, b.ask("lookup", id=a.me.id))
         code = a.room()["code"]
         name, m = b.select(code=code)
         equal(("selected", 2), (name, m["of_n"]))
         at_a, at_b = a.next_matched(), b.next_matched()
         equal(m["match"], at_a["match"], at_b["match"])
         equal(at_a["key"], at_b["key"])
-        equal((b.me.id, a.me.id), (at_a["peer"], at_b["peer"]))
+        equal((b.me.public, a.me.public), (at_a["peer_key"], at_b["peer_key"]))
+        equal((b.ephemeral.public, a.ephemeral.public), (at_a["peer_ephemeral"], at_b["peer_ephemeral"]))
         equal(("ann", {"map": "dust"}), (at_b["name"], at_b["props"]))
         equal([wire.pack_addr(b.sock.addr)], at_a["pubs"])
         equal((0, None), (at_b["start_in_ms"], at_b["data"]))
-        equal("done", b.ask("leave", id=b.me.id, secret=b.me.secret, match=m["match"])[0])
-        equal("done", b.ask("leave", id=b.me.id, secret=b.me.secret, match=bytes(16))[0], "in no such match")
-        equal("done", a.ask("unregister", id=a.me.id, secret=a.me.secret)[0])
-        equal("done", a.ask("unregister", id=a.me.id, secret=a.me.secret)[0], "nobody has the id")
-        equal([], b.proven("list", app="conform/1", query=None, cursor=None, want_addr=False)[1]["entries"])
-        b.send("matched_ack", tx=bytes(12))
-        b.sock.silent()
+        equal("done", b.ask("leave", match=m["match"])[0])
+        equal("done", b.ask("leave", match=bytes(16))[0], "in no such match")
+        equal("done", a.ask("unregister")[0])
+        equal("done", a.ask("unregister")[0], "not registered")
+        equal([], b.ask("list", app="conform/1", query=None, cursor=None, want_addr=False)[1]["entries"])
+        b.seal("matched_ack", tx=bytes(12))
+        b.quiet()
+        # At the bounds of its fields, and one beyond.
+        a.register(app="x" * 64, name="y" * 32, pubs=[bytes(64)] * 2, locals=[bytes(6)] * 4, token=bytes(512))
+        for more in ({"app": "x" * 65}, {"name": "y" * 33}, {"pubs": [bytes(26)] * 3}, {"pubs": [bytes(65)]},
+                     {"locals": [bytes(6)] * 5}, {"token": bytes(513)}, {"token": b""}, {"ephemeral": bytes(31)}):
+            a.seal("register", **a.person(**more))
+        a.quiet()
 
 
 @server_case()
 def reply_rule():
-    """section 3: unproven, a request gets one reply at most and no longer than it; a reply gets none"""
+    """section 3: unproven, a request gets one reply at most and no longer than it; a reply gets none, nor what must be sealed"""
     with Server() as server:
         a = Asker(server)
-        me = a.me
-        values = {"id": me.id, "code": "bodav-lirom-tifug", "match": bytes(16), "target": bytes(16), "query": None,
-                  "cursor": None, "want_addr": False, "ticket": bytes(16), "queue": "q"}
-        values.update(a.person())
+        v = vectors()
         sent, replies = {}, {}
-        for name, (_, fields) in wire.MESSAGES.items():
+        for name in wire.MESSAGES:
             if name in ("test", "confirm"):
                 continue
             tx = os.urandom(12)
-            if all(f in values or f in ("tx", "proof", "pad") for f in fields):
-                data = wire.encode(name, tx=tx, **{f: values[f] for f in fields if f in values})
-            else:  # a reply: the document's
-                data = vectors()[name].replace(b"\x10" * 12, tx, 1)
+            data = v[name].replace(b"\x10" * 12, tx, 1)
             a.sock.send(a.to, data)
             sent[tx] = name, data
         for data, _, _ in a.sock.all(0.4):
@@ -107,35 +117,34 @@ def reply_rule():
             check(name, "a second reply", got)
             check(len(data) <= len(asked), name, "got", len(data), "for", len(asked))
             replies[name] = got
-        equal({"address_request": "address_report", "register": "address_report", "unregister": "done",
-               "list": "address_report", "lookup": "address_report", "room_open": "address_report",
-               "select": "address_report", "maintain": "maintained", "leave": "done", "enqueue": "address_report",
-               "cancel": "done"}, replies)
-        # A request so short that the report would be longer.
+        equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
+               "maintain": "maintained"}, replies)
+        counted = server.counters()
+        equal((10, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
+        # Requests so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
+        a.sock.send(a.to, msgpack.packb([27, 1, bytes(12), b""]))
         a.sock.silent()
 
 
 @server_case()
 def cookies():
     """section 3: a proof counts for the address it was given to, in its epoch and the two beside it"""
-    key = os.urandom(32)
-    path = directory() + "/key"
-    with open(path, "wb") as f:
-        os.chmod(path, 0o600)
-        f.write(key)
-    with Server(config="key_file = %s" % repr(path)) as server:
+    with Server() as server:
         a, b = Asker(server), Asker(server)
-        b.proof = a.ask("address_request")[1]["proof"]
+        b.proof = a.prove()
 
-        def ask(proof):
-            return a.ask("register", proof=proof, **a.person())[0]
+        def ask(proof, who=a):
+            tx = who.first(proof=proof)[0]
+            name, m = who.plain()
+            equal(tx, m["tx"])
+            return name
 
         equal("address_report", ask(None))
         equal("address_report", ask(bytes(20)))
-        equal("address_report", b.proven("register", **b.person())[0], "a proof of another's address")
-        equal("registered", ask(b.proof))
-        secret = wire.blake(32, b"cookie", key)
+        equal("address_report", ask(b.proof, b), "a proof of another's address")
+        equal("opened", ask(b.proof))
+        secret = wire.blake(32, b"cookie", server.secret)
         now = int(time.time()) // 600
 
         def made(epoch):
@@ -144,9 +153,10 @@ def cookies():
 
         if time.time() % 600 < 598:
             equal(made(now), b.proof)
-            equal(["address_report", "registered", "registered", "registered", "address_report"],
+            equal(["address_report", "opened", "opened", "opened", "address_report"],
                   [ask(made(now + i)) for i in (-2, -1, 0, 1, 2)])
-        equal(4, server.counters()["address_cookie_bad"])
+            counted = server.counters()
+            equal((4, 4), (counted["address_cookie_bad"], counted["associated"]))
 
 
 @server_case()
@@ -159,7 +169,7 @@ def proven_addresses():
 
         def pubs(*given):
             a.register(pubs=[wire.pack_addr(addr) + proof for addr, proof in given])
-            found = a.proven("lookup", id=a.me.id)
+            found = a.ask("lookup", id=a.me.id)
             equal("found", found[0])
             return [wire.unpack_addr(x) for x in found[1]["pubs"]]
 
@@ -168,10 +178,10 @@ def proven_addresses():
         equal([a.sock.addr, other.sock.addr], pubs((other.sock.addr, bytes(20))), "the same IP")
         equal([a.sock.addr, other.sock.addr, far.sock.addr], pubs((other.sock.addr, proof), (far.sock.addr, far_proof)))
         a.register(locals=[wire.pack_addr((ip, 9)) for ip in ("10.1.2.3", "8.8.8.8", "100.64.1.1", "192.168.0.1")])
-        found = a.proven("lookup", id=a.me.id)[1]
+        found = a.ask("lookup", id=a.me.id)[1]
         equal(["10.1.2.3", "100.64.1.1", "192.168.0.1"], [wire.unpack_addr(x)[0] for x in found["locals"]])
-        equal([], far.proven("lookup", id=a.me.id)[1]["locals"], "to another public IP")
-        entries = a.proven("list", app="conform/1", query=None, cursor=None, want_addr=True)[1]["entries"]
+        equal([], far.ask("lookup", id=a.me.id)[1]["locals"], "to another public IP")
+        entries = a.ask("list", app="conform/1", query=None, cursor=None, want_addr=True)[1]["entries"]
         equal([a.me.id, "", {}, found["pubs"], found["locals"]], entries[0])
 
 
@@ -187,7 +197,7 @@ def idempotence():
         first, second = b.select(code=room["code"], tx=tx), b.select(code=room["code"], tx=tx)
         equal(first, second)
         a.next_matched()
-        a.sock.silent(0.1)
+        a.quiet()
         third = b.select(code=room["code"])
         equal(first[1]["match"], third[1]["match"])
         check(a.next_matched()["key"], "another tx is another selection")
@@ -198,20 +208,28 @@ def versions():
     """section 1: another version is refused with too_old where that is no longer; features are ignored"""
     with Server() as server:
         a = Asker(server)
-        values = {"id": a.me.id, "match": bytes(16), "want_addr": False, "ticket": bytes(16), "queue": "q"}
+        values = {"id": a.me.id, "match": bytes(16), "want_addr": False, "ticket": bytes(16), "queue": "q",
+                  "noise": bytes(100)}
         values.update(a.person())
-        asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel".split()
+        asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
+        asks = (asks + "key_request").split()
+        refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
             if number > 31:
                 continue
-            for version in (2, 0, 255, 258):
-                a.send(name, version, **{f: values[f] for f in fields if f in values})
-            got = [a.sock.get() for _ in range(4)] if name in asks else a.sock.all(0.01)
-            equal(4 if name in asks else 0, len(got), name)
+            data = [a.send(name, v, **{f: values[f] for f in fields if f in values})[1] for v in (2, 0, 255, 258)]
+            answers = 4 if name in asks and len(data[0]) >= refused else 0
+            got = [a.sock.get() for _ in range(answers)] or a.sock.all(0.01)
+            equal(answers, len(got), name)
             for data, _, _ in got:
                 equal(("refused", 1006, 1), (lambda r: (r[0], r[1]["code"], data[2]))(wire.decode(data)), name)
         equal("address_report", a.ask("address_request", version=0xFFFFFF01)[0])
         a.sock.send(a.to, msgpack.packb([1, 2, "no tx", bytes(60)]))
+        a.sock.silent()
+        a.associate()
+        tx = a.seal("unregister", 0xFFFFFF01)
+        equal(("done", {"tx": tx}), a.reply())
+        a.seal("unregister", 2)
         a.sock.silent()
 
 
@@ -224,28 +242,20 @@ def refusals():
         for field, bad in (("name", b"\xa1\xff"), ("app", b"\xa1\xff")):
             person = a.person(**{field: "\x7f"})
             for what in ("register", "select"):
-                a.proof = a.proof or a.ask("address_request")[1]["proof"]
-                tx = os.urandom(12)
-                data = wire.encode(what, tx=tx, proof=a.proof, **person).replace(b"\xa1\x7f", bad)
-                a.sock.send(a.to, data)
+                a.link or a.associate()
+                a.sealed(wire.encode(what, tx=os.urandom(12), **person).replace(b"\xa1\x7f", bad))
                 a.refused(1010, a.reply())
         for props in ([1], 7):
-            a.refused(1010, a.proven("register", **a.person(props=props)))
+            a.refused(1010, a.ask("register", **a.person(props=props)))
             a.refused(1010, a.select(props=props, target=bytes(16)))
-        a.refused(1001, a.proven("room_open", id=a.me.id, secret=a.me.secret))
+        a.refused(1001, a.ask("room_open", ))
         a.register()
         wrong = bytes(16)
-        a.refused(1005, a.proven("register", **a.person(secret=wrong)))
-        a.refused(1005, a.ask("unregister", id=a.me.id, secret=wrong))
-        a.refused(1005, a.proven("room_open", id=a.me.id, secret=wrong))
-        a.refused(1005, a.select(secret=wrong, target=bytes(16)))
-        a.refused(1005, a.select(secret=None, target=bytes(16)))
         room = a.room()
-        a.refused(1005, a.ask("leave", id=a.me.id, secret=wrong, match=room["match"]))
-        a.refused(1010, a.proven("list", app="conform/1", query=[1], cursor=None, want_addr=False))
-        a.refused(1001, a.proven("lookup", id=a.me.id))
+        a.refused(1010, a.ask("list", app="conform/1", query=[1], cursor=None, want_addr=False))
+        a.refused(1001, a.ask("lookup", id=a.me.id))
         b.register()
-        b.refused(1008, b.proven("room_open", id=b.me.id, secret=b.me.secret))
+        b.refused(1008, b.ask("room_open", ))
         b.refused(1010, b.select())
         b.refused(1010, b.select(target=b.me.id))
         b.refused(1002, b.select(target=wrong))
@@ -255,7 +265,7 @@ def refusals():
         c.refused(1008, c.select(code=room["code"]))
         c.register()
         d = Asker(server)
-        d.refused(1008, d.proven("register", **d.person()))
+        d.refused(1008, d.ask("register", **d.person()))
         for _ in range(10):
             d.refused(1002, d.select(code="babab-babab-babab"))
         d.refused(1008, d.select(code="babab-babab-babab"))
@@ -269,7 +279,7 @@ def lookup_unknown():
     """section 4: lookup of an unknown id is no_match, where addresses are shown"""
     with Server(config="expose_addresses = true") as server:
         a = Asker(server)
-        a.refused(1002, a.proven("lookup", id=bytes(16)))
+        a.refused(1002, a.ask("lookup", id=bytes(16)))
 
 
 @server_case()
@@ -279,20 +289,17 @@ def pages():
         a = Asker(server)
 
         def register(i):
-            a.me = wire.Identity()
+            a.me, a.link = wire.Identity(), None
             a.register(name="n%02d" % i + "x" * 29, props={"n": i, "odd": i % 2, "fill": "y" * 90})
             return a.me
 
         people = {register(i).id: i for i in range(24)}
         seen, cursor, pages = [], None, 0
         while True:
-            data = None
-            tx, _ = a.send("list", proof=a.proof, app="conform/1", query=None, cursor=cursor, want_addr=False)
-            data = a.sock.get()[0]
-            name, m = wire.decode(data)
+            name, m = a.ask("list", app="conform/1", query=None, cursor=cursor, want_addr=False)
             equal("page", name)
             entries = m["entries"]
-            check(len(msgpack.packb(entries, use_bin_type=True)) <= 1100, "page of", len(data))
+            check(len(msgpack.packb(entries, use_bin_type=True)) <= 1100, "page too long")
             check(all(len(msgpack.packb(e, use_bin_type=True)) <= 256 for e in entries))
             seen += [e[0] for e in entries]
             pages, cursor = pages + 1, m["next"]
@@ -300,22 +307,22 @@ def pages():
                 break
             equal(seen[-1], cursor, "the cursor is the last id")
             register(50 + pages)  # some come meanwhile, and go
-            equal("done", a.ask("unregister", id=a.me.id, secret=a.me.secret)[0])
+            equal("done", a.ask("unregister", )[0])
             register(80 + pages)
         check(pages > 3)
         equal(sorted(people), sorted(i for i in seen if i in people))
         equal(len(set(seen)), len(seen), "none twice")
         odd, cursor = [], None
         while True:
-            m = a.proven("list", app="conform/1", query={"odd": 1}, cursor=cursor, want_addr=False)[1]
+            m = a.ask("list", app="conform/1", query={"odd": 1}, cursor=cursor, want_addr=False)[1]
             odd, cursor = odd + m["entries"], m["next"]
             if cursor is None:
                 break
         check(odd and all(e[2]["odd"] == 1 for e in odd))
         equal(12, len([e for e in odd if e[0] in people]))
-        m = a.proven("list", app="conform/1", query={"n": 7, "odd": 1}, cursor=None, want_addr=False)[1]
+        m = a.ask("list", app="conform/1", query={"n": 7, "odd": 1}, cursor=None, want_addr=False)[1]
         equal([7], [e[2]["n"] for e in m["entries"]])
-        m = a.proven("list", app="other/1", query=None, cursor=None, want_addr=False)[1]
+        m = a.ask("list", app="other/1", query=None, cursor=None, want_addr=False)[1]
         equal(([], None), (m["entries"], m["next"]))
 
 
@@ -334,18 +341,18 @@ def rooms():
         equal([wire.pack_addr(("10.0.0.1", 7))], at_b["locals"], "the same public IP")
         m = c.select(code=room["code"])[1]
         equal((room["match"], 3), (m["match"], m["of_n"]))
-        at_c = {x["peer"]: x for x in (c.next_matched(), c.next_matched())}
-        equal({a.me.id, b.me.id}, set(at_c))
+        at_c = {x["peer_key"]: x for x in (c.next_matched(), c.next_matched())}
+        equal({a.me.public, b.me.public}, set(at_c))
         of_a, of_b = a.next_matched(), b.next_matched()
-        equal((c.me.id, c.me.id, 3), (of_a["peer"], of_b["peer"], of_a["of_n"]))
-        equal((of_a["key"], of_b["key"]), (at_c[a.me.id]["key"], at_c[b.me.id]["key"]))
+        equal((c.me.public, c.me.public, 3), (of_a["peer_key"], of_b["peer_key"], of_a["of_n"]))
+        equal((of_a["key"], of_b["key"]), (at_c[a.me.public]["key"], at_c[b.me.public]["key"]))
         equal(3, len({at_a["key"], of_a["key"], of_b["key"]}))
         # The host leaves: its room lives on with the others, and is no longer found by its id.
-        equal("done", a.ask("leave", id=a.me.id, secret=a.me.secret, match=room["match"])[0])
+        equal("done", a.ask("leave", match=room["match"])[0])
         d = Asker(server)
         m = d.select(code=room["code"])[1]
         equal((room["match"], 3), (m["match"], m["of_n"]))
-        equal({b.me.id, c.me.id}, {d.next_matched()["peer"], d.next_matched()["peer"]})
+        equal({b.me.public, c.me.public}, {d.next_matched()["peer_key"], d.next_matched()["peer_key"]})
 
 
 @server_case()
@@ -374,44 +381,48 @@ def rooms_after_restart():
         b.select(code=room["code"])
         port = server.addr[1]
         server.kill()
-        with Server(listen="127.0.0.1:%d" % port):
+        with Server(listen="127.0.0.1:%d" % port, secret=server.secret):
             for x in (a, b, c):
-                x.proof, x.matched = None, []
+                x.restart()
             a.sock.all(0.05), b.sock.all(0.05)
             check(a.ask("maintain", id=a.me.id)[1]["boot"] != boot)
             c.refused(1002, c.select(code=room["code"]))
             for x in (a, b):
                 check(x.register()["boot"] != boot)
-                again = x.proven("room_open", id=x.me.id, secret=x.me.secret, code=room["code"], match=room["match"])[1]
+                again = x.ask("room_open", code=room["code"], match=room["match"])[1]
                 equal((room["code"], room["match"]), (again["code"], again["match"]))
             equal((room["match"], 3), (lambda m: (m["match"], m["of_n"]))(c.select(code=room["code"])[1]))
             other = Asker(server)
             other.register(app="other/1")
-            got = other.proven("room_open", id=other.me.id, secret=other.me.secret, code=room["code"], match=room["match"])
+            got = other.ask("room_open", code=room["code"], match=room["match"])
             check(got[1]["code"] != room["code"] and got[1]["match"] != room["match"], "taken from its room")
 
 
 @server_case(3)
 def matched_until_acknowledged():
-    """section 4: matched is sent at 0, 20, 60, 140, 300, 620, 1260 ms, until acknowledged, from anywhere"""
+    """section 4: matched is sent at 0, 20, 60, 140, 300, 620, 1260 ms, until acknowledged by its client"""
     with Server() as server:
         a, b = Asker(server), Asker(server)
         a.register()
-        b.proof = b.ask("address_request")[1]["proof"]
-        b.send("select", proof=b.proof, target=a.me.id, **b.person())
+        b.associate()
+        b.seal("select", target=a.me.id, **b.person())
         due = [0, 0.02, 0.06, 0.14, 0.3, 0.62, 1.26]
         got = [a.sock.get(2) for _ in due]
         check(all(got), "not all came")
-        fields = [wire.decode(x[0])[1] for x in got]
+        fields = [m for x in got for name, m in a.open(x) if name == "matched"]
+        equal(len(due), len(fields))
         equal(1, len({(x["tx"], x["key"], x["match"]) for x in fields}))
         on_schedule([x[2] for x in got], due, "matched")
         for i, at in enumerate(due):
             between(1000 * at, fields[i]["age_ms"] + 1, 1000 * at + 200, "age_ms", i)
-        other = Sock()
-        other.send(a.to, wire.encode("matched_ack", tx=os.urandom(12)))
-        other.send(a.to, wire.encode("matched_ack", tx=fields[0]["tx"]))
+        a.send("matched_ack", tx=fields[0]["tx"])
+        b.seal("matched_ack", tx=fields[0]["tx"])
+        a.seal("matched_ack", tx=os.urandom(12))
         time.sleep(0.05)
-        check(server.counters()["matched_acked"] == 1)
+        equal(0, server.counters()["matched_acked"])
+        a.seal("matched_ack", tx=fields[0]["tx"])
+        time.sleep(0.05)
+        equal(1, server.counters()["matched_acked"])
         a.sock.silent(1.6)
 
 
@@ -421,8 +432,8 @@ def matched_given_up():
     with Server() as server:
         a, b = Asker(server), Asker(server)
         a.register()
-        b.proof = b.ask("address_request")[1]["proof"]
-        b.send("select", proof=b.proof, target=a.me.id, **b.person())
+        b.associate()
+        b.seal("select", target=a.me.id, **b.person())
         got = a.sock.all(13)
         equal(10, len(got))
         between(10.1, got[-1][2] - got[0][2], 10.5)
@@ -437,10 +448,10 @@ def maintenance_modes():
             a = Asker(server)
             boot = a.register()["boot"]
             for who in (a.me.id, bytes(16)):
-                tx, _ = a.send("maintain", id=who)
-                got = a.reply(0.5 if answers else 0.15)
-                equal(("maintained", {"tx": tx, "boot": boot}) if answers else None, got, options)
-            equal(2, server.counters()["maintained"])
+                for tx in (a.send("maintain", id=who)[0], a.seal("maintain", id=who)):
+                    got = a.reply(0.5 if answers else 0.15)
+                    equal(("maintained", {"tx": tx, "boot": boot}) if answers else None, got, options)
+            equal(4, server.counters()["maintained"])
 
 
 @server_case(3)
@@ -450,21 +461,19 @@ def queues():
         a, b = Asker(server), Asker(server)
 
         def enqueue(x, ticket, queue="duel", **more):
-            return x.proven("enqueue", **{"id": x.me.id, "secret": x.me.secret, "ticket": ticket, "queue": queue,
-                                          "props": None, **more})
+            return x.ask("enqueue", **{"ticket": ticket, "queue": queue, "props": None, **more})
 
         mine, yours = os.urandom(16), os.urandom(16)
         a.refused(1001, enqueue(a, mine))
         a.register(), b.register()
-        a.refused(1005, enqueue(a, mine, secret=bytes(16)))
         a.refused(1010, enqueue(a, mine, props=[1]))
         a.refused(1010, enqueue(a, mine, queue="*"))
         for _ in range(2):
             equal(("queued", mine), (lambda r: (r[0], r[1]["ticket"]))(enqueue(a, mine)))
         b.refused(1005, enqueue(b, mine))
-        b.refused(1005, b.ask("cancel", id=b.me.id, secret=b.me.secret, ticket=mine))
+        b.refused(1005, b.ask("cancel", ticket=mine))
         for _ in range(2):
-            equal("done", a.ask("cancel", id=a.me.id, secret=a.me.secret, ticket=mine)[0])
+            equal("done", a.ask("cancel", ticket=mine)[0])
         mine = os.urandom(16)
         equal("queued", enqueue(a, mine)[0])
         equal("queued", enqueue(a, os.urandom(16), "other")[0])
@@ -472,7 +481,7 @@ def queues():
         equal("queued", enqueue(b, yours)[0])
         at_a, at_b = a.next_matched(2), b.next_matched(2)
         equal((at_a["match"], at_a["key"], 2), (at_b["match"], at_b["key"], at_b["of_n"]))
-        equal((b.me.id, a.me.id), (at_a["peer"], at_b["peer"]))
+        equal((b.me.public, a.me.public), (at_a["peer_key"], at_b["peer_key"]))
         equal((mine, yours), (at_a["seat"][0], at_b["seat"][0]))
         equal((at_a["seat"][1], at_a["seat"][2]), (at_b["seat"][2], at_b["seat"][1]), "team, peer's team")
 
@@ -483,11 +492,11 @@ def rubbish():
     with Server() as server:
         s = Sock()
         request = lambda *fields: msgpack.packb([1, 1, *fields], use_bin_type=True)  # noqa: E731
-        tx, pad = bytes(12), bytes(60)
+        tx, pad = bytes(12), bytes(116)
         deep = msgpack.packb([1, 1, tx] + [[[[[[[[[1]]]]]]]]])
         cases = {
             "drop_stun": [bytes.fromhex("000100002112a442") + tx, b"\x03abc"],
-            "drop_frame": [b"\xc1" + bytes(40)],
+            "drop_frame": [b"\xc1" + bytes(27)],
             "drop_short": [b"\x91\x01", b"\x90"],
             "drop_msgpack": [b"\x80" + pad, b"junk" + pad, request(tx, pad) + b"\x00", request(tx, pad)[:-1], deep,
                              bytes.fromhex("ddffffffff0101"), b"\x93\x01\x01\xd4\x01\x01", request(tx, {True: 1}),
@@ -496,7 +505,7 @@ def rubbish():
                              msgpack.packb([1, -1, tx, pad])],
             "drop_unknown": [msgpack.packb([100, 1, tx, pad]), msgpack.packb([63, 1, tx])],
             "drop_field": [request(tx), request(tx, pad, 0), request(bytes(11), pad), request("x" * 12, pad),
-                           request(tx, "y" * 60), msgpack.packb([16, 1, tx, bytes(15)], use_bin_type=True)],
+                           request(tx, "y" * 116), msgpack.packb([16, 1, tx, bytes(15)], use_bin_type=True)],
             "udp_rx_truncated": [request(tx, bytes(1300))],
         }
         for group in cases.values():
@@ -509,3 +518,39 @@ def rubbish():
         s.send(server.addr, b"\xdc\x00\x04\xcd\x00\x01\xd3\0\0\0\0\0\0\0\x01" + msgpack.packb(tx, use_bin_type=True)
                + msgpack.packb(bytes(1166), use_bin_type=True))
         check(s.get(), "no answer to a long request")
+
+
+@server_case()
+def tokens():
+    """section 13: a token counts when a key known signed it, in its time, for its client and app; its vector is as written"""
+    with open(os.path.join(HERE, "../../docs/PROTOCOL.md"), encoding="utf-8") as f:
+        text = f.read()
+    seed, now = bytes(range(32)), int(time.time())
+    made = wire.token(seed, {"exp": 2000000000, "sub": "ann"})
+    for said in (wire.token_key(seed), made):
+        check("`%s`" % wire.to_text(said) in text, wire.to_text(said))
+    seeds = [os.urandom(32) for _ in range(2)]
+    keys = ", ".join('"%s"' % wire.to_text(wire.token_key(x)) for x in seeds)
+    with Server(config="token_keys = { %s }, require_token = true" % keys) as server:
+        a = Asker(server)
+
+        def shows(claims, seed=seeds[0], spoil=None):
+            token = bytearray(wire.token(seed, claims))
+            if spoil is not None:
+                token[spoil] ^= 1
+            got = a.ask("register", **a.person(token=bytes(token)))
+            if got[0] != "registered":
+                a.refused(1001, got)
+            return got[0] == "registered"
+
+        a.refused(1001, a.ask("register", **a.person()))
+        a.refused(1001, a.select(target=bytes(16)))
+        good = {"exp": now + 60, "nbf": now - 1, "sub": "ann", "id": a.me.id.hex(), "app": "conform/1", "elo": 1500}
+        equal([True, True, True], [shows(good), shows(good, seeds[1]), shows({"exp": now + 60})])
+        for bad in ({"exp": now - 1}, {"nbf": now + 60}, {"id": bytes(16).hex()}, {"id": a.me.id.hex().upper()},
+                    {"app": "other/1"}, {"exp": None}, {"exp": "2000000000"}, {"sub": 7}):
+            check(not shows({**good, **bad}), bad)
+        check(not shows({"sub": "ann"}), "without an end")
+        check(not shows(good, os.urandom(32)), "signed by a stranger")
+        equal([False] * 3, [shows(good, spoil=at) for at in (-1, -64, 5)], "changed")
+        a.refused(1002, a.select(target=bytes(16), token=wire.token(seeds[0], good)))
