@@ -69,8 +69,8 @@ local function fuzz_command(name, flags)
   local kept = "spec/fuzz/corpus/" .. name
   return ("mkdir -p %s && ASAN_OPTIONS=quarantine_size_mb=4:malloc_context_size=8:max_malloc_fill_size=0 "
     .. "UBSAN_OPTIONS=print_stacktrace=1 %s/fuzz/spec/fuzz/fuzz_%s %s -max_len=%d -entropic=0 -timeout=5 "
-    .. "-rss_limit_mb=512 -artifact_prefix=%s/ %s %s >%s 2>&1"):format(corpus, build, name, flags, fuzz_len[name] or 256,
-    build, corpus, exists(kept) and kept or "", log), log
+    .. "-rss_limit_mb=512 -artifact_prefix=%s/ %s %s >%s 2>&1"):format(corpus, build, name, flags,
+    fuzz_len[name] or 256, build, corpus, exists(kept) and kept or "", log), log
 end
 
 local function each_fuzzer(fn)

@@ -256,13 +256,13 @@ describe("a list", function()
       local s = servers.server { expose_addresses = exposed or nil }
       local from, me = servers.addr "198.51.100.7:40000", servers.who(1)
       s:register(me, from, { name = "ann", locals = { servers.addr "192.168.1.2:5000" } })
-      local page = s:one(from, "list", s:next_tx(), s:proof(from), "test/1", core.wire.encode {}, nil, true)
+      local page = s:one(from, "list", s:next_tx(), "test/1", core.wire.encode {}, nil, true)
       local entry = assert(core.wire.decode(page.entries))[1]
       assert.equal(me.id, entry[1])
       for _, secret in ipairs { from, from:sub(1, 4), servers.addr("192.168.1.2:5000"):sub(1, 4) } do
         assert.equal(exposed, page.entries:find(secret, 1, true) ~= nil)
       end
-      assert.equal(exposed and "found" or "refused", s:one(from, "lookup", s:next_tx(), s:proof(from), me.id).name_of)
+      assert.equal(exposed and "found" or "refused", s:one(from, "lookup", s:next_tx(), me.id).name_of)
       s:close()
     end
   end)
