@@ -13,6 +13,9 @@ local Addresses = {}
 Addresses.__index = Addresses
 
 local locals_max = 4
+-- Interfaces are listed again after this long: a list costs some tenths of a millisecond, which would be lost between
+-- `matched` and the first test.
+local listed_us = 1000000
 -- How long the other family is waited for once one has answered.
 local grace_ms = 300
 
@@ -105,13 +108,21 @@ local function bound_to(sock, ip)
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
 end
 
+local function interfaces(self)
+  local now = self.env.now()
+  if not self.listed or now - self.listed.at_us >= listed_us then
+    self.listed = { at_us = now, list = self.env.interfaces() }
+  end
+  return self.listed.list
+end
+
 -- Addresses of this host that a peer behind the same NAT may reach: private ones only, at most four.
 -- Loopback counts when the servers are there too, so that everything can run on one machine.
 function Addresses:locals()
   local out = {}
   if self.reveal == "never" then return out end
   local function collect(class)
-    for _, i in ipairs(self.env.interfaces()) do
+    for _, i in ipairs(interfaces(self)) do
       local sock = self.socks[addr.family(i.addr)]
       if #out < locals_max and i.up and sock and addr.class(i.addr) == class and bound_to(sock, i.addr) then
         out[#out + 1] = addr.with_port(i.addr, addr.port(sock:addr()))
