@@ -101,6 +101,16 @@ static void send_output(bdk_mux_box *m, const bdk_output *out) {
   }
 }
 
+// The first tests of a session leave at once, not at the end of the turn: what scripts do meanwhile would come on top
+// of every peer's time to connect.
+static void flush(const bdk_mux_box *m) {
+  if (!m->driven) return;
+  for (const bdk_udp_box *u = m->sockets, *next; u; u = next) {
+    next = u->mux_next;
+    if (u->udp) bdk_udp_flush(u->udp);
+  }
+}
+
 // Carries out what a verb has left. An event's function may use the verbs: what they leave is carried out
 // here, too, after what was there before, by the outermost call alone.
 static void drain(bdk_mux_box *m) {
@@ -272,6 +282,7 @@ static int add(lua_State *L) {
   sodium_memzero(&match.own, sizeof match.own);
   sodium_memzero(&match.own_ephemeral, sizeof match.own_ephemeral);
   drain(m);
+  flush(m);
   if (error) return bdk_lua_fail(L, error);
   lua_pushinteger(L, session);
   return 1;
