@@ -82,12 +82,16 @@ local function settle(self, opening)
   self.opened_us, self.opening = self.env.now(), nil
   if self.previous then self.previous:close() end
   self.previous, self.current, self.retired = self.retired, opening.raw, nil
-  self.router:inner(self.server, opening.messages)
   for _, bytes in ipairs(opening.held) do self:frame(self.server, bytes) end
-  self:flush()
-  local told = self.on_opened
-  self.on_opened = nil
-  if told then told(self.keys[self.key]) end
+  -- What the server pushed right after it comes first: a `matched` is waited for by two.
+  self.later = self.env.timer(0, function()
+    self.later = nil
+    self.router:inner(self.server, opening.messages)
+    self:flush()
+    local told = self.on_opened
+    self.on_opened = nil
+    if told then told(self.keys[self.key]) end
+  end)
 end
 
 function Association:answered(opening, ok, answer, code)
@@ -176,6 +180,7 @@ end
 function Association:close()
   self.closed = true
   if self.timer then self.timer:cancel() end
+  if self.later then self.later:cancel() end
   for _, raw in ipairs { self.current or false, self.retired or false, self.previous or false } do
     if raw then raw:close() end
   end
