@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,6 +191,7 @@ static double trip_ns(size_t len) {
 }
 
 int main(void) {
+  if (sodium_init() < 0) return 5; // picks what this processor is good at
   for (int i = 0; i < 2; i++) open_side(i);
   for (int i = 0; i < 2; i++) begin(i);
   for (int i = 0; i < 1000 && !(sides[0].valid && sides[1].valid); i++)
