@@ -7,9 +7,9 @@
 #define MAX_DEFAULT 200000u
 #define PLACE_BITS 20u // of an index; what is above it no stray frame guesses
 #define PLACES (1u << PLACE_BITS)
-#define BUCKETS 1024u           // of associations that wait to be used
-#define SEEN (1u << 16)         // first messages remembered a generation
-#define SEEN_MAX (SEEN / 4 * 3) // fuller, its searches grow long
+#define BUCKETS 1024u         // of associations that wait to be used
+#define SEEN_FIRST (1u << 10) // places for first messages remembered, a generation; they grow to
+#define SEEN_LAST (1u << 16)
 #define WINDOW 64u
 
 static const uint8_t prologue[] = "bodkin server 1";
@@ -31,13 +31,19 @@ typedef struct assoc {
   bdk_noise *noise;
 } assoc;
 
+// A set of tags, open addressing; 0: free.
+typedef struct tags {
+  uint64_t *slots;
+  uint32_t cap, count;
+} tags;
+
 struct bdk_assocs {
   bdk_assocs_config config;
   assoc **places;
   uint32_t cap, count, hand, lowest; // hand: of the sweep; lowest: no free place below it
   uint32_t waiting[BUCKETS];         // place + 1
-  uint64_t *seen[2], turned_us, drawn;
-  uint32_t seen_count;
+  tags seen[2];                      // the younger generation first
+  uint64_t turned_us, drawn;
 };
 
 static void *take(bdk_assocs *t, size_t size) {
@@ -68,9 +74,11 @@ bdk_assocs *bdk_assocs_new(const bdk_assocs_config *config) {
   t->config = *config;
   if (!t->config.max) t->config.max = MAX_DEFAULT;
   if (t->config.max > PLACES) t->config.max = PLACES;
-  t->seen[0] = take(t, SEEN * sizeof(uint64_t));
-  t->seen[1] = take(t, SEEN * sizeof(uint64_t));
-  if (t->seen[0] && t->seen[1]) return t;
+  for (int i = 0; i < 2; i++) {
+    t->seen[i].slots = take(t, SEEN_FIRST * sizeof(uint64_t));
+    t->seen[i].cap = SEEN_FIRST;
+  }
+  if (t->seen[0].slots && t->seen[1].slots) return t;
   bdk_assocs_free(t);
   return NULL;
 }
@@ -103,8 +111,7 @@ void bdk_assocs_free(bdk_assocs *t) {
   for (uint32_t i = 0; i < t->cap; i++)
     if (t->places[i]) drop(t, i);
   give(t, t->places, t->cap * sizeof *t->places);
-  give(t, t->seen[0], SEEN * sizeof(uint64_t));
-  give(t, t->seen[1], SEEN * sizeof(uint64_t));
+  for (int i = 0; i < 2; i++) give(t, t->seen[i].slots, t->seen[i].cap * sizeof(uint64_t));
   bdk_alloc alloc = t->config.alloc;
   sodium_memzero(t, sizeof *t);
   alloc.resize(alloc.ctx, t, sizeof *t, 0);
@@ -144,28 +151,42 @@ static bool find_place(bdk_assocs *t, uint32_t *place) {
 }
 
 // --- first messages
-// Of two generations the older is forgotten when the younger is old or full.
+static uint64_t *slot(const tags *set, uint64_t tag) {
+  uint32_t i = (uint32_t)(tag % set->cap);
+  while (set->slots[i] && set->slots[i] != tag) i = (i + 1) % set->cap;
+  return &set->slots[i];
+}
+
+static bool full(const tags *set) { return set->count >= set->cap / 4 * 3; } // fuller, its searches grow long
+
+// Twice the places, where there may be more and memory is to be had.
+static void grow(bdk_assocs *t, tags *set) {
+  if (set->cap >= SEEN_LAST) return;
+  tags wider = {take(t, 2 * set->cap * sizeof(uint64_t)), 2 * set->cap, set->count};
+  if (!wider.slots) return;
+  for (uint32_t i = 0; i < set->cap; i++)
+    if (set->slots[i]) *slot(&wider, set->slots[i]) = set->slots[i];
+  give(t, set->slots, set->cap * sizeof(uint64_t));
+  *set = wider;
+}
+
+// Of two generations the older is forgotten when the younger is old, or full.
 static void turn(bdk_assocs *t, uint64_t now_us) {
-  if (now_us - t->turned_us < BDK_ASSOC_REPLAY_US && t->seen_count < SEEN_MAX) return;
-  uint64_t *old = t->seen[1];
+  if (full(&t->seen[0])) grow(t, &t->seen[0]);
+  if (now_us - t->turned_us < BDK_ASSOC_REPLAY_US && !full(&t->seen[0])) return;
+  tags old = t->seen[1];
   t->seen[1] = t->seen[0];
+  memset(old.slots, 0, old.cap * sizeof(uint64_t));
+  old.count = 0;
   t->seen[0] = old;
-  memset(old, 0, SEEN * sizeof *old);
-  t->seen_count = 0;
   t->turned_us = now_us;
 }
 
-static uint64_t *slot(uint64_t *set, uint64_t tag) {
-  uint32_t i = (uint32_t)(tag % SEEN);
-  while (set[i] && set[i] != tag) i = (i + 1) % SEEN;
-  return &set[i];
-}
-
-static bool seen(bdk_assocs *t, uint64_t tag) { return *slot(t->seen[0], tag) || *slot(t->seen[1], tag); }
+static bool seen(bdk_assocs *t, uint64_t tag) { return *slot(&t->seen[0], tag) || *slot(&t->seen[1], tag); }
 
 static void note_seen(bdk_assocs *t, uint64_t tag) {
-  *slot(t->seen[0], tag) = tag;
-  t->seen_count++;
+  *slot(&t->seen[0], tag) = tag;
+  t->seen[0].count++;
 }
 
 // Keyed, so that nobody chooses where an ephemeral of theirs lands; 0 marks a free slot.
