@@ -93,6 +93,12 @@ static int table_sweep(lua_State *L) {
   return 1;
 }
 
+// [-0, +0, e] assocs:left(index): its client leaves
+static int table_left(lua_State *L) {
+  bdk_assocs_left(bdk_check_assocs(L, 1)->table, check_index(L, 2));
+  return 0;
+}
+
 // [-0, +1, e] assocs:count() -> how many
 static int table_count(lua_State *L) {
   lua_pushinteger(L, bdk_assocs_count(bdk_check_assocs(L, 1)->table));
@@ -209,8 +215,8 @@ static int assoc_close(lua_State *L) {
 }
 
 void bdk_open_assoc(lua_State *L) {
-  static const luaL_Reg table_methods[] = {
-      {"write", table_write}, {"sweep", table_sweep}, {"count", table_count}, {"close", table_close}, {NULL, NULL}};
+  static const luaL_Reg table_methods[] = {{"write", table_write}, {"sweep", table_sweep}, {"count", table_count},
+                                           {"left", table_left},   {"close", table_close}, {NULL, NULL}};
   static const luaL_Reg table_meta[] = {{"__gc", table_close}, {"__close", table_close}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"answered", answered}, {"write", write},       {"read", read},
                                      {"sent", sent},         {"close", assoc_close}, {NULL, NULL}};

@@ -116,6 +116,7 @@ function M.list()
     { "counters a frame may be late by", define(ASSOC_C, "WINDOW"), nil, "a window of at least %s" },
     { "kept while the client has not used it", define(ASSOC, "BDK_ASSOC_PENDING_US"), "us", "at most %s; else" },
     { "kept while it is not used", define(ASSOC, "BDK_ASSOC_IDLE_US"), "us", "that was not used for %s" },
+    { "kept after `unregister`", define(ASSOC, "BDK_ASSOC_LEFT_US"), "us", "or for %s after" },
     { "first messages are remembered", define(ASSOC, "BDK_ASSOC_REPLAY_US"), "us" },
     { "replaced by a client at the age of", found(CLIENT .. "association.lua", "RENEW_US = (%d+)"), "us" },
     { "between two handshakes", found(CLIENT .. "association.lua", "GAP_US = (%d+)"), "us" },

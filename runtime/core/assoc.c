@@ -22,7 +22,7 @@ typedef struct assoc {
   bdk_route at, moving; // proven; and where it seems to have moved to
   uint8_t nonce[BDK_ASSOC_NONCE_LEN];
   bdk_addr origin;
-  bool used, asked; // used: its client has the answer; asked: `nonce` is out
+  bool used, asked, left; // used: its client has the answer; asked: `nonce` is out; left: its client leaves
   // until it is used
   uint64_t tag;
   uint32_t next; // place of the next one in the bucket, + 1
@@ -398,6 +398,7 @@ bdk_assoc_verdict bdk_assocs_input(bdk_assocs *t, uint64_t now_us, const bdk_rou
   bool newest = counter >= a->top;
   mark(a, counter);
   a->heard_us = now_us;
+  a->left = false;
   if (!a->used) {
     leave_bucket(t, a);
     drop_handshake(t, a);
@@ -407,12 +408,22 @@ bdk_assoc_verdict bdk_assocs_input(bdk_assocs *t, uint64_t now_us, const bdk_rou
   return on_frame(t, a, route, kind, newest, out, out_len);
 }
 
+void bdk_assocs_left(bdk_assocs *t, uint32_t index) {
+  assoc *a = find(t, index);
+  if (a) a->left = true;
+}
+
+static uint64_t patience_us(const assoc *a) {
+  if (a->left) return BDK_ASSOC_LEFT_US;
+  return a->used ? BDK_ASSOC_IDLE_US : BDK_ASSOC_PENDING_US;
+}
+
 bool bdk_assocs_sweep(bdk_assocs *t, uint64_t now_us, uint32_t *budget, bdk_addr *origin) {
   for (; *budget && t->cap; --*budget) {
     uint32_t place = t->hand;
     t->hand = (t->hand + 1) % t->cap;
     assoc *a = t->places[place];
-    if (!a || now_us - a->heard_us < (a->used ? BDK_ASSOC_IDLE_US : BDK_ASSOC_PENDING_US)) continue;
+    if (!a || now_us - a->heard_us < patience_us(a)) continue;
     *origin = a->origin;
     drop(t, place);
     --*budget; // so that many that end at once take their turns, too

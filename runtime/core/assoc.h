@@ -17,6 +17,7 @@
 #define BDK_ASSOC_INDEX_LEN 4u      // before the messages in both handshake payloads
 #define BDK_ASSOC_NONCE_LEN 8u
 #define BDK_ASSOC_IDLE_US 150000000u    // unheard for so long, it is dropped
+#define BDK_ASSOC_LEFT_US 10000000u     // after its client said that it leaves: for repeats
 #define BDK_ASSOC_PENDING_US 60000000u  // while its client has not used it: its first frame may be a maintenance
 #define BDK_ASSOC_REPLAY_US 1800000000u // how long first messages are remembered: longer than any proof of address
 
@@ -58,6 +59,8 @@ bdk_assoc_verdict bdk_assocs_input(bdk_assocs *t, uint64_t now_us, const bdk_rou
 // A message to a client, sealed: its length and where to; 0 when there is no such association, or no room.
 size_t bdk_assocs_write(bdk_assocs *t, uint32_t index, const uint8_t *message, size_t len, uint8_t *out, size_t cap,
                         bdk_route *to);
+// Its client leaves: unless it is heard again, it need not be kept for long.
+void bdk_assocs_left(bdk_assocs *t, uint32_t index);
 // The client's static key, borrowed until the next sweep; NULL when there is no such association.
 const uint8_t *bdk_assocs_key(const bdk_assocs *t, uint32_t index);
 // Drops one of those whose time is up, looking at no more than *budget, which it takes from: false when there was

@@ -237,6 +237,18 @@ describe("association", function()
     assert.equal(2, count "association_refused")
   end)
 
+  it("is forgotten by the server ten seconds after its client left, else after 150", function()
+    s = support.new { trace = false }
+    local a, b = s:open(natted(1)), s:open(natted(2))
+    s.world:run(1000)
+    s:run(function() a:close() end)
+    s.world:run(5000)
+    assert.equal(2, s.server.assocs:count())
+    s.world:run(16000) -- a sweep takes ten seconds
+    assert.equal(1, s.server.assocs:count())
+    s:run(function() assert.equal(1, #assert(b:list())) end)
+  end)
+
   it("erases its ephemerals", function()
     s = support.new { trace = false }
     local a = s:open(natted(1))

@@ -94,7 +94,8 @@ local function registration(server, on, gone)
   end
 
   function on.unregister(reply, _, tx)
-    local id = reply:who()
+    local id, _, assoc = reply:who()
+    server.assocs:left(assoc)
     server.registrar:forget(id)
     if registry:remove(id) then
       gone(id)
