@@ -249,6 +249,16 @@ describe("association", function()
     s:run(function() assert.equal(1, #assert(b:list())) end)
   end)
 
+  it("has no trace written that would hold the secret of an identity that is kept", function()
+    s = support.new()
+    local host = natted(1)
+    local n, err, code = s:try(host, { identity_key = ("i"):rep(32), trace = function() end })
+    assert.is_nil(n)
+    assert.equal("invalid", code)
+    assert.matches("secret", err)
+    assert.is_truthy(s:try(host, { identity_key = ("i"):rep(32) }))
+  end)
+
   it("erases its ephemerals", function()
     s = support.new { trace = false }
     local a = s:open(natted(1))

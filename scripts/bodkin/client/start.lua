@@ -29,6 +29,9 @@ local function configure(self, options)
   if not reveals[reveal] then
     return nil, ("local is same-public, always or never, not %s"):format(tostring(reveal)), "invalid"
   end
+  if options.trace and (options.identity or options.identity_key) then
+    return nil, "a trace holds the client's secret: trace one without an identity that is kept", "invalid"
+  end
   if options.props and type(options.props) ~= "table" then return nil, "props is a table of properties", "invalid" end
   self.app, err, code = text_option(options, "app", 64)
   if not self.app then return nil, err, code end
