@@ -85,12 +85,10 @@ void bdk_push_field(lua_State *L, const bdk_field_def *def, const bdk_field *f);
 // --- wire.c. Encoding gives 0, and says why, where the value at `idx` (absolute) cannot be written.
 size_t bdk_encode_wire(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX], const char **code, const char **why);
 void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len); // bytes that bdk_wire_check accepted
-
 // --- log.c
 // Escapes control characters, what turns the direction of text, and bytes that are not UTF-8 as \xNN; at most 4
 // bytes out for each in.
 size_t bdk_log_escape(char *out, const char *text, size_t len);
-
 // --- fields of an argument table; `idx` absolute. Push nothing; throw naming the field.
 lua_Integer bdk_opt_integer(lua_State *L, int idx, const char *field, lua_Integer def, lua_Integer min,
                             lua_Integer max);

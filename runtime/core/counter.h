@@ -3,7 +3,6 @@
 // made from these two tables; a cause that is not here cannot be counted or given.
 #ifndef BDK_COUNTER_H
 #define BDK_COUNTER_H
-
 #include "base.h"
 
 // X(name, sentence)
@@ -85,16 +84,13 @@ typedef enum bdk_counter {
 #undef X
       BDK_COUNTER_COUNT
 } bdk_counter;
-
 // One set belongs to one node or server; the owner zeroes it.
 typedef struct bdk_counters {
   uint64_t value[BDK_COUNTER_COUNT];
 } bdk_counters;
-
 static inline void bdk_count(bdk_counters *c, bdk_counter which, uint64_t by) {
   if (c) c->value[which] += by;
 }
-
 // Name and sentence of counter `which`; NULL past the end.
 const char *bdk_counter_name(int which);
 const char *bdk_counter_text(int which);
