@@ -507,7 +507,8 @@ static int open(lua_State *L) {
   bdk_reply *reply = luaL_checkudata(L, 2, reply_type);
   size_t len;
   const char *bytes = luaL_checklstring(L, 3, &len);
-  luaL_argcheck(L, reply == r->reply && reply->active && r->assocs && r->assocs->table, 2, "the reply of this router's handler expected");
+  luaL_argcheck(L, reply == r->reply && reply->active && r->assocs && r->assocs->table, 2,
+                "the reply of this router's handler expected");
   lua_settop(L, 3);
   uint8_t payload[BDK_NOISE_MAX], messages[BDK_DATAGRAM_MAX], out[BDK_DATAGRAM_MAX];
   uint32_t index;
