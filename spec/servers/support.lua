@@ -166,6 +166,10 @@ function S:ask_as(who, from, name, ...)
   local bytes = assert(schema:encode(...))
   if not schema.sealed then return self:feed(from, bytes), #bytes end
   local frame = self:assoc(who, from).raw:write(bytes)
+  local answers = self:feed(from, frame)
+  if not answers[1] or answers[1].name_of ~= "lost" then return answers, #frame end
+  self.assocs[who.id .. from] = nil -- the server has forgotten it: a client opens another
+  frame = self:assoc(who, from).raw:write(bytes)
   return self:feed(from, frame), #frame
 end
 
