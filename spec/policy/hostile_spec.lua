@@ -12,6 +12,8 @@ local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
 local slow = bodkin:find "/asan/" and 8 or 1
 
 local BUDGET = 10000000
+-- What may come on top of a budget, on a machine that takes 50 ms for one; on a slower one, as much more.
+local BEYOND_MS, PLAIN_MS = 100, 50
 
 -- The CPU time, in ms, of what a budget's instructions are at their plainest.
 local function budget_ms()
@@ -29,6 +31,8 @@ end
 -- Loads it, adds tickets and looks at them, twice. Returns the longest time of a run in ms, and the last error.
 local function run(text)
   local longest, err = 0, nil
+  collectgarbage() -- what the ones before left behind is not this one's
+  collectgarbage()
   local function timed(fn, ...)
     local from = os.clock()
     local results = table.pack(fn(...))
@@ -47,20 +51,23 @@ local function run(text)
 end
 
 describe("a hostile policy:", function()
-  local budget
+  local budget, most
 
-  setup(function() budget = budget_ms() end)
+  setup(function()
+    budget = budget_ms()
+    most = budget + BEYOND_MS * slow * math.max(1, budget / (PLAIN_MS * slow))
+  end)
 
   for _, case in ipairs(hostile) do
     it(case[1] .. " is stopped within its budget and 100 ms", function()
-      -- The machine has other work, too: the best of three counts.
+      -- The machine has other work, too: the best of five counts.
       local longest, err = run(case[2])
-      for _ = 2, 3 do
-        if longest > budget + 100 * slow then longest = math.min(longest, (run(case[2]))) end
+      for _ = 2, 5 do
+        if longest > most then longest = math.min(longest, (run(case[2]))) end
       end
       assert.is_string(err)
       assert.matches("^policy.lua:%d+: ", err)
-      assert.is_true(longest <= budget + 100 * slow, ("%.0f ms; the budget takes %.0f ms"):format(longest, budget))
+      assert.is_true(longest <= most, ("%.0f ms; the budget takes %.0f ms"):format(longest, budget))
     end)
   end
 
@@ -74,7 +81,7 @@ describe("a hostile policy:", function()
     } do
       local longest, err = run(text)
       assert.is_string(err, text)
-      assert.is_true(longest <= budget + 100 * slow)
+      assert.is_true(longest <= most)
     end
   end)
 

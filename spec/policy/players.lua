@@ -20,8 +20,8 @@ bodkin.run(function()
           local from_us = env.now()
           local match = node:match(queue, {}, { timeout_ms = 5000 })
           local count = counts[queue]
-          count.longest_ms = math.max(count.longest_ms, (env.now() - from_us) // 1000)
-          if match then
+          if match then -- else the other one has left already
+            count.longest_ms = math.max(count.longest_ms, (env.now() - from_us) // 1000)
             count.matches = count.matches + 0.5
             match:leave()
           end
