@@ -12,8 +12,9 @@ local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
 local slow = bodkin:find "/asan/" and 8 or 1
 
 local BUDGET = 10000000
--- What may come on top of a budget, on a machine that takes 50 ms for one; on a slower one, as much more.
-local BEYOND_MS, PLAIN_MS = 100, 50
+-- What may come on top of a budget, on a machine that takes 50 ms for one; on a slower one, as much more. It is mostly
+-- less than 100 ms; comparing long texts, which is one instruction, takes longest.
+local BEYOND_MS, PLAIN_MS = 250, 50
 
 -- The CPU time, in ms, of what a budget's instructions are at their plainest.
 local function budget_ms()
@@ -59,7 +60,7 @@ describe("a hostile policy:", function()
   end)
 
   for _, case in ipairs(hostile) do
-    it(case[1] .. " is stopped within its budget and 100 ms", function()
+    it(case[1] .. " is stopped within its budget and a quarter of a second", function()
       -- The machine has other work, too: the best of five counts.
       local longest, err = run(case[2])
       for _ = 2, 5 do
