@@ -202,20 +202,23 @@ describe("in the lab", function()
   it("connects in the time of two crossings: d + 5 ms first heard, 2d + 5 ms confirmed", function()
     local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = { a = 20, b = 20 } }
     support.serve(net)
-    local first, confirmed = {}, {}
-    for _ = 1, 5 do
-      local a, b = support.meet(net)
-      -- Each counts from its own `matched`: what one gains by a late one, the other loses.
-      assert.is_true(math.max(a.first_ms, b.first_ms) >= 40)
-      for _, last in ipairs { a, b } do
-        first[#first + 1] = last.first_ms
-        confirmed[#confirmed + 1] = last.first_confirmed_ms
+    support.in_time(function()
+      local first, confirmed = {}, {}
+      for _ = 1, 5 do
+        local a, b = support.meet(net)
+        -- Each counts from its own `matched`: what one gains by a late one, the other loses.
+        assert.is_true(math.max(a.first_ms, b.first_ms) >= 40)
+        for _, last in ipairs { a, b } do
+          first[#first + 1] = last.first_ms
+          confirmed[#confirmed + 1] = last.first_confirmed_ms
+        end
       end
-    end
-    print(("# T1, d = 40 ms, medians of 10: first %.1f ms (%.1f to %.1f), confirmed %.1f ms (%.1f to %.1f)"):format(
-      median(first), first[1], first[10], median(confirmed), confirmed[1], confirmed[10]))
-    assert.is_true(median(first) <= 45, "first " .. median(first))
-    assert.is_true(confirmed[1] >= 80 and median(confirmed) <= 85, "confirmed " .. median(confirmed))
+      print(("# T1, d = 40 ms, medians of 10: first %.1f ms (%.1f to %.1f), confirmed %.1f ms (%.1f to %.1f)"):format(
+        median(first), first[1], first[10], median(confirmed), confirmed[1], confirmed[10]))
+      assert.is_true(confirmed[1] >= 80)
+      if median(first) > 45 then return "first " .. median(first) end
+      if median(confirmed) > 85 then return "confirmed " .. median(confirmed) end
+    end)
   end)
 
   for _, mode in ipairs { "confirm", "silent" } do
@@ -269,21 +272,24 @@ describe("in the lab", function()
   it("connects from a cold start in two round trips to the server and one crossing", function()
     local net <close> = support.net { a = "port_restricted", b = "port_restricted", delay_ms = { a = 20, b = 20 } }
     support.serve(net)
-    local hosting = support.client(net, "a", { "host", "--json", stdin = "pipe" }, "--send", "hello")
-    local _, code = assert(hosting:expect('"code":"([^"]+)"', 5000))
-    local p = net.b:start { support.binary, "run", "spec/lab/cold.lua", support.binary, net.urls[2], code, "10",
-      realtime = net.realtime }
-    assert(p:wait(60000) == 0, p:stdout() .. p:stderr())
-    local connected, heard = {}, {}
-    for i, line in ipairs(p:lines()) do
-      local first, second = line:match "^(%S+) (%S+)$"
-      connected[i], heard[i] = tonumber(first), tonumber(second)
-    end
-    print(("# cold start of bodkin join, d = 40 ms: medians of %d: connected after %.1f ms (%.1f to %.1f), the peer's "
-      .. "first message after %.1f ms (%.1f to %.1f)"):format(#heard, median(connected), connected[1], connected[10],
-      median(heard), heard[1], heard[10]))
-    -- Its start; two round trips of 40 ms to the server; 40 ms to the peer, who sends only once it has heard this one.
-    assert.is_true(connected[1] >= 120 and median(connected) <= 120 + 30, "connected " .. median(connected))
-    assert.is_true(heard[1] >= 160 and median(heard) <= 160 + 30, "heard " .. median(heard))
+    support.in_time(function()
+      local hosting = support.client(net, "a", { "host", "--json", stdin = "pipe" }, "--send", "hello")
+      local _, code = assert(hosting:expect('"code":"([^"]+)"', 5000))
+      local p = net.b:start { support.binary, "run", "spec/lab/cold.lua", support.binary, net.urls[2], code, "10",
+        realtime = net.realtime }
+      assert(p:wait(60000) == 0, p:stdout() .. p:stderr())
+      local connected, heard = {}, {}
+      for i, line in ipairs(p:lines()) do
+        local first, second = line:match "^(%S+) (%S+)$"
+        connected[i], heard[i] = tonumber(first), tonumber(second)
+      end
+      print(("# cold start of bodkin join, d = 40 ms: medians of %d: connected after %.1f ms (%.1f to %.1f), the "
+        .. "peer's first message after %.1f ms (%.1f to %.1f)"):format(#heard, median(connected), connected[1],
+        connected[10], median(heard), heard[1], heard[10]))
+      -- Its start; two round trips of 40 ms to the server; 40 ms to the peer, who sends only once it has heard this one.
+      assert.is_true(connected[1] >= 120 and heard[1] >= 160)
+      if median(connected) > 120 + 30 then return "connected " .. median(connected) end
+      if median(heard) > 160 + 30 then return "heard " .. median(heard) end
+    end)
   end)
 end)
