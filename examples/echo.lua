@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- An echo. One side sends back whatever it hears, the other measures how long that takes:
+-- An echo. One side sends back whatever it hears until the other leaves, which measures how long that takes:
 --   bodkin run examples/echo.lua URL            prints a code
 --   bodkin run examples/echo.lua URL CODE [N]   N echoes (default 5)
 
@@ -10,6 +10,7 @@ local server, code, count = ...
 local function echo(node)
   local match = assert(node:host())
   print(match.code)
+  node:on("closed", function() match:leave() end)
   for m in match:messages() do match:send(m.data, m.peer) end
 end
 

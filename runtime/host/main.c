@@ -75,11 +75,41 @@ static int host_private_dir(lua_State *L) {
   return 1;
 }
 
+// host.fifo(path) -> descriptor of the reading end of a FIFO that it makes there, the caller's; its end comes once whoever
+// opened it to write is gone | nil, message. [-0, +(1|2), e]
+static int host_fifo(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  if (mkfifo(path, 0600) < 0) return luaL_fileresult(L, 0, path);
+  int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return luaL_fileresult(L, 0, path);
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+// host.exec(words): this process becomes the program words[1], found by PATH. Comes back only to say nil, message.
+// [-0, +2, e]
+static int host_exec(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  size_t n = lua_rawlen(L, 1);
+  luaL_argcheck(L, n >= 1, 1, "a program expected");
+  const char **words = lua_newuserdatauv(L, (n + 1) * sizeof *words, 0);
+  for (size_t i = 0; i < n; i++) {
+    luaL_argcheck(L, lua_rawgeti(L, 1, (lua_Integer)i + 1) == LUA_TSTRING, 1, "strings expected");
+    words[i] = lua_tostring(L, -1); // which the table keeps
+    lua_pop(L, 1);
+  }
+  words[n] = NULL;
+  execvp(words[0], (char *const *)words);
+  return luaL_fileresult(L, 0, words[0]);
+}
+
 int main(int argc, char **argv) {
   static const luaL_Reg functions[] = {{"signals", host_signals},
                                        {"is_terminal", host_is_terminal},
                                        {"pid", host_pid},
                                        {"private_dir", host_private_dir},
+                                       {"fifo", host_fifo},
+                                       {"exec", host_exec},
                                        {"child", bdk_supervisor_child},
                                        {"end_child", bdk_supervisor_end},
                                        {"background", bdk_supervisor_background},

@@ -1,15 +1,16 @@
 -- SPDX-License-Identifier: MIT
--- The command line. A command is a module here: { usage, summary, text, options, run(options, arguments) }.
--- run returns an exit code, or nil, message, code (a name of the error table). Commands are loaded on demand.
+-- The command line. A command is a module here: { usage, summary, text, options, run(options, arguments, argv, cut) },
+-- where `cut` is how many arguments came before a "--", if one did. run returns an exit code, or nil, message, code (a
+-- name of the error table). Commands are loaded on demand.
 
 local M = {}
 
 local commands = { serve = true, host = true, join = true, list = true, ping = true, run = true, status = true,
-  match = true, check = true, sim = true, replay = true, keygen = true, version = true, help = true }
+  match = true, check = true, sim = true, replay = true, lab = true, keygen = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
 local later = { tunnel = true, repl = true, netcheck = true,
-  top = true, why = true, lab = true }
+  top = true, why = true }
 
 local function usage_error(message, next_step)
   io.stderr:write("bodkin: ", message, "\n", next_step, "\n")
@@ -43,7 +44,7 @@ function M.main(argv)
   local command = require("bodkin.cli." .. name)
   if command.raw then return command.run(argv) end
   local options = require "bodkin.cli.options"
-  local values, rest = options.parse(merged(command.options, options.common), argv, 2)
+  local values, rest, cut = options.parse(merged(command.options, options.common), argv, 2)
   if not values then return usage_error(rest, "bodkin help " .. name .. " says more") end
   if values.help then
     print(require("bodkin.cli.help").command(name))
@@ -53,7 +54,7 @@ function M.main(argv)
   if name ~= "help" and #rest > most then
     return usage_error(("unexpected argument %s"):format(rest[most + 1]), "usage: " .. command.usage)
   end
-  local status, message, code = command.run(values, rest)
+  local status, message, code = command.run(values, rest, argv, cut)
   if status then return status end
   if code == "usage" then return usage_error(message, "usage: " .. command.usage) end
   require("bodkin.cli.output").of(values):failure(message, code)

@@ -190,9 +190,10 @@ local function set(options, option, text, what)
   return true
 end
 
--- Reads argv from `first` on. Returns the options by name and the other arguments, or nil and a sentence.
+-- Reads argv from `first` on. Returns the options by name, the other arguments, and how many of these came before a
+-- "--" (nil without one); or nil and a sentence.
 function M.parse(list, argv, first)
-  local options, rest = {}, {}
+  local options, rest, cut = {}, {}, nil
   local i = first
   local function take(option, what, attached)
     if not option.arg then
@@ -208,6 +209,7 @@ function M.parse(list, argv, first)
     local word = argv[i]
     local ok, err = true, nil
     if word == "--" then
+      cut = #rest
       table.move(argv, i + 1, #argv, #rest + 1, rest)
       break
     elseif word:find "^%-%-" then
@@ -235,7 +237,7 @@ function M.parse(list, argv, first)
       if not ok then return nil, err end
     end
   end
-  return options, rest
+  return options, rest, cut
 end
 
 return M

@@ -152,6 +152,9 @@ function Output:line(text)
   return put(self, text:sub(-1) == "\n" and text or text .. "\n")
 end
 
+-- A line on stderr, quiet or not, as it is.
+function Output:error_line(text) progress(self, text) end
+
 local function ms(value)
   return value and ("%.1f ms"):format(value) or "?"
 end

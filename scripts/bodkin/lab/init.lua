@@ -73,8 +73,7 @@ end
 -- is what runs this; else this Lua with its module paths.
 local function runner()
   local binary = os.getenv "BODKIN"
-  local _, exe = shell.run "readlink /proc/$PPID/exe"
-  exe = exe:gsub("\n$", "")
+  local exe = shell.exe()
   if not binary and not exe:match "/lua[%d.]*$" then binary = exe end
   if binary then return { binary, "run" }, {} end
   return { exe }, { LUA_PATH = package.path, LUA_CPATH = package.cpath, LUA_PATH_5_4 = package.path,

@@ -21,9 +21,10 @@ function M.start(ns, base, options)
   if options.realtime then table.move({ "chrt", "-f", "1" }, 1, 3, #words + 1, words) end
   table.move(options, 1, #options, #words + 1, words)
   local piped = options.stdin == "pipe"
-  -- nsenter and both execs keep the number that the inner shell writes down.
-  local command = ([[%s( nsenter --net=/run/netns/%s setsid -w sh -c 'echo $$ >"$0"; exec "$@"' %s %s %s >%s 2>%s
-    code=$?; [ ! -d %s ] || echo $code >%s ) >/dev/null 2>&1 &]]):format(
+  -- nsenter and both execs keep the number that the inner shell writes down. The outer one waits for it in the
+  -- background, so as not to write "Killed" into its output.
+  local command = ([[%s( nsenter --net=/run/netns/%s setsid -w sh -c 'echo $$ >"$0"; exec "$@"' %s %s %s >%s 2>%s &
+    wait $!; code=$?; [ ! -d %s ] || echo $code >%s ) >/dev/null 2>&1 &]]):format(
     piped and "exec 4<&0; " or "", ns, shell.quote(self.pid_file), shell.join(words),
     piped and "<&4" or "<" .. shell.quote(options.stdin or "/dev/null"), shell.quote(self.out), shell.quote(self.err),
     shell.quote(base:match "^(.*)/"), shell.quote(self.code_file))
@@ -54,6 +55,11 @@ end
 -- Sends a signal ("KILL", "INT", …; default TERM) to it alone.
 function Process:kill(signal)
   if not self:code() then shell.run(("kill -%s %d"):format(signal or "TERM", self.pid)) end
+end
+
+-- The same to it and all that it started, but for what has made itself a group of its own; or to what it left behind.
+function Process:kill_group(signal)
+  shell.run(("kill -s %s -- -%d"):format(signal or "TERM", self.pid))
 end
 
 -- What it wrote so far.

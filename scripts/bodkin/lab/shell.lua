@@ -15,11 +15,18 @@ function M.join(words)
   return table.concat(out, " ")
 end
 
--- Runs a script; returns true, or false, with all it printed.
+-- Runs a script; returns true, or false, with all it printed. A Ctrl-C, which the terminal sends to it, too, is its
+-- caller's matter: no script is left half done.
 function M.run(script)
-  local p = assert(io.popen("exec 2>&1; " .. script, "r"))
+  local p = assert(io.popen("exec 2>&1; trap '' HUP INT QUIT; " .. script, "r"))
   local text = p:read("a")
   return p:close() == true, text
+end
+
+-- The program that runs this.
+function M.exe()
+  local _, path = M.run "readlink /proc/$PPID/exe"
+  return (path:gsub("\n$", ""))
 end
 
 -- Contents of a file, or nil.
