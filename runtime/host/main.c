@@ -75,8 +75,8 @@ static int host_private_dir(lua_State *L) {
   return 1;
 }
 
-// host.fifo(path) -> descriptor of the reading end of a FIFO that it makes there, the caller's; its end comes once whoever
-// opened it to write is gone | nil, message. [-0, +(1|2), e]
+// host.fifo(path) -> descriptor of the reading end of a FIFO that it makes there, the caller's; its end comes once
+// whoever opened it to write is gone | nil, message. [-0, +(1|2), e]
 static int host_fifo(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   if (mkfifo(path, 0600) < 0) return luaL_fileresult(L, 0, path);

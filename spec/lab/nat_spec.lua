@@ -8,20 +8,10 @@ if (os.getenv "SOAK" or "1") ~= "1" then return end
 local lab = require "bodkin.lab"
 local plan = require "bodkin.lab.plan"
 local shell = require "bodkin.lab.shell"
+local support = require "spec.lab.support"
 
+local left, nothing_left = support.left, support.nothing_left
 local pid = shell.self()
-
--- What is left of labs of process `of`: namespaces, directories, processes.
-local function left(of)
-  local _, text = shell.run(("ls -d /run/netns/bodkin-lab-%d-* /run/bodkin-lab-%d-* 2>/dev/null; "
-    .. "pgrep -af 'bodkin-lab-%d-[0-9]' | grep -v pgrep"):format(of, of, of))
-  return text
-end
-
--- The shell that waited for a killed process takes a moment to go, too.
-local function nothing_left(of)
-  assert(shell.await(1000, function() return left(of) == "" end), left(of))
-end
 
 local function up(options)
   return assert(lab.up(options))

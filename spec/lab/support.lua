@@ -3,10 +3,23 @@
 
 local json = require "dkjson"
 local lab = require "bodkin.lab"
+local shell = require "bodkin.lab.shell"
 
 local M = {}
 
 M.binary = os.getenv "BODKIN" or "build/release/bodkin"
+
+-- What is left of labs of process `of`: namespaces, directories, processes.
+function M.left(of)
+  local _, text = shell.run(("ls -d /run/netns/bodkin-lab-%d-* /run/bodkin-lab-%d-* 2>/dev/null; "
+    .. "pgrep -af 'bodkin-lab-%d-[0-9]' | grep -v pgrep"):format(of, of, of))
+  return text
+end
+
+-- The shell that waited for a killed process takes a moment to go, too.
+function M.nothing_left(of)
+  assert(shell.await(1000, function() return M.left(of) == "" end), M.left(of))
+end
 
 -- A lab whose NATs were probed.
 function M.net(options)

@@ -34,15 +34,15 @@ server (bodkin serve) that both reach. NATs, hosts and the net between are the L
 and gone when both programs have ended, or after Ctrl-C. The NATs there are:
   %s
 CMD finds $BODKIN_SERVER, the server's URL with its key; $BODKIN_LAB_HOST, a or b; and $BODKIN_LAB_DIR, a directory that
-both share and that goes with the lab. Its input is empty, XDG_STATE_HOME and XDG_CONFIG_HOME are the host's own. What it
-writes comes out line by line after its host's name. There is no way out to any other network.
+both share and that goes with the lab. Its input is empty; XDG_STATE_HOME and XDG_CONFIG_HOME are the host's own. What
+it writes comes out line by line after its host's name. There is no way out to any other network.
 
 The exit code is that of the first CMD that failed, else 0. Root is not needed where the kernel gives users namespaces
 of their own (most do): CMD then takes itself for root, and has its user's rights.]]):format(nat.names()
     :gsub("(, [^,]+, [^,]+, [^,]+, [^,]+, [^,]+, [^,]+), ", "%1,\n  ", 1)),
   options = {
     { "delay-ms", arg = "N", kind = delay, help = "one-way delay of each host's link: a to b takes twice as long (0)" },
-    { "loss", arg = "N", kind = share, help = "share of the packets lost between any two hosts, such as 0.05 or 5% (0)" },
+    { "loss", arg = "N", kind = share, help = "share of packets lost between any two hosts, such as 0.05 or 5% (0)" },
     { "same-nat", help = "b stands beside a, behind the same NAT (both are to be the same kind)" },
     { "timeout", arg = "SECONDS", kind = "seconds", help = "take all down after this long, and fail" },
   },
@@ -70,9 +70,9 @@ function Run:follow(host, stream, on_line)
   self.reading = self.reading + 1
   input:on_line(function(line, err)
     if line then return on_line(line) end
-    if err then self.out:say("%s's %s: %s; the rest of it is not read", host, stream, err) end
     self.reading = self.reading - 1
-    input:close()
+    if not err then return input:close() end
+    self.out:say("%s's %s: %s; the rest of it is not shown", host, stream, err) -- but read: nothing waits for it
   end)
   return path
 end
@@ -198,12 +198,19 @@ function Run:announce()
   for _, host in ipairs { "a", "b" } do
     local kind, at = net.plan.kinds[host], net[host]
     if out.json then
-      out:object({ event = "host", host = host, nat = kind, addr = at.addr, public = at.public, server = self.url }, ORDER)
+      local object = { event = "host", host = host, nat = kind, addr = at.addr, public = at.public, server = self.url }
+      out:object(object, ORDER)
     else
       out:say("%s: %s behind %s, seen as %s", host, at.addr, kind, at.public)
     end
   end
   out:detail("server: %s", self.url)
+end
+
+-- What went wrong; unless it did because of a Ctrl-C meanwhile, which then ends this task.
+local function failed(env, why, code)
+  task.sleep(env, POLL_MS)
+  return nil, why, code
 end
 
 function M.run(values, rest, argv, cut)
@@ -214,13 +221,13 @@ function M.run(values, rest, argv, cut)
   local out = output.of(values)
   return require("bodkin.cli.process").run(values, function(p)
     local net <close>, why, refused = require("bodkin.lab").up(options)
-    if not net then return nil, why, refused end
+    if not net then return failed(p.env, why, refused) end
     local run = setmetatable({ net = net, env = p.env, out = out, programs = {}, codes = {}, reading = 0 }, Run)
     p.on_stop = function() run:stop() end
     -- A kernel may make other NATs of the same rules; with losses one could not tell.
     if not options.loss then
       ok, why, refused = net:probe()
-      if not ok then return nil, why, refused end
+      if not ok then return failed(p.env, why, refused) end
     end
     ok, why = run:serve()
     if not ok then return nil, why, "closed" end

@@ -96,9 +96,14 @@ local function missing()
   return text
 end
 
-local function keeper_script(net, plan, words, env)
-  local names, exports = {}, {}
+local function boxes(plan)
+  local names = {}
   for i, b in ipairs(plan.boxes) do names[i] = b.name end
+  return names
+end
+
+local function keeper_script(net, plan, words, env)
+  local exports = {}
   for name, value in pairs(env) do exports[#exports + 1] = ("export %s=%s\n"):format(name, shell.quote(value)) end
   local copier = table.move(words, 1, #words, 1, {})
   for _, word in ipairs { net.dir .. "/agent.lua", "copier", net.dir .. "/copier.lua", net.dir .. "/ready",
@@ -118,7 +123,7 @@ else
 fi
 while read -r line; do :; done
 down
-]]):format(teardown(names, net.dir), net.dir, plan.core, shell.join(copier), net.dir, net.dir)
+]]):format(teardown(boxes(plan), net.dir), net.dir, plan.core, shell.join(copier), net.dir, net.dir)
 end
 
 local function copier_config(plan, options)
@@ -178,14 +183,15 @@ function M.up(options)
   shell.write(dir .. "/copier.lua", "return " .. serialize(copier_config(plan, options)))
   shell.write(dir .. "/agent.lua", 'require("bodkin.lab.agent").main(...)')
   shell.write(dir .. "/keeper.sh", keeper_script(net, plan, words, env))
-  net.keeper = assert(io.popen(("exec setsid sh %s/keeper.sh >%s/log 2>&1"):format(dir, dir), "w"))
+  local command = ("trap '' HUP INT QUIT; exec setsid sh %s/keeper.sh >%s/log 2>&1"):format(dir, dir)
+  net.keeper = assert(io.popen(command, "w"))
   for name, host in pairs(plan.hosts) do
     host.net = net
     net[name] = setmetatable(host, Host)
   end
   local up = shell.await(10000, function() return shell.read(dir .. "/failed") or shell.read(dir .. "/ready") end)
   if up and not shell.read(dir .. "/failed") then return net end
-  local log = shell.read(dir .. "/log"):match "[^\n]+" or "nothing was logged"
+  local log = (shell.read(dir .. "/log") or ""):match "[^\n]+" or "nothing was logged"
   net:down()
   return unable(up and log or "not up after 10 s: " .. log)
 end
@@ -285,6 +291,7 @@ function Net:down()
   self.is_down = true
   -- The end of its input tells the keeper; this waits until it is done. A closing Lua state may have done so already.
   if io.type(self.keeper) == "file" then self.keeper:close() end
+  if shell.read(self.dir .. "/owner") then shell.run(teardown(boxes(self.plan), self.dir)) end -- somebody killed it
 end
 
 Net.__close = Net.down

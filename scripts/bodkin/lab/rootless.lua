@@ -7,9 +7,8 @@ local shell = require "bodkin.lab.shell"
 
 local M = {}
 
--- `ip netns` and the lab keep their files in /run. It becomes a directory of our own with all in it that was there, such
--- as the sockets of a desktop in /run/user, but for other labs. The new one is put together over /tmp, which is always
--- there, and then moved.
+-- `ip netns` and the lab keep files in /run. It becomes a directory of ours, with all in it that was there before, such
+-- as a desktop's sockets in /run/user, but for other labs. It is put together over /tmp, always there, and then moved.
 local ENTER = [[
 set -e
 mount -n -t tmpfs -o mode=755 tmpfs /tmp
