@@ -216,16 +216,21 @@ end
 function M.run(values, rest, argv, cut)
   local options, words = check(values, rest, cut)
   if not options then return nil, words, "usage" end
-  local ok, err, code = require("bodkin.lab.rootless").enter(argv)
-  if not ok then return nil, err, code end
+  local way, err, code = require("bodkin.lab.rootless").way(argv)
+  if not way then return nil, err, code end
+  if way ~= true then
+    err = select(2, require("bodkin.host").exec(way)) -- from which nothing comes back unless it fails
+    return nil, "lab: cannot start anew without root: " .. err, "refused"
+  end
   local out = output.of(values)
   return require("bodkin.cli.process").run(values, function(p)
     local net <close>, why, refused = require("bodkin.lab").up(options)
+    local ok
     if not net then return failed(p.env, why, refused) end
     local run = setmetatable({ net = net, env = p.env, out = out, programs = {}, codes = {}, reading = 0 }, Run)
     p.on_stop = function() run:stop() end
     -- A kernel may make other NATs of the same rules; with losses one could not tell.
-    if not options.loss then
+    if (options.loss or 0) == 0 then
       ok, why, refused = net:probe()
       if not ok then return failed(p.env, why, refused) end
     end

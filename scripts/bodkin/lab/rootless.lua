@@ -2,7 +2,6 @@
 -- The lab without root: in user, mount and network namespaces of this user's own, where the kernel allows these. Inside
 -- one is root over what the lab needs, and outside nothing has changed.
 
-local host = require "bodkin.host"
 local shell = require "bodkin.lab.shell"
 
 local M = {}
@@ -49,21 +48,19 @@ else
 fi
 ]]
 
--- Makes sure that a lab may be made. For root: true, at once. For others: this process starts anew, with the same
--- `arguments`, as root in namespaces of its own; or nil, message, "refused".
-function M.enter(arguments)
+-- Whether this user may make a lab: true for root. For others, where the kernel lets them, the words of a command that
+-- does `arguments` of this very program as root in namespaces of its own; else nil, message, "refused".
+function M.way(arguments)
   local _, uid = shell.run "id -u"
   if uid == "0\n" then return true end
   local _, reason = shell.run(CHECK)
-  reason = reason:match "[^\n]+"
-  if not reason then
-    local words = table.move(UNSHARE, 1, #UNSHARE, 3, { "sh", "-c" })
-    words[3] = SBIN .. 'exec "$@"'
-    table.move({ "sh", table.unpack(UNSHARE) }, 1, #UNSHARE + 1, 4, words)
-    table.move({ "sh", "-c", ENTER, "sh", shell.exe() }, 1, 5, #words + 1, words)
-    _, reason = host.exec(table.move(arguments, 1, #arguments, #words + 1, words))
+  if reason ~= "" then
+    return nil, ("lab: cannot make one as this user: %s; or run it as root"):format(reason:match "[^\n]+"), "refused"
   end
-  return nil, ("lab: cannot make one as this user: %s; or run it as root"):format(reason), "refused"
+  local words = { "sh", "-c", SBIN .. 'exec "$@"', "sh" }
+  table.move(UNSHARE, 1, #UNSHARE, #words + 1, words)
+  table.move({ "sh", "-c", ENTER, "sh", shell.exe() }, 1, 5, #words + 1, words)
+  return table.move(arguments, 1, #arguments, #words + 1, words)
 end
 
 return M
