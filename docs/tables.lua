@@ -86,6 +86,11 @@ local function sample(f, n)
   if kind == "bins" and f[1] == "keys" then return { ("\x55"):rep(32) } end
   if kind == "bins" then return { core.addr.parse "203.0.113.7:40000" .. ("\x55"):rep(20) } end
   if kind == "any" and f[1] == "props" then return core.wire.encode { map = "dust" } end
+  if kind == "any" and f[1] == "report" then
+    return require("bodkin.outcome").pack({ state = "connected", path = "direct", via = "srflx", first_ms = 40.7,
+      confirmed_ms = 81.3, rtt_ms = 81.3, lasted_ms = 1081.3, paths = { { remote = "203.0.113.7:40000", via = "srflx",
+      state = "valid", tests = 1, rtt_ms = 81.3 } } }, 1)
+  end
   if kind == "any" and f[1] == "entries" then return core.wire.encode(core.wire.array {}) end
   return "\xc0"
 end
