@@ -128,12 +128,12 @@ function on.error(self, e, match)
   if e.code == "no_path" and match and self.node then self:explain(match) end
 end
 
--- --why: the records of all matches, once.
-function Talk:report()
+-- --why: the records of all matches, once; where there were none, what ended the command.
+function Talk:report(failure)
   local write = self.options.reporter
-  if not write or not self.node then return end
+  if not write then return end
   self.options.reporter = nil
-  local ok, err = write(self.node:why())
+  local ok, err = write(self.node and self.node:why() or {}, failure)
   if not ok then self.out:say("the report %s is not whole: %s", self.options.why, tostring(err)) end
 end
 
@@ -192,7 +192,10 @@ function M.run(options, begin, hosting)
     }, Talk)
     local function on_event(e, match) self:on_event(e, match) end
     local node, err, code = require("bodkin").open(M.open_options(options, p.env, on_event))
-    if not node then return nil, err, code end
+    if not node then
+      self:report(err)
+      return nil, err, code
+    end
     self.node = node
     p.on_stop = function()
       node:close()
@@ -209,7 +212,7 @@ function M.run(options, begin, hosting)
       self:finish(nil, err, code)
     end
     node:close()
-    self:report()
+    self:report(self.result[2])
     if self.result[3] == "no_path" and self.match and not self.explained then self:explain(self.match) end
     return table.unpack(self.result, 1, self.result.n)
   end)

@@ -31,22 +31,25 @@ What became of each match, for a report. bodkin why FILE prints it again, bodkin
 side by side. Addresses of both ends are in it, and no keys.
 ]]
 
--- A file for the records that write(records) is given, once; or nil, message, code.
+-- A file for the records that write(records, failure) is given, once; or nil, message, code. failure: what ended it
+-- where there are no records.
 function M.writer(path)
   local file, err = io.open(path, "w")
   if not file then
     return nil, ("cannot write the report: %s; is the directory there?"):format(err), "invalid"
   end
-  return function(records)
-    local ok, wrong = file:write(M.report(records))
+  return function(records, failure)
+    local ok, wrong = file:write(M.report(records, failure))
     if ok then ok, wrong = file:close() end
     return ok, wrong
   end
 end
 
-function M.report(records)
+function M.report(records, failure)
   local json, parts = require "bodkin.cli.json", { HEAD }
-  if #records == 0 then parts[2] = "\nThere was no match.\n" end
+  if #records == 0 then
+    parts[2] = ("\nThere was no match%s\n"):format(failure and ": " .. output.printable(failure) or ".")
+  end
   for _, r in ipairs(records) do
     local clean = story.record(r)
     local pair = story.pairs_of { clean }[1]
