@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, numbers, counters. And
--- of docs/SECURITY.md, the table of what is answered to whom.
+-- of docs/SECURITY.md, the table of what is answered to whom; of docs/WHY.md, the transcript.
 -- `lua5.4 docs/tables.lua` (with the module bodkin.core on its path: `make docs`) writes them between their
 -- markers; a spec fails when they differ.
 
@@ -86,6 +86,11 @@ local function sample(f, n)
   if kind == "bins" and f[1] == "keys" then return { ("\x55"):rep(32) } end
   if kind == "bins" then return { core.addr.parse "203.0.113.7:40000" .. ("\x55"):rep(20) } end
   if kind == "any" and f[1] == "props" then return core.wire.encode { map = "dust" } end
+  if kind == "any" and f[1] == "report" then
+    return require("bodkin.outcome").pack({ state = "connected", path = "direct", via = "srflx", first_ms = 40.7,
+      confirmed_ms = 81.3, rtt_ms = 81.3, lasted_ms = 1081.3, paths = { { remote = "203.0.113.7:40000", via = "srflx",
+      state = "valid", tests = 1, rtt_ms = 81.3 } } }, 1)
+  end
   if kind == "any" and f[1] == "entries" then return core.wire.encode(core.wire.array {}) end
   return "\xc0"
 end
@@ -154,6 +159,11 @@ M.security = {
   },
 }
 
+M.why = {
+  file = "docs/WHY.md",
+  sections = { transcript = function() return require("spec.cli.story").transcript() end },
+}
+
 -- The document with its made parts made anew.
 function M.fill(text, sections)
   for name, make in pairs(sections or M.sections) do
@@ -171,7 +181,7 @@ function M.read(file)
 end
 
 if arg and arg[0] and arg[0]:find "docs/tables%.lua$" then
-  for _, document in ipairs { M, M.security } do
+  for _, document in ipairs { M, M.security, M.why } do
     local text = M.fill(M.read(document.file), document.sections)
     local f <close> = assert(io.open(document.file, "w"))
     f:write(text)

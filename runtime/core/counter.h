@@ -64,6 +64,8 @@
   X(matched_sent, "matched messages sent, repeats included")                                                           \
   X(matched_acked, "matched messages acknowledged")                                                                    \
   X(matched_lost, "matched messages given up without an acknowledgement")                                              \
+  X(outcome_received, "reports of how a match went, believed")                                                         \
+  X(outcome_refused, "reports of how a match went that were none, or of no match here with that client in it")         \
   X(ticket_queued, "tickets admitted to a queue")                                                                      \
   X(ticket_refused, "tickets refused by a policy or a limit")                                                          \
   X(ticket_cancelled, "tickets taken back by their clients")                                                           \

@@ -58,6 +58,7 @@ local declared = {
   { 26, "lost", REPLY, tx },
   { 27, "key_request", REQUEST, tx, pad },
   { 28, "key_report", REPLY, tx, { "keys", "bins", 1, 2 } },
+  { 29, "outcome", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "report", "any", 1, 340 } },
 }
 
 for _, d in ipairs(declared) do

@@ -120,7 +120,8 @@ function Node:list(query, want_addr) end
 ---@param fn fun(event: bodkin.Event, match: bodkin.Match?)
 function Node:on(name, fn) end
 
----@param id? string of a match or peer
+---What became of each match with each peer, of the last hour; see docs/WHY.md.
+---@param id? string of a match or peer, or how it begins, or a peer's name
 ---@return table[]
 function Node:why(id) end
 

@@ -44,6 +44,7 @@ class World:
         self.match, self.key, self.boot = os.urandom(16), os.urandom(32), os.urandom(8)
         self.log, self.queue, self.asked, self.client, self.link = [], [], set(), None, None
         self.answers = {}  # to first messages
+        self.outcomes = []
         keys = ",".join(wire.to_text(k) for k in keys or [self.key_of_server])
         url = "bodkin://127.0.0.1:%d#%s" % (self.server.addr[1], keys)
         self.process = Process("run", HERE + "/driven.lua", url, command, "x")
@@ -66,13 +67,16 @@ class World:
         return name, m, item[1], item[2], item[0]
 
     def request(self, seconds=2.0, maintain=False):
-        """(name, fields, from, when, bytes) of the next request out of an association, repeats and maintain left out;
-        what comes plain before it is answered. A frame of another kind than messages: its kind in place of the name."""
+        """(name, fields, from, when, bytes) of the next request out of an association, repeats and maintain left out,
+        and outcomes, which are kept; what comes plain before it is answered. A frame of another kind than messages: its kind in place of the name."""
         while True:
             while self.queue:
                 r = self.queue.pop(0)
                 repeated = r[0] != "matched_ack" and r[1]["tx"] in self.asked
                 self.asked.add(r[1]["tx"])
+                if r[0] == "outcome":
+                    self.outcomes += [] if repeated else [r[1]]
+                    continue
                 if not repeated and (r[0] != "maintain" or maintain):
                     return r
             item = self.server.get(seconds)
@@ -594,6 +598,13 @@ def close():
         equal(wire.CLOSE, w.log[-1].name)
         r = w.request()
         equal(("leave", w.match), (r[0], r[1]["match"]))
+        told = w.outcomes[-1]
+        equal(w.match, told["match"])
+        number, state, reason, path, via, first, confirmed, rtt, lasted, behaviour, count, paths = told["report"]
+        equal((3, 3, None), (state, reason, behaviour), "closed, closed")
+        check(number >= 1 and path in (1, 2) and via in (1, 4, 5) and len(paths) == count >= 1, told["report"])
+        check(0 <= first <= confirmed <= lasted <= 20000 and rtt <= 10000, told["report"])
+        check(any(len(p) == 6 and len(p[0]) == 6 and p[2] == 4 for p in paths), "no path valid", paths)
 
 
 @client_case()

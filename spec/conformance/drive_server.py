@@ -120,7 +120,7 @@ def reply_rule():
         equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
                "maintain": "maintained"}, replies)
         counted = server.counters()
-        equal((10, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
+        equal((11, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
         # Requests so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
         a.sock.send(a.to, msgpack.packb([27, 1, bytes(12), b""]))
@@ -212,7 +212,7 @@ def versions():
                   "noise": bytes(100)}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request").split()
+        asks = (asks + "key_request outcome").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
             if number > 31:
@@ -484,6 +484,30 @@ def queues():
         equal((b.me.public, a.me.public), (at_a["peer_key"], at_b["peer_key"]))
         equal((mine, yours), (at_a["seat"][0], at_b["seat"][0]))
         equal((at_a["seat"][1], at_a["seat"][2]), (at_b["seat"][2], at_b["seat"][1]), "team, peer's team")
+
+
+@server_case()
+def outcomes():
+    """section 4: a client's report of a match is believed about its own end, and answered whether it is or not"""
+    with Server() as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        a.register(), b.register(), c.register()
+        match = b.ask("select", target=a.me.id, **b.person())[1]["match"]
+        a.next_matched(), b.next_matched()
+
+        def tell(x, peer, number=1, of=None, **changes):
+            report = [number, 3, 4, 0, 0, None, None, None, 100000, None, 1,
+                      [[b"\xcb\x00\x71\x07\x9c\x40", 4, 2, 1, 25, None]]]
+            for at, value in changes.items():
+                report[int(at[1:])] = value
+            equal("done", x.ask("outcome", match=of or match, peer=peer.me.id, report=report)[0])
+
+        tell(a, b), tell(b, a)
+        tell(a, b, number=2, _1=2, _2=1, _3=2, _4=4, _5=200, _6=400, _7=400, _9=[1, 3, 1], _10=0, _11=[])
+        tell(c, a), tell(a, c), tell(a, a), tell(a, b, of=os.urandom(16))
+        for wrong in ({"_1": 0}, {"_8": 36000001}, {"_11": [[None] * 5]}, {"_11": None}, {"_0": -1}, {"_9": [1]}):
+            tell(a, b, **wrong)
+        equal((3, 10), (lambda x: (x["outcome_received"], x["outcome_refused"]))(server.counters()))
 
 
 @server_case()

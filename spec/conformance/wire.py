@@ -54,6 +54,7 @@ MESSAGES = {
     "lost": (26, "tx"),
     "key_request": (27, "tx pad"),
     "key_report": (28, "tx keys"),
+    "outcome": (29, "* tx match peer report"),
     "test": (32, "match role epoch rx_index nonce mac"),
     "confirm": (33, "match role epoch rx_index nonce origin mac"),
 }

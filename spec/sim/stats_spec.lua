@@ -24,6 +24,33 @@ describe("theory", function()
       end
     end
   end)
+
+  it("is what docs/NAT.md says, for each two behaviours, and why", function()
+    local long = { EI = "endpoint", AD = "address", APD = "address_port" }
+    local function words(name)
+      local mapping, filtering = name:match "^(%u+)/(%u+)$"
+      return { mapping = long[mapping], filtering = long[filtering] }
+    end
+    local n = 0
+    for a, row in pairs(oracle.theory.matrix) do
+      for b, verdict in pairs(row) do
+        local got, letter = theory.of(words(a), words(b))
+        assert.same({ verdict, oracle.theory.reasons[a][b] }, { got, letter }, a .. " " .. b)
+        n = n + 1
+      end
+    end
+    assert.equal(81, n)
+  end)
+
+  it("says what holds for all that is not known", function()
+    local unknown = { mapping = "unknown", filtering = "unknown" }
+    assert.same({ "yes", "a" }, { theory.of({ mapping = "endpoint", filtering = "endpoint" }, unknown) })
+    assert.same({ "may" }, { theory.of({ mapping = "endpoint", filtering = "address_port" }, unknown) })
+    assert.same({ "may" }, { theory.of(unknown, unknown) })
+    local random = { mapping = "address_port", filtering = "address_port" }
+    assert.same({ "no" }, { theory.of(random, { mapping = "address_port", filtering = "unknown" }) })
+    assert.same({ "no", "e" }, { theory.of(random, { mapping = "endpoint", filtering = "address_port" }) })
+  end)
 end)
 
 describe("percentiles", function()

@@ -4,6 +4,8 @@
 
 local M = {}
 
+local ANSWER_MS = 3000
+
 -- Below /tmp only in a directory that nobody else can put anything into.
 local function candidates(port, make)
   local name = ("bodkin-%d.sock"):format(port)
@@ -43,6 +45,32 @@ function M.connect(loop, path, port)
   end
   return nil, ("no server answers on %s (%s): is one running here? give its socket with --admin"):format(
     table.concat(list, " or "), tostring(err)), "refused"
+end
+
+local function answer(env, stream, line)
+  return require("bodkin.task").await(function(resume)
+    local timer = env.timer(ANSWER_MS, function() resume(nil, "it did not answer in 3 s") end)
+    stream:on_line(function(text) resume(text, "it hung up") end)
+    stream:write(line .. "\n")
+    return function() timer:cancel() end
+  end)
+end
+
+-- In a task: asks the server whose socket, or port, is `admin`, or whose port is the default one. Returns its answer,
+-- which has a field of the name `expect`; or nil, message, code.
+function M.ask(env, admin, line, expect)
+  local port = math.tointeger(tonumber(admin))
+  local stream, at = M.connect(env.loop, not port and admin or nil, port or 4433)
+  if not stream then return nil, at, "closed" end
+  local text, err = answer(env, stream, line)
+  stream:close()
+  if not text then return nil, ("%s: %s; is it a Bodkin server?"):format(at, err), "timeout" end
+  local value, wrong = require("bodkin.cli.json").decode(text)
+  if type(value) ~= "table" or value[expect] == nil then
+    wrong = wrong or type(value) == "table" and value.error or text:sub(1, 60)
+    return nil, ("%s answered something else: %s"):format(at, tostring(wrong)), "invalid"
+  end
+  return value
 end
 
 return M

@@ -9,7 +9,7 @@ local M = {
   options = {},
 }
 
-local order = { "serve", "host", "join", "match", "list", "ping", "status", "check", "sim", "lab", "replay",
+local order = { "serve", "host", "join", "match", "list", "ping", "status", "why", "check", "sim", "lab", "replay",
   "run", "keygen", "version", "help" }
 
 local function option_line(option)

@@ -70,6 +70,7 @@ local function to_json(value, key, arrays)
 end
 
 local array_keys = { public = true, ["local"] = true, peers = true, why = true, entries = true, counters = true,
+  paths = true, peer_public = true, peer_local = true, matches = true, ends = true, members = true,
   roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true }
 
 local function escaped(char)

@@ -30,6 +30,7 @@ local client = {
   { "expect", arg = "N", kind = "count", help = "leave with 0 once N messages came, a second later" },
   { "timeout", arg = "SECONDS", kind = "seconds", help = "give up after this long" },
   { "trace", arg = "FILE", help = "write what the sessions' machines do, for bodkin replay; it holds their keys" },
+  { "why", arg = "FILE", help = "write what became of each match, at the end, to attach to a report" },
 }
 
 -- The client options of these names, in the order of the list above.

@@ -52,7 +52,7 @@ and require_token (see bodkin keygen --token-key), queues = { name = { policy = 
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
     { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
-    { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status (default: by port)" },
+    { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status and why (default: by port)" },
   },
 }
 
@@ -148,7 +148,10 @@ end
 local function admin_answer(server, line)
   local core, json = require "bodkin.core", require "bodkin.cli.json"
   server.counters:add "admin_request"
-  if line ~= "status" then return json.encode { error = "no such request; there is: status" } end
+  local why, asked = line:match "^(why) ?(.*)$"
+  if why and not server.why then return json.encode { error = "it has no matching role, and knows of no match" } end
+  if why then return json.encode(server:why(asked ~= "" and asked or nil)) end
+  if line ~= "status" then return json.encode { error = "no such request; there are: status, why [ID|NAME]" } end
   local status = server:status()
   status.version, status.pid = core.version, require("bodkin.host").pid()
   return json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" })

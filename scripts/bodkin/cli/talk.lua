@@ -114,6 +114,29 @@ function on.closed(self, e)
   if not self:alive() then self:deserted(e.reason) end
 end
 
+-- What the latest record of a match shows, in short, where it found no path.
+function Talk:explain(match)
+  local list = self.node:why(match.id)
+  local story, last = require "bodkin.cli.story", list[#list]
+  if not last or last.confirmed_ms then return end
+  self.explained = true
+  for _, text in ipairs(story.short(story.pairs_of({ story.record(last) })[1])) do self.out:say("%s", text) end
+  if not self.options.why then self.out:say("--why FILE writes what was tried, for a report") end
+end
+
+function on.error(self, e, match)
+  if e.code == "no_path" and match and self.node then self:explain(match) end
+end
+
+-- --why: the records of all matches, once; where there were none, what ended the command.
+function Talk:report(failure)
+  local write = self.options.reporter
+  if not write then return end
+  self.options.reporter = nil
+  local ok, err = write(self.node and self.node:why() or {}, failure)
+  if not ok then self.out:say("the report %s is not whole: %s", self.options.why, tostring(err)) end
+end
+
 function Talk:on_event(e, match)
   if not self.out:event(e.event, e) then return self:finish(0) end
   if on[e.event] then on[e.event](self, e, match) end
@@ -157,6 +180,11 @@ function M.run(options, begin, hosting)
     options.tracer, err, code = tracer(options.trace, output.of(options))
     if not options.tracer then return nil, err, code end
   end
+  if options.why then
+    local err, code
+    options.reporter, err, code = require("bodkin.cli.why").writer(options.why)
+    if not options.reporter then return nil, err, code end
+  end
   return process.run(options, function(p)
     local self = setmetatable({
       env = p.env, options = options, out = output.of(options), hosting = hosting, count = 0, greeted = {},
@@ -164,8 +192,15 @@ function M.run(options, begin, hosting)
     }, Talk)
     local function on_event(e, match) self:on_event(e, match) end
     local node, err, code = require("bodkin").open(M.open_options(options, p.env, on_event))
-    if not node then return nil, err, code end
-    p.on_stop = function() node:close() end
+    if not node then
+      self:report(err)
+      return nil, err, code
+    end
+    self.node = node
+    p.on_stop = function()
+      node:close()
+      self:report()
+    end
     if options.timeout then p.env.timer(options.timeout * 1000, function() self:timed_out() end) end
     local match
     match, err, code = begin(node)
@@ -177,6 +212,8 @@ function M.run(options, begin, hosting)
       self:finish(nil, err, code)
     end
     node:close()
+    self:report(self.result[2])
+    if self.result[3] == "no_path" and self.match and not self.explained then self:explain(self.match) end
     return table.unpack(self.result, 1, self.result.n)
   end)
 end

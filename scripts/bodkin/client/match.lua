@@ -59,6 +59,7 @@ function Match:matched(m)
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
   self.of_n = math.max(self.of_n, m.of_n)
+  self.node.history:matched(self, peer, m)
   if m.seat then
     self.team, peer.team = m.seat.team, m.seat.peer_team
     self.host = m.seat.host and core.crypto.hex(m.seat.host)
@@ -104,6 +105,7 @@ function Match:on_session(kind, peer, x)
   else
     peer.confirmed_ms = peer.confirmed_ms or x.ms
     fields.confirmed_ms, fields.rtt_ms, fields.why = x.ms, x.rtt_ms, self.node:paths(peer.session)
+    self.node.history:changed(self, peer, x.rtt_ms)
   end
   self:emit(kind, peer, fields)
   self:wake()
@@ -121,6 +123,7 @@ end
 
 -- The session with a peer has ended.
 function Match:over(peer, reason)
+  self.node.history:over(self, peer, reason, not peer.session and peer.tried or nil)
   peer.session, peer.connected, peer.reason = nil, false, reason
   self:emit("closed", peer, { reason = reason })
   if reason == "no_path" and not self.closed then

@@ -3,6 +3,7 @@
 -- matches, and the four managers that keep it in touch with the servers.
 
 local core = require "bodkin.core"
+local history = require "bodkin.client.history"
 local task = require "bodkin.task"
 local match = require "bodkin.client.match"
 local queues = require "bodkin.client.queues"
@@ -34,6 +35,7 @@ function M.open(options)
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
     queues = queues.new(),
   }, Node)
+  self.history = history.new(self)
   -- Also when the task is cancelled meanwhile, nothing stays open.
   local _ <close> = setmetatable({}, { __close = function() if not self.ready then self:close() end end })
   local ok, err, code = start.start(self, options)
@@ -227,22 +229,13 @@ function Node:paths(session)
   return out
 end
 
--- Why things are as they are, for every peer, or those of a match or peer id (hex): an array of
--- { match =, peer =, connected =, reason =, path =, paths = { … } }.
-function Node:why(id)
-  local out = {}
-  for _, m in ipairs(self:ordered()) do
-    for _, p in ipairs(m.order) do
-      if not id or id == m.id or id == p.id then
-        out[#out + 1] = {
-          match = m.id, peer = p.id, connected = p.connected, reason = p.reason, path = p.path, via = p.via,
-          first_ms = p.first_ms, confirmed_ms = p.confirmed_ms, paths = self:paths(p.session),
-        }
-      end
-    end
-  end
-  return out
-end
+-- Why things are as they are, for every peer, or for those of a match id or peer id (hex, or its first four digits and
+-- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of
+-- { match =, self =, peer =, name =, at = (seconds since 1970), public =, local =, peer_public =, peer_local = (texts),
+-- behaviour = (of this side's NAT, where it is known), state = "seeking" | "connected" | "closed", connected =,
+-- reason = (see core.reasons), note =, path =, via =, remote =, first_ms =, confirmed_ms =, rtt_ms =, lasted_ms =,
+-- paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }. Also of a node that is closed.
+function Node:why(id) return self.history:why(id) end
 
 -- Every counter by name, and how many matches and sessions there are.
 function Node:stats()
@@ -253,6 +246,7 @@ function Node:stats()
 end
 
 local function release(self)
+  self.history:close()
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
   for _, sock in pairs(self.socks or {}) do sock:close() end

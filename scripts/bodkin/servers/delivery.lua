@@ -9,9 +9,11 @@ Delivery.__index = Delivery
 local OWN_LEN = 8 -- of an ephemeral, to tell its owner which it was
 local FIRST_WAIT_MS, TRIES = 20, 10 -- 0, 20, 60, 140, 300, 620, 1260, 2540, 5100, 10220 ms
 
--- locate(person) -> the association by which that client is to be reached now.
-function M.new(server, locate)
-  return setmetatable({ server = server, locate = locate, by_tx = {}, by_pair = {}, count = {}, total = 0 }, Delivery)
+-- locate(person) -> the association by which that client is to be reached now; acknowledged(d), of one pushed.
+function M.new(server, locate, acknowledged)
+  return setmetatable({
+    server = server, locate = locate, acknowledged = acknowledged, by_tx = {}, by_pair = {}, count = {}, total = 0,
+  }, Delivery)
 end
 
 local function drop(self, d)
@@ -71,6 +73,7 @@ function Delivery:ack(id, tx)
   local d = self.by_tx[tx]
   if not d or d.to.id ~= id then return false end
   drop(self, d)
+  self.acknowledged(d)
   return true
 end
 

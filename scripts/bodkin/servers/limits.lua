@@ -19,6 +19,7 @@ M.defaults = {
   associations_each = 4096, -- from one source: a carrier's NAT has many behind it
   handshakes = 2000,      -- a second: each costs about a quarter of a millisecond …
   handshakes_each = 50,   -- … and from one source; ten times as many at once
+  history = 4096,         -- matches remembered for bodkin why, an hour long
   guess_burst = 10,       -- wrong room codes from one source at once …
   guess_every_s = 2,      -- … and one more in each so many seconds
   guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket

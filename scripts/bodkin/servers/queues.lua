@@ -139,7 +139,7 @@ local function commit(self, q, version, teams, host, data)
     if not m.person then remove(self, m.ticket) else here[#here + 1] = m end
   end
   if #here < count then return wait_on(self, q, here) end
-  if not self.matches:announce(here, host_id, encoded) then return wait_on(self, q, here) end
+  if not self.matches:announce(here, host_id, encoded, q.name) then return wait_on(self, q, here) end
   self.server.counters:add "match_formed"
   for _, m in ipairs(here) do remove(self, m.ticket) end
 end

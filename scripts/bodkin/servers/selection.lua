@@ -5,6 +5,7 @@
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
 local delivery = require "bodkin.servers.delivery"
+local history = require "bodkin.servers.history"
 local limits = require "bodkin.servers.limits"
 local people = require "bodkin.servers.people"
 local recent = require "bodkin.servers.recent"
@@ -20,7 +21,7 @@ Matches.__index = Matches
 
 -- Tells every one of `others` about `person` and the other way round, in one instant: all of the others
 -- first. Each pair has a key of its own.
-local function pair_up(self, match, of_n, person, others)
+local function pair_up(self, match, how, of_n, person, others)
   local keys, rule = {}, self.server.local_rule
   local function tell(to, peer, key)
     self.delivery:push {
@@ -30,6 +31,7 @@ local function pair_up(self, match, of_n, person, others)
   end
   for i, other in ipairs(others) do
     keys[i] = self.server.env.random(32)
+    self.history:paired(match, how, person, other)
     tell(other, person, keys[i])
   end
   for i, other in ipairs(others) do tell(person, other, keys[i]) end
@@ -91,7 +93,7 @@ local function commit(self, person, registered, room, selected)
     match = server.env.random(16)
   end
   local of_n = #others + 1
-  pair_up(self, match, of_n, person, others)
+  pair_up(self, match, room and "room" or "selection", of_n, person, others)
   return match, of_n
 end
 
@@ -155,6 +157,13 @@ local function handlers(self, on)
     counters:add(self.delivery:ack(reply:who(), tx) and "matched_acked" or "drop_reply")
   end
 
+  -- Whether it is believed is not said.
+  function on.outcome(reply, _, tx, match, peer, report)
+    local believed = self.history:report((reply:who()), match, peer, report)
+    counters:add(believed and "outcome_received" or "outcome_refused")
+    reply("done", tx)
+  end
+
   function on.leave(reply, _, tx, match)
     local room, id = self.rooms.by_match[match], (reply:who())
     if room and self.rooms:member(room, id) then self.rooms:leave(room, id) end
@@ -163,8 +172,9 @@ local function handlers(self, on)
 end
 
 -- A match that a queue made: all pairs of `members` { person, ticket = { ticket }, team } are told in one instant.
--- host: an id or nil; data: encoded. False, and nobody is told, while one of them leaves too much unacknowledged.
-function Matches:announce(members, host, data)
+-- host: an id or nil; data: encoded; queue: its name. False, and nobody is told, while one of them leaves too much
+-- unacknowledged.
+function Matches:announce(members, host, data, queue)
   local env, rule, n = self.server.env, self.server.local_rule, #members
   if not self.delivery:room_for(n * (n - 1)) then return false end
   for _, m in ipairs(members) do
@@ -181,6 +191,7 @@ function Matches:announce(members, host, data)
   for i = 2, n do
     for k = 1, i - 1 do
       local key = env.random(32)
+      self.history:paired(match, "queue " .. queue, members[k].person, members[i].person)
       tell(members[k], members[i], key)
       tell(members[i], members[k], key)
     end
@@ -201,20 +212,24 @@ function M.install(server, on)
     local entry = registry:get(person.id)
     return entry and addresses.unpack(entry.addrs) or person.assoc
   end
-  local self = setmetatable({
+  local self
+  self = setmetatable({
     server = server,
-    delivery = delivery.new(server, locate),
+    history = history.new(server),
+    delivery = delivery.new(server, locate, function(d) self.history:acknowledged(d.match, d.to.id, d.peer.id) end),
     rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end, server.limits),
     guesses = limits.guesses(server.limits, env.now()),
     repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
   }, Matches)
   handlers(self, on)
+  function server.why(_, asked) return self.history:why(asked) end
   server:at_close(function()
+    self.history:close()
     self.delivery:close()
     self.rooms:close()
   end)
   server:at_status(function(info)
-    info.rooms, info.matched_pending = self.rooms.count, self.delivery.total
+    info.rooms, info.matched_pending, info.history = self.rooms.count, self.delivery.total, self.history.count
   end)
   return self
 end

@@ -1,0 +1,338 @@
+-- SPDX-License-Identifier: MIT
+-- What is said of matches: that it is true, in the simulator, of each two kinds of NAT; and how it looks.
+local diagnosis = require "bodkin.cli.diagnosis"
+local nats = require "bodkin.sim.nat"
+local stories = require "bodkin.cli.story"
+local story = require "spec.cli.story"
+local theory = require "bodkin.sim.theory"
+local why = require "bodkin.cli.why"
+
+local AD, APD, EI = "address_dependent", "address_and_port_dependent", "endpoint_independent"
+local SHORT = { EI = EI, AD = AD, APD = APD }
+local LONG = { [EI] = "endpoint", [AD] = "address", [APD] = "address_port" }
+
+local function nat(name)
+  if nats.kinds[name] then return { kind = name } end
+  local mapping, filtering = name:match "^(%u+)/(%u+)$"
+  return { mapping = SHORT[mapping], filtering = SHORT[filtering] }
+end
+
+-- Whether it may use another port toward a peer than toward the server.
+local function is_by_destination(name)
+  local b = nats.kinds[name] or nat(name)
+  return b.race or b.ports ~= "overload" and (b.mapping or EI) ~= EI
+end
+
+-- Codes with the side they are about, sorted: "silent 1".
+local function codes(d)
+  local out = {}
+  for i, f in ipairs(d.findings) do out[i] = f.code .. (f.side and " " .. f.side or "") end
+  table.sort(out)
+  return table.concat(out, ", ")
+end
+
+local function text(d)
+  local out = {}
+  for i, f in ipairs(d.findings) do out[i] = f.text end
+  return table.concat(out, "\n")
+end
+
+-- Two NATs, and what is said of the pair: one of each letter of docs/NAT.md.
+local EXPECTED = {
+  { "full_cone", "symmetric_random", "connected", "moved_port 2, path 1, path 2" },
+  { "port_restricted", "port_restricted", "connected", "path 1, path 2" },
+  { "AD/AD", "APD/EI", "connected", "moved_port 1, moved_port 2, path 1, path 2" },
+  { "port_restricted", "APD/EI", "failed", "silent 1, unconfirmed 2" },
+  { "port_restricted", "symmetric_random", "failed", "filtered, silent 1, silent 2" },
+  { "symmetric_random", "APD/EI", "failed", "moved_port 1, silent 1, unconfirmed 2" },
+  { "APD/EI", "APD/EI", "failed", "moved_port 1, moved_port 2, unconfirmed 1, unconfirmed 2" },
+  { "firewall", "symmetric_sequential", "failed", "filtered, silent 1, silent 2" },
+  { "address_dependent", "port_restricted", "failed", "filtered, silent 1, silent 2" },
+}
+
+describe("the diagnosis", function()
+  for _, case in ipairs(EXPECTED) do
+    it(("of %s and %s"):format(case[1], case[2]), function()
+      local records = story.play(nat(case[1]), nat(case[2]))
+      local d = diagnosis.of(story.pair(table.unpack(records)))
+      local got = codes(d):gsub("heard %d, ", "")
+      assert.same({ case[3], case[4] }, { d.verdict, got })
+    end)
+  end
+
+  it("says nothing untrue of any two kinds of NAT, from both ends or one", function()
+    local names = { "none", "firewall", "plain_linux", "symmetric_sequential" }
+    for _, mapping in ipairs { "EI", "AD", "APD" } do
+      for _, filtering in ipairs { "EI", "AD", "APD" } do names[#names + 1] = mapping .. "/" .. filtering end
+    end
+    local failed, claims = 0, 0
+    for i, a in ipairs(names) do
+      for k = i, #names do
+        local b = names[k]
+        local kinds = { a, b }
+        local records = story.play(a ~= "none" and nat(a), b ~= "none" and nat(b))
+        for _, ends in ipairs { records, { records[1] }, { records[2] } } do
+          local order = ends[1] == records[1] and kinds or { b, a }
+          local pair = story.pair(table.unpack(ends))
+          local d = diagnosis.of(pair)
+          local what = ("%s and %s, %d ends: %s"):format(order[1], order[2], #ends, text(d))
+          local works = records[1].confirmed_ms and records[2].confirmed_ms
+          assert.equal(works and "connected" or "failed", d.verdict, what)
+          for _, f in ipairs(d.findings) do
+            if f.by_destination then
+              claims = claims + 1
+              assert.is_true(is_by_destination(order[f.side]), what)
+            end
+            if f.code == "filtered" then
+              assert.is_true(is_by_destination(a) or is_by_destination(b), what)
+            end
+          end
+          assert.is_true(#d.findings > 0, what)
+          assert.equal(d.verdict == "failed", #d.help > 0, what)
+        end
+        failed = failed + (records[1].reason == "no_path" and 1 or 0)
+      end
+    end
+    assert.is_true(failed > 20 and claims > 40, failed .. " failed, claims: " .. claims)
+  end)
+
+  it("has the theory, where behaviour is known", function()
+    local function behaviour(name)
+      local b = nat(name)
+      return { mapping = LONG[b.mapping], filtering = LONG[b.filtering] }
+    end
+    for _, case in ipairs { { "EI/APD", "APD/EI", "d" }, { "EI/APD", "APD/APD", "e" }, { "EI/EI", "APD/APD", "a" } } do
+      local records = story.play(nat(case[1]), nat(case[2]), { prepare = function(_, na, nb)
+        na.behaviour, nb.behaviour = behaviour(case[1]), behaviour(case[2])
+      end })
+      local d = diagnosis.of(story.pair(table.unpack(records)))
+      local verdict, letter = theory.of(behaviour(case[1]), behaviour(case[2]))
+      assert.equal(case[3], letter)
+      local last = d.findings[#d.findings]
+      assert.equal("theory_" .. verdict, last.code)
+      assert.matches("docs/NAT.md, case " .. letter, last.text, 1, true)
+    end
+  end)
+
+  it("knows two behind one NAT whose hosts are kept apart", function()
+    local records = story.play(nil, nil, { shared = { kind = "port_restricted", isolated = true } })
+    local d = diagnosis.of(story.pair(table.unpack(records)))
+    assert.same({ "failed", "local_failed 1, no_hairpin 1, same_nat 1" }, { d.verdict, codes(d) })
+    d = diagnosis.of(story.pair(records[2]))
+    assert.same("local_failed 1, no_hairpin 1, one_end 1, same_nat 1", codes(d))
+    records = story.play(nil, nil, { shared = { kind = "port_restricted" } })
+    assert.equal("connected", diagnosis.of(story.pair(table.unpack(records))).verdict)
+  end)
+
+  it("blames no NAT where one was gone", function()
+    local open = nat "full_cone"
+    local records, m = story.play(open, open, { meanwhile = function(s, _, nb)
+      s:run(function() nb:close() end)
+    end })
+    local d = diagnosis.of(story.pair(table.unpack(records)))
+    assert.same({ "failed", "left_early 2" }, { d.verdict, codes(d) })
+    assert.equal("failed", m.verdict)
+    -- One that is killed says nothing any more; the server has one end.
+    records, m = story.play(open, open, { killed = true, meanwhile = function(s)
+      s.world:run(10) -- its tests are on their way, its confirms will not be
+      table.remove(s.nodes)
+      s.world.hosts[3]:kill()
+    end })
+    assert.same({ "no_path", "number" }, { records[1].reason, type(records[1].first_ms) })
+    d = diagnosis.of(story.pair(table.unpack(m.ends)))
+    assert.matches("no_report", codes(d))
+    for _, f in ipairs(d.findings) do assert.is_not_true(f.by_destination, f.text) end
+  end)
+
+  it("tells a path that was lost from one that never was", function()
+    local open = nat "full_cone"
+    local records = story.play(open, open, { ms = 120000, killed = true, meanwhile = function(s)
+      s.world:run(2000)
+      table.remove(s.nodes)
+      s.world.hosts[3]:kill()
+    end })
+    local d = diagnosis.of(story.pair(records[1]))
+    assert.same({ "lost", "lost, path 1" }, { d.verdict, codes(d) })
+  end)
+
+  it("says what stood in the way of one who could not begin", function()
+    local a, b = ("a"):rep(32), ("b"):rep(32)
+    local function one(more)
+      local r = { match = ("1"):rep(32), self = a, peer = b, state = "closed", reason = "no_path", lasted_ms = 0 }
+      for k, v in pairs(more) do r[k] = v end
+      return diagnosis.of(story.pair(r))
+    end
+    local d = one { note = "the match came too late for its keys" }
+    assert.equal("aaaaaaaa did not try: the match came too late for its keys.", text(d))
+    assert.equal("no_candidate 1", codes(one {}))
+    d = one { public = { "127.0.0.1:1" }, ["local"] = { "127.0.0.1:1" }, peer_public = { "127.0.0.1:2" },
+      paths = { { remote = "127.0.0.1:2", via = "host", state = "probing", tests = 25 } } }
+    assert.same({ "one_end 1, same_machine 1, silent 1", 1 }, { codes(d), #d.help })
+    d = one { paths = {
+      { remote = "[2001:db8::1]:1", via = "ipv6", state = "failed", reason = "unreachable", tests = 1 },
+    } }
+    assert.equal("unreachable 1", codes(d))
+    assert.matches("IPv4 or IPv6", d.help[1])
+  end)
+
+  it("is the same of the server's records as of the clients' own", function()
+    local own, m = story.play(nat "port_restricted", nat "symmetric_random")
+    local own_text = stories.text(story.pair(table.unpack(own)))
+    local told = stories.text(story.pair(table.unpack(m.ends)))
+    -- Which end the server has first is chance.
+    if m.ends[1].self ~= own[1].self then told = stories.text(story.pair(m.ends[2], m.ends[1])) end
+    for i, line in ipairs(own_text) do
+      if not line:find "^  local" then assert.equal(line, told[i]) end
+    end
+    assert.equal(#own_text, #told)
+  end)
+end)
+
+describe("the text", function()
+  it("of docs/WHY.md is what comes out", function()
+    local tables = assert(loadfile "docs/tables.lua")()
+    assert.truthy(tables.why)
+    assert.equal(tables.read(tables.why.file), tables.fill(tables.read(tables.why.file), tables.why.sections),
+      "run `make docs`")
+  end)
+
+  it("holds what others wrote to the terminal's good", function()
+    local r = { match = ("1"):rep(32), self = ("2"):rep(32), peer = ("3"):rep(32), name = "\27[2Jeve", own_name = 7,
+      state = "closed\n", reason = {}, via = "\27]0;x", path = "x", lasted_ms = 0 / 0, confirmed_ms = 1,
+      at = 1e300,
+      public = { 1, "\27x", {} },
+      paths = { 1, {}, { remote = "\27", tests = 1e300, state = "failed", reason = "\27" } },
+      behaviour = { mapping = "\27" }, candidates = 1e11 }
+    for _, line in ipairs(stories.text(story.pair(r))) do assert.is_nil(line:find "%c", line) end
+    local no_hex = { match = ("1"):rep(32), self = ("z"):rep(32), peer = ("3"):rep(32) }
+    for _, bad in ipairs { 1, "x", {}, { match = "1" }, no_hex } do
+      assert.is_nil(stories.record(bad))
+    end
+  end)
+
+  it("goes into a file and comes out again, with what is around it", function()
+    local records = story.play(nat "port_restricted", nat "port_restricted", { ms = 2000 })
+    local path = os.tmpname()
+    assert(assert(why.writer(path)) { records[1] })
+    local file <close> = assert(io.open(path))
+    local content = file:read "a"
+    assert.matches("no keys", content, 1, true)
+    assert.same({ stories.record(records[1]) }, why.read(path))
+    local broken = assert(io.open(path, "w"))
+    broken:write("From: ann\n{ not json\n[1]\n", content:gsub("\n", "\r\n"), '{"match":1}\n')
+    broken:close()
+    assert.equal(records[1].match, why.read(path)[1].match)
+    broken = assert(io.open(path, "w"))
+    broken:close()
+    local _, err = why.read(path)
+    assert.matches("tells of no match", err)
+    os.remove(path)
+    _, err = why.read(path)
+    assert.matches("cannot read", err)
+    _, err = why.writer "/nowhere/at/all"
+    assert.matches("is the directory there", err)
+  end)
+end)
+
+-- The binary, as a player and an operator meet it.
+describe("bodkin why", function()
+  local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
+  local dir, url, server, admin
+
+  local function run(words, seconds)
+    local command = ("cd %s && timeout %d %s %s 2>&1 </dev/null"):format(dir, seconds or 20, bodkin, words)
+    local pipe = assert(io.popen(command))
+    local out = pipe:read "a"
+    local _, _, code = pipe:close()
+    return code, out
+  end
+
+  setup(function()
+    if bodkin:sub(1, 1) ~= "/" then
+      local pwd <close> = assert(io.popen "pwd")
+      bodkin = pwd:read "l" .. "/" .. bodkin
+    end
+    local made <close> = assert(io.popen "mktemp -d")
+    dir = made:read "l"
+    admin = "--admin " .. dir .. "/admin"
+    server = assert(io.popen(("cd %s && echo $$; XDG_STATE_HOME=. exec timeout 60 %s serve --json "
+      .. "--listen 127.0.0.1:0 %s 2>/dev/null </dev/null"):format(dir, bodkin, admin)))
+    local pid = server:read "l"
+    url = server:read "l":match '"url":"([^"]*)"'
+    server = { pipe = server, pid = pid }
+  end)
+
+  teardown(function()
+    os.execute("kill " .. server.pid)
+    server.pipe:close()
+    os.execute("rm -rf " .. dir)
+  end)
+
+  it("says that there was no match, and what it takes", function()
+    assert.same({ 0, "no match was made in the last hour\n" }, { run("why " .. admin) })
+    local code, out = run("why nobody " .. admin)
+    assert.equal(4, code)
+    assert.matches("no match of the last hour is, or had a client of the id or name, nobody", out, 1, true)
+    code, out = run "why --admin nowhere"
+    assert.equal(1, code)
+    assert.matches("no server answers on nowhere", out, 1, true)
+    assert.equal(2, (run("why one two " .. admin)))
+    code, out = run "why one two"
+    assert.equal(2, code)
+    assert.matches("cannot read one", out, 1, true)
+    assert.equal(4, (run(("join bodav-lirom-tifug --server '%s' --why none.txt"):format(url))))
+    local none <close> = assert(io.open(dir .. "/none.txt"))
+    assert.matches("There was no match: no room has this code\n", none:read "a", 1, true)
+    code, out = run(("host --server '%s' --why nowhere/file"):format(url))
+    assert.equal(2, code)
+    assert.matches("cannot write the report", out, 1, true)
+  end)
+
+  it("has both ends of a match, from the server and from their files", function()
+    local host = assert(io.popen(("cd %s && timeout 20 %s host --json --server '%s' --name ann --expect 1 "
+      .. "--why ann.txt 2>/dev/null </dev/null"):format(dir, bodkin, url)))
+    local code
+    repeat code = host:read "l":match '"code":"(%l+%-%l+%-%l+)"' until code
+    assert.equal(0, (run(("join %s --server '%s' --name bob --send hi --timeout 3 --why bob.txt"):format(code, url))))
+    host:close()
+    local status, both = run "why ann.txt bob.txt"
+    assert.equal(0, status)
+    local id = both:match "^match (%x+), made %d+%-%d+%-%d+ %d+:%d+:%d+ UTC: was connected, and is over\n"
+    assert.truthy(id, both)
+    for _, part in ipairs { "ann (", "bob (", "ann tried, to reach bob:", "bob tried, to reach ann:",
+      "works, round trip ", "ann reached bob inside their network, by a local address, confirmed after " } do
+      assert.truthy(both:find(part, 1, true), part .. "\n" .. both)
+    end
+    local _, list = run("why " .. admin)
+    assert.matches("^  " .. id:sub(1, 12) .. " +%d+ s ago  room +%l+, %l+: connected\n$", list)
+    for _, asked in ipairs { id, "ann", "bob" } do
+      local _, told = run(("why %s %s"):format(asked, admin))
+      assert.matches("match " .. id .. ", made [^\n]+ %(room%): was connected, and is over\n", told)
+      assert.truthy(told:find("ann tried, to reach bob:", 1, true), told)
+    end
+    local _, json = run("why --json ann " .. admin)
+    local n = 0
+    for line in json:gmatch "[^\n]+" do
+      assert.equal(id, stories.record(assert(require("bodkin.cli.json").decode(line))).match)
+      n = n + 1
+    end
+    assert.equal(2, n)
+  end)
+
+  it("tells who finds nobody, and the operator, of one who was gone", function()
+    local host = assert(io.popen(("cd %s && echo $$; exec timeout --foreground -s KILL 20 %s host --json "
+      .. "--server '%s' --name eve 2>/dev/null </dev/null"):format(dir, bodkin, url)))
+    local pid = host:read "l"
+    local code
+    repeat code = host:read "l":match '"code":"(%l+%-%l+%-%l+)"' until code
+    os.execute(("kill -KILL $(pgrep -P %s) %s"):format(pid, pid))
+    host:close()
+    local status, out = run(("join %s --server '%s' --name dan --timeout 2"):format(code, url))
+    assert.equal(5, status)
+    assert.matches("dan left after 2.%d s, before a path was found.\n"
+      .. "Nothing from eve reached dan, which sent %d+ tests.\n%-%-why FILE writes what was tried, for a report\n", out)
+    out = select(2, run("why eve " .. admin))
+    assert.truthy(out:find("eve never confirmed that it had heard of the match", 1, true), out)
+    assert.truthy(out:find("Nothing from eve reached dan", 1, true), out)
+  end)
+end)
