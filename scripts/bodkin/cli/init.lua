@@ -5,10 +5,10 @@
 local M = {}
 
 local commands = { serve = true, host = true, join = true, list = true, ping = true, run = true, status = true,
-  match = true, check = true, sim = true, replay = true, keygen = true, version = true, help = true }
+  match = true, check = true, sim = true, replay = true, tunnel = true, keygen = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
-local later = { tunnel = true, repl = true, netcheck = true,
+local later = { repl = true, netcheck = true,
   top = true, why = true, lab = true }
 
 local function usage_error(message, next_step)
