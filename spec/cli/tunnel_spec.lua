@@ -81,6 +81,13 @@ describe("bodkin tunnel", function()
     assert.matches("has left", rest)
   end)
 
+  it("answers a program from the address that it had sent to", function()
+    local to = start("--to", game)
+    local at = start(room(to), "--at udp:0.0.0.0:0")
+    local port = expect(at, "^listening: tunnel on 0%.0%.0%.0:(%d+)$")
+    assert.same({ "127.0.0.2:" .. port, "X" }, ask("127.0.0.2:" .. port, "x"))
+  end)
+
   it("prints events alone with --json", function()
     local at = start("--json --at udp:127.0.0.1:0")
     local where = expect(at, '^{"event":"listening","role":"tunnel","addr":"(127%.0%.0%.1:%d+)"}$')

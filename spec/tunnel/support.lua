@@ -30,12 +30,13 @@ function M.game(host, tag, port)
 end
 
 -- One end on a host of `s` (spec.client.support): side "at" or "to" of `address`. What it says is in said, peers that
--- do not fit in misfits, frames lost on purpose are counted down in lose.
+-- do not fit are in misfits; frames counts those it sent, lose counts down those to be lost on purpose.
 function M.open(s, host, side, address)
-  local self = { said = {}, misfits = {}, lose = 0 }
+  local self = { said = {}, misfits = {}, lose = 0, frames = 0 }
   self.tunnel = assert(tunnel.open {
     env = host.env, [side] = address or M.GAME,
     send = function(peer, bytes)
+      self.frames = self.frames + 1
       if self.lose > 0 then
         self.lose = self.lose - 1
         return true

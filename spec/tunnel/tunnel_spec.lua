@@ -157,10 +157,10 @@ describe("a tunnel", function()
     local p = on("b", program(hosts.b))
     p.send "x"
     wait(function() return p.got[1] end)
-    local from = #s.world:trace()
-    s.world:run(4000) -- nobody asks any more
+    local frames = { to.frames, at.frames }
+    s.world:run(4000)
+    assert.same(frames, { to.frames, at.frames }, "one still asks")
     assert.same({ 0, 0 }, { to.lose, at.lose })
-    for i = from + 1, #s.world:trace() do assert.is_nil(s.world:trace()[i]:match " data ") end
   end)
 
   for _, side in ipairs { "at", "to" } do
@@ -174,6 +174,12 @@ describe("a tunnel", function()
         assert.equal("invalid", it.misfits[1][3])
         assert.matches(("has %%-%%-%s, as this side does: one of the two needs"):format(side), it.misfits[1][2])
       end
+      local from = #s.world:trace() + 1
+      b.match:send(frame.split(1, 0, "all the same"))
+      s.world:run(500)
+      assert.equal(1, a.tunnel.dropped.stray)
+      assert.equal(0, a.tunnel.sockets)
+      assert.same({}, local_sends(from))
     end)
   end
 
@@ -253,7 +259,7 @@ describe("a tunnel", function()
     s.world:run(1000)
     assert.equal(0, #late.got)
     assert.equal(1, at.tunnel.dropped.flows)
-    assert.matches("more than 64 flows at once", at.said[#at.said])
+    assert.matches("more flows at once than 64 of a peer, 512 of all", at.said[#at.said])
     s.world:run(6000)
     for i = 2, #programs do programs[i].send "still here" end
     late.send "now"
@@ -263,6 +269,53 @@ describe("a tunnel", function()
     programs[2].send "and still"
     wait(function() return #programs[2].got == 3 end)
     assert.equal(tunnel.FLOWS_MAX + 1, server.count)
+  end)
+
+  it("makes whole only what are two parts of one datagram, not long after each other", function()
+    local to, at = pair()
+    local server = on("a", game(hosts.a, "re: "))
+    local first, second = frame.split(1, 7, ("x"):rep(2000))
+    local function say(bytes, then_ms)
+      at.match:send(bytes)
+      s.world:run(then_ms or 100)
+    end
+    say(first)
+    say(first)
+    assert.equal(0, #server.got)
+    assert.equal(1, to.tunnel.dropped.part)
+    say(second)
+    assert.same({ ("x"):rep(2000) }, { server.got[1].bytes })
+    say(second)
+    say(first)
+    assert.equal(("x"):rep(2000), server.got[2].bytes)
+    say(first, 1500)
+    say(second)
+    assert.equal(2, #server.got)
+    assert.equal(2, to.tunnel.dropped.part)
+  end)
+
+  it("has a bound of sockets for all peers together", function()
+    local most = tunnel.SOCKETS_MAX
+    tunnel.SOCKETS_MAX = 3
+    finally(function() tunnel.SOCKETS_MAX = most end)
+    begin()
+    local to, b, c = start("a", "to"), start("b", "at"), start("c", "at")
+    local server, code = on("a", game(hosts.a, "re: ")), to.host()
+    b.join(code)
+    c.join(code)
+    s.world:run(500)
+    for _ = 1, 2 do
+      for _, name in ipairs { "b", "c" } do on(name, program(hosts[name])).send "x" end
+      s.world:run(100)
+    end
+    assert.equal(3, server.count)
+    assert.equal(3, to.tunnel.sockets)
+    assert.equal(1, to.tunnel.dropped.flows)
+    b.match:leave()
+    s.world:run(500)
+    on("c", program(hosts.c)).send "x"
+    s.world:run(100)
+    assert.equal(4, server.count)
   end)
 
   it("lets no peer make it send elsewhere, nor keep more than its bounds", function()

@@ -28,14 +28,15 @@ local opposite = { at = "to", to = "at" }
 local causes = {
   too_long = "longer than %d bytes, the most that a tunnel carries",
   early = "they came while no peer was connected",
-  flows = "more than %d flows at once",
+  flows = "more flows at once than %d of a peer, %d of all",
   part = "half of a datagram came, and not the other one",
   socket = "no socket could be opened for a flow",
   unsent = "they could not be sent",
   stray = "they were of no flow known here, or not from where they should",
 }
 local order = { "too_long", "early", "flows", "part", "socket", "unsent", "stray" }
-local said_once = { too_long = frame.DATAGRAM_MAX, flows = M.FLOWS_MAX, socket = true }
+-- Of these a user is told at once, with these figures.
+local told = { too_long = { frame.DATAGRAM_MAX }, flows = { M.FLOWS_MAX, M.SOCKETS_MAX }, socket = {} }
 
 -- options: env; at or to (a packed address); send(peer, bytes) -> true | nil; say(format, ...) for what a user should
 -- know; misfit(peer, message, code), told of a peer that is not the other end of a tunnel.
@@ -69,9 +70,8 @@ function Tunnel:addr() return self.sock:addr() end
 
 function Tunnel:drop(cause, n)
   self.dropped[cause] = self.dropped[cause] + (n or 1)
-  local figure = said_once[cause]
-  if not figure or self.dropped[cause] > (n or 1) then return end
-  self.say("datagrams are dropped: " .. causes[cause], figure)
+  if not told[cause] or self.dropped[cause] > (n or 1) then return end
+  self.say("datagrams are dropped: " .. causes[cause], table.unpack(told[cause]))
 end
 
 -- What was carried and what was not, as a sentence.
@@ -79,7 +79,7 @@ function Tunnel:summary()
   local text, list = ("%d datagrams sent to peers, %d received"):format(self.sent, self.received), {}
   for _, cause in ipairs(order) do
     local n = self.dropped[cause]
-    if n > 0 then list[#list + 1] = ("%d dropped: %s"):format(n, causes[cause]:format(said_once[cause])) end
+    if n > 0 then list[#list + 1] = ("%d dropped: " .. causes[cause]):format(n, table.unpack(told[cause] or {})) end
   end
   return #list > 0 and text .. "; " .. table.concat(list, "; ") or text
 end
