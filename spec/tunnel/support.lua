@@ -9,17 +9,17 @@ local M = {}
 M.GAME = addr.parse "127.0.0.1:8303"
 
 -- A program on a host: a socket that keeps what comes, as { from =, bytes = }.
-function M.program(host, port)
+function M.program(host, port, ip)
   local self = { got = {} }
-  self.sock = assert(host.env.udp(addr.parse("127.0.0.1", port or 0), { max_bytes = 2300 }))
+  self.sock = assert(host.env.udp(addr.parse(ip or "127.0.0.1", port or 0), { max_bytes = 2300 }))
   self.sock:on_packet(function(from, bytes) table.insert(self.got, { from = from, bytes = bytes }) end)
   function self.send(bytes, to) assert(self.sock:send(to or M.GAME, bytes)) end
   return self
 end
 
 -- A game's server: answers what comes, with `tag` before it; knows its players by address.
-function M.game(host, tag, port)
-  local self = M.program(host, port or 8303)
+function M.game(host, tag, ip)
+  local self = M.program(host, 8303, ip)
   self.players, self.count = {}, 0
   self.sock:on_packet(function(from, bytes)
     table.insert(self.got, { from = from, bytes = bytes })

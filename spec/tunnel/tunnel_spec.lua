@@ -15,7 +15,9 @@ describe("a tunnel", function()
   local function begin(options)
     s, hosts, open = worlds.new(options or { delay_ms = 20 }), {}, {}
     for i, name in ipairs { "a", "b", "c" } do
-      hosts[name] = s:host(name, ("192.168.%d.10"):format(i), s:nat("nat-" .. name, "203.0.113." .. i * 10))
+      local nat = s:nat("nat-" .. name, "203.0.113." .. i * 10)
+      hosts[name] = s:host(name, ("192.168.%d.10"):format(i), nat)
+      hosts[name].nat = nat
     end
   end
 
@@ -101,6 +103,24 @@ describe("a tunnel", function()
     p.send "x"
     wait(function() return p.got[1] end)
     assert.equal("re: x", p.got[1].bytes)
+  end)
+
+  it("may stand before a program on another host, or one that speaks IPv6", function()
+    for at_ip, to_ip in pairs { ["127.0.0.1"] = "192.168.1.20", ["::1"] = "::1", ["192.168.2.10"] = "127.0.0.1" } do
+      begin()
+      hosts.far = s:host("far", "192.168.1.20", hosts.a.nat)
+      local game_at, listen_at = addr.parse(to_ip, 8303), addr.parse(at_ip, 8303)
+      local to, at = start("a", "to", game_at), start("b", "at", listen_at)
+      at.join(to.host())
+      s.world:run(500)
+      local where = to_ip == "192.168.1.20" and "far" or "a"
+      on(where, game(hosts[where], "re: ", to_ip))
+      local p = on("b", program(hosts.b, 0, at_ip))
+      p.send("x", listen_at)
+      wait(function() return p.got[1] end)
+      assert.same({ from = listen_at, bytes = "re: x" }, p.got[1])
+      finish()
+    end
   end)
 
   it("carries 0 to 2,232 bytes both ways, and says once that it drops more", function()
