@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- `make bench-tunnel`: what a datagram costs in bodkin tunnel. A program (echo.c) answers load.c, once straight and
--- once through a tunnel, all on loopback, taking turns; each end handles a datagram there and one back. Prints the table
--- of bench/README.md. Needs BODKIN (the binary) and BENCH (the directory where load and echo were built). ROUNDS and
--- ANSWERS (a round) make it shorter or longer.
+-- once through a tunnel, all on loopback, taking turns; each end handles a datagram there and one back. Prints the
+-- table of bench/README.md. Needs BODKIN (the binary) and BENCH (the directory where load and echo were built).
+-- ROUNDS and ANSWERS (a round) make it shorter or longer.
 
 local shell = require "bodkin.lab.shell"
 

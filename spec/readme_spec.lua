@@ -67,7 +67,7 @@ describe("README.md", function()
   end)
 
   it("has two commands that carry a game's datagrams", function()
-    local first, second = block("sh", "bodkin tunnel"):match "^(bodkin tunnel %-%-to [^\n]+)\n(bodkin tunnel CODE [^\n]+)\n$"
+    local first, second = block("sh", "bodkin tunnel"):match "^(bodkin tunnel %-%-to [^\n]+)\n(bodkin [^\n]+)\n$"
     local server = start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin"):format(dir))
     local where = processes_of.expect(server, url_pattern)
     local host = start(to(first, where))

@@ -37,7 +37,7 @@ describe("bodkin tunnel", function()
     local began_s = shell.uptime()
     local player = net.b:start { support.binary, "run", "spec/lab/teeworlds.lua", GAME:sub(5) }
     assert(player:wait(10000) == 0, player:stdout() .. player:stderr() .. joining:stderr() .. game:stdout())
-    print(("# Teeworlds through a tunnel, 80 ms of round trip: asked, connected and a part of the map in %.1f s"):format(
+    print(("# Teeworlds through a tunnel, 80 ms of round trip: asked, connected, a part of the map in %.1f s"):format(
       shell.uptime() - began_s))
     local lines = player:lines()
     assert.same({ "server a game behind a NAT", "map ctf2" }, { lines[1], lines[2] })
