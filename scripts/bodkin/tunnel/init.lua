@@ -12,12 +12,12 @@ local Tunnel = {}
 Tunnel.__index = Tunnel
 Tunnel.__name = "bodkin.tunnel"
 
-M.FLOWS_MAX = 64           -- of a peer, and of the programs here
-M.SOCKETS_MAX = 512        -- for all peers together
-M.IDLE_US = 120 * 1000000  -- a flow without a datagram for so long is forgotten
+M.FLOWS_MAX = 64 -- of a peer, and of the programs here
+M.SOCKETS_MAX = 512 -- for all peers together
+M.IDLE_US = 120 * 1000000 -- a flow without a datagram for so long is forgotten
 local YOUNG_US = 5 * 1000000 -- one used within so long is not given up for another
-local PART_US = 1000000    -- that long half a datagram waits for its other half
-local PARTS_MAX = 8        -- such halves of a flow
+local PART_US = 1000000 -- that long half a datagram waits for its other half
+local PARTS_MAX = 8 -- such halves of a flow
 local SWEEP_MS = 5000
 local HELLO_MS, HELLO_MAX_MS = 200, 2000
 local SILENT_US = 10 * 1000000 -- without a word of a tunnel's, a peer has none
@@ -186,7 +186,7 @@ function Tunnel:join(flow, kind, number, bytes)
   flow.parts[slot] = { number = number, kind = kind, bytes = bytes, us = now_us }
 end
 
--- A data frame of the peer's.
+-- What a data frame of the peer's held.
 function Tunnel:input(id, bytes)
   local peer = self.peers[id]
   if not peer then return end
