@@ -181,6 +181,8 @@ bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
+bench-tunnel: all $(r)/bench/echo $(r)/bench/load
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/tunnel.lua
 bench-flood: all $(r)/bench/flood
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/flood.lua
 bench-connect: all $(r)/bench/nice
@@ -253,8 +255,8 @@ FORCE:
 
 help:
 	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-flood fuzz lint layers asan format clean install uninstall deps'
+	@echo 'bench-policy bench-tunnel bench-flood fuzz lint layers asan format clean install uninstall deps'
 
 .PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  bench-noise bench-seal bench-policy bench-tunnel bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

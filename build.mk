@@ -15,7 +15,7 @@ NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/s
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
 TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
-  python3-msgpack python3-cryptography golang-github-flynn-noise-dev pkg-config g++ luajit luarocks
+  python3-msgpack python3-cryptography teeworlds-server golang-github-flynn-noise-dev pkg-config g++ luajit luarocks
 LINT_PACKAGES := gcc-mingw-w64-x86-64
 SOAK_PACKAGES := valgrind
 BENCH_PACKAGES := coturn libnice-dev pkg-config
@@ -30,7 +30,7 @@ BINDINGS_LIBS := -lmsgpackc
 # Embedded in the binary as text. dkjson (MIT) comes from its Debian package.
 DKJSON := /usr/share/lua/5.4/dkjson.lua
 SCRIPTS := $(sort $(shell find scripts/bodkin -name '*.lua'))
-LIB_SCRIPTS := $(filter-out $(addsuffix /%,$(addprefix scripts/bodkin/,cli lab policies servers sim)),$(SCRIPTS))
+LIB_SCRIPTS := $(filter-out $(addsuffix /%,$(addprefix scripts/bodkin/,cli lab policies servers sim tunnel)),$(SCRIPTS))
 
 C_SPECS := $(wildcard spec/core/test_*.c spec/io/test_*.c spec/bindings/test_*.c spec/host/test_*.c)
 FUZZERS := $(wildcard spec/fuzz/fuzz_*.c)

@@ -79,7 +79,7 @@ static void on_unreachable(void *ctx, bdk_udp *udp, const bdk_addr *remote, int 
 }
 
 // --- methods
-// [-0, +1|3, e] loop:udp(bind_addr [, { counters=, number= }]) -> udp | nil, message, code
+// [-0, +1|3, e] loop:udp(bind_addr [, { counters=, number=, max_bytes= }]) -> udp | nil, message, code
 static int open(lua_State *L) {
   bdk_loop *loop = bdk_check_real(L, 1);
   bdk_udp_config config = {.driver = loop->driver, .bind = bdk_check_addr(L, 2)};
@@ -90,6 +90,7 @@ static int open(lua_State *L) {
   luaL_checktype(L, 3, LUA_TTABLE);
   lua_settop(L, 3);
   config.number = (uint16_t)bdk_opt_integer(L, 3, "number", 0, 0, UINT16_MAX);
+  config.max_len = (uint16_t)bdk_opt_integer(L, 3, "max_bytes", 0, 0, BDK_UDP_LEN_MAX);
   lua_getfield(L, 3, "counters");
   config.counters = bdk_check_counters(L, 4);
   bdk_udp_box *u = lua_newuserdatauv(L, sizeof *u, 5);

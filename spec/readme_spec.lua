@@ -66,6 +66,17 @@ describe("README.md", function()
     processes_of.expect(start(to(commands[3]:gsub("CODE", code), at)), "^connected")
   end)
 
+  it("has two commands that carry a game's datagrams", function()
+    local first, second = block("sh", "bodkin tunnel"):match "^(bodkin tunnel %-%-to [^\n]+)\n(bodkin [^\n]+)\n$"
+    local server = start(("bodkin serve --listen 127.0.0.1:0 --admin %s/admin"):format(dir))
+    local where = processes_of.expect(server, url_pattern)
+    local host = start(to(first, where))
+    local code = processes_of.expect(host, "run  (bodkin tunnel %S+ %-%-at udp:127%.0%.0%.1:8303)"):match "tunnel (%S+)"
+    local player = start((to(second, where):gsub("CODE", code):gsub("at udp:127.0.0.1:8303", "at udp:127.0.0.1:0")))
+    processes_of.expect(player, "^datagrams to udp:127%.0%.0%.1:%d+ go to %x+$")
+    processes_of.expect(host, "^udp:127%.0%.0%.1:8303 is open to %x+$")
+  end)
+
   it("has a client of at most twenty lines that talks to itself", function()
     local client = block("lua", "bodkin.open")
     assert.is_true(select(2, client:gsub("\n", "")) <= 20)

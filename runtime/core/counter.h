@@ -17,7 +17,7 @@
   X(udp_tx_unreachable, "sends the kernel refused: no route, or forbidden")                                            \
   X(udp_icmp, "ICMP errors read from a socket and ignored")                                                            \
   X(udp_rx_failed, "reads the kernel failed, for want of memory; tried again after a pause")                           \
-  X(udp_rx_truncated, "datagrams dropped because they were longer than 1200 bytes")                                    \
+  X(udp_rx_truncated, "datagrams dropped because they were longer than their socket takes: mostly 1200 bytes")         \
   X(drop_short, "datagrams dropped: empty, or too short to hold a message")                                            \
   X(drop_stun, "STUN datagrams dropped: this socket answers none")                                                     \
   X(drop_msgpack, "datagrams dropped: not one well-formed msgpack array within the bounds")                            \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Receive buffers (64 × 1200 bytes) belong to the driver: a client that opens hundreds of sockets, most of
+// Receive buffers (64 × 2232 bytes) belong to the driver: a client that opens hundreds of sockets, most of
 // them silent, pays for them once, and they stay in the cache. Send queues belong to the socket, since they
 // outlive a turn when the kernel takes no more; they grow with what is really queued.
 #include "udp.h"
@@ -31,7 +31,7 @@ struct bdk_udp_rx {
   name from[BDK_UDP_BATCH];
   bdk_packet packet[BDK_UDP_BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][RX_CONTROL];
-  uint8_t data[BDK_UDP_BATCH][BDK_DATAGRAM_MAX];
+  uint8_t data[BDK_UDP_BATCH][BDK_UDP_LEN_MAX];
 };
 
 typedef struct queued {
@@ -116,7 +116,7 @@ static struct bdk_udp_rx *rx_take(bdk_driver *d) {
     struct bdk_udp_rx *rx = calloc(1, sizeof *rx);
     if (!rx) return NULL;
     for (int i = 0; i < BDK_UDP_BATCH; i++) {
-      rx->iov[i] = (struct iovec){rx->data[i], BDK_DATAGRAM_MAX};
+      rx->iov[i] = (struct iovec){rx->data[i], 0};
       rx->msg[i].msg_hdr = (struct msghdr){.msg_name = &rx->from[i], .msg_iov = &rx->iov[i], .msg_iovlen = 1};
       rx->msg[i].msg_hdr.msg_control = rx->control[i];
     }
@@ -198,6 +198,7 @@ static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int max, int *kept) {
     rx->msg[i].msg_hdr.msg_namelen = sizeof(name);
     rx->msg[i].msg_hdr.msg_controllen = RX_CONTROL;
     rx->msg[i].msg_hdr.msg_flags = 0;
+    rx->iov[i].iov_len = u->c.max_len;
   }
   int n = -1;
   for (int tries = 0; n < 0 && tries < BDK_UDP_BATCH; tries++) {
@@ -452,7 +453,7 @@ static bool reserve(bdk_udp *u, size_t len) {
 
 int bdk_udp_send(bdk_udp *u, const bdk_route *route, const uint8_t *data, size_t len) {
   if (u->closed) return BDK_E_CLOSED;
-  if (route->remote.family != u->local.family || len > BDK_DATAGRAM_MAX) return BDK_E_INVALID;
+  if (route->remote.family != u->local.family || len > u->c.max_len) return BDK_E_INVALID;
   if (route->local.family != 0 && route->local.family != u->local.family) return BDK_E_INVALID;
   if (u->count == BDK_UDP_BATCH || !reserve(u, len)) {
     bdk_count(u->c.counters, BDK_COUNT_udp_tx_dropped, 1);
@@ -496,9 +497,11 @@ fail:;
 
 int bdk_udp_open(bdk_udp **out, const bdk_udp_config *config) {
   if (config->bind.family != 4 && config->bind.family != 6) return -EAFNOSUPPORT;
+  if (config->max_len > BDK_UDP_LEN_MAX) return BDK_E_INVALID;
   bdk_udp *u = calloc(1, sizeof *u);
   if (!u) return -ENOMEM;
   u->c = *config;
+  if (u->c.max_len == 0) u->c.max_len = BDK_DATAGRAM_MAX;
   u->hook.run = on_hook;
   u->retry.fire = on_retry;
   u->rx_retry.fire = on_rx_retry;

@@ -10,6 +10,7 @@
 #include "driver.h"
 
 #define BDK_UDP_BATCH 64
+#define BDK_UDP_LEN_MAX 2232u // bytes of a datagram where `max_len` asks for more than our own have
 
 typedef struct bdk_packet {
   bdk_route route; // local: the destination address it carried, with this socket's port
@@ -24,6 +25,7 @@ typedef struct bdk_udp_config {
   bdk_counters *counters; // borrowed, may be NULL
   bdk_addr bind;          // port 0: any; SO_REUSEADDR is not set
   uint16_t number;        // comes back as route.sock
+  uint16_t max_len;       // of a datagram, either way: at most BDK_UDP_LEN_MAX; 0: BDK_DATAGRAM_MAX
   // One call a batch; the packets are valid during it. Closing the socket inside is allowed.
   void (*on_packets)(void *ctx, bdk_udp *udp, const bdk_packet *packets, int count);
   // The kernel has no route to (or forbids) this destination; `error` is an errno. Called by the loop, never

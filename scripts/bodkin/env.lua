@@ -8,9 +8,10 @@
 --   env.random(n) -> n bytes
 --   env.log                               :debug :info :warn :error (format, ...)
 --   env.counters                          :add(name [, n]) :get(name) :all()
---   env.udp(addr [, { number = }]) -> sock | nil, message, code
+--   env.udp(addr [, { number =, counters =, max_bytes = }]) -> sock | nil, message, code
 --       sock:send(to, bytes [, ttl]) :addr() :router(router) :on_packet(fn(from, bytes, to)) :close()
---       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...)
+--       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...);
+--       max_bytes of a datagram, either way: 1200, at most 2232
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
 --       mux:add(match) :send(session, bytes) :leave(session) :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
@@ -71,6 +72,7 @@ function M.new(options)
     return keep(loop:udp(address, {
       counters = opts and opts.counters or env.counters,
       number = opts and opts.number or sockets,
+      max_bytes = opts and opts.max_bytes,
     }))
   end
 

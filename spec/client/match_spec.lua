@@ -256,6 +256,20 @@ describe("match", function()
     end)
   end)
 
+  it("hands what comes to on_data at once, in place of queue and event", function()
+    s = support.new { delay_ms = 20 }
+    local a, b = s:open(open_host(s, 1)), s:open(open_host(s, 2))
+    local ma, mb = s:pair(a, b)
+    local got = {}
+    mb:on_data(function(...) table.insert(got, { ... }) end)
+    ma:send "one"
+    ma:send "two"
+    s.world:run(100)
+    assert.same({ { a.id, "one" }, { a.id, "two" } }, got)
+    assert.equal(0, #support.events(b, "message"))
+    assert.equal(0, mb.backlog)
+  end)
+
   it("says that no path worked, and which were tried", function()
     s = support.new { loss = function(from, to)
       local function client(name) return name:find("^nat") and 1 or 0 end

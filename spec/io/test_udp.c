@@ -56,7 +56,7 @@ typedef struct world {
   bdk_udp *a, *b; // b listens, a sends
   int got, batches, want, largest_batch;
   bdk_packet last;
-  uint8_t data[BDK_DATAGRAM_MAX];
+  uint8_t data[BDK_UDP_LEN_MAX];
   bool close_inside;
   int unreachable, unreachable_error;
   bdk_addr unreachable_remote;
@@ -322,6 +322,33 @@ static void too_long_datagrams_are_dropped_and_counted(void **state) {
   close_world(&w);
 }
 
+static void one_socket_may_take_longer_ones_than_another(void **state) {
+  (void)state;
+  world w;
+  open_world(&w, "127.0.0.1:0", "127.0.0.1:0");
+  bdk_udp_close(w.a);
+  bdk_udp_config c = {.driver = w.l.d, .counters = &w.counters, .bind = addr("127.0.0.1:0")};
+  c.max_len = BDK_UDP_LEN_MAX;
+  c.on_packets = on_packets;
+  c.ctx = &w;
+  assert_int_equal(0, bdk_udp_open(&w.a, &c));
+  static uint8_t bytes[BDK_UDP_LEN_MAX + 1];
+  bdk_route to_a = to(w.a, "127.0.0.1"), to_b = to(w.b, "127.0.0.1");
+  assert_int_equal(BDK_E_INVALID, bdk_udp_send(w.a, &to_a, bytes, sizeof bytes));
+  assert_int_equal(0, bdk_udp_send(w.a, &to_b, bytes, BDK_DATAGRAM_MAX + 1)); // more than that one takes
+  assert_int_equal(0, bdk_udp_send(w.a, &to_a, bytes, BDK_UDP_LEN_MAX));
+  assert_int_equal(0, bdk_udp_send(w.a, &to_b, bytes, BDK_DATAGRAM_MAX));
+  w.want = 2;
+  loop_run(&w.l);
+  assert_int_equal(2, w.got);
+  assert_int_equal(3, w.counters.value[BDK_COUNT_udp_rx]);
+  assert_int_equal(1, w.counters.value[BDK_COUNT_udp_rx_truncated]);
+  bdk_udp *none;
+  c.max_len = BDK_UDP_LEN_MAX + 1;
+  assert_int_equal(BDK_E_INVALID, bdk_udp_open(&none, &c));
+  close_world(&w);
+}
+
 static void it_may_be_closed_in_its_callback(void **state) {
   (void)state;
   world w;
@@ -403,7 +430,7 @@ static void a_full_queue_drops_and_counts(void **state) {
 }
 
 static void queue_numbered(world *w, int from, int to_number) {
-  uint8_t data[BDK_DATAGRAM_MAX];
+  uint8_t data[BDK_UDP_LEN_MAX];
   for (int i = from; i < to_number; i++) {
     bdk_route r = to(w->b, "127.0.0.1");
     memset(data, i, sizeof data);
@@ -621,6 +648,7 @@ int main(void) {
       TEST(each_packet_has_its_own_ttl),
       TEST(icmp_errors_do_not_end_it),
       TEST(too_long_datagrams_are_dropped_and_counted),
+      TEST(one_socket_may_take_longer_ones_than_another),
       TEST(it_may_be_closed_in_its_callback),
       TEST(an_unreachable_destination_is_told_and_the_rest_goes_on),
       TEST(a_full_socket_is_waited_for),

@@ -36,7 +36,7 @@ function M.of(options)
   local host = require "bodkin.host"
   local no_color = os.getenv "NO_COLOR"
   options.output = setmetatable({
-    json = options.json and true or false,
+    json = options.json and true or false, join_with = "join %s",
     level = options.quiet and 0 or 1 + (options.verbose or 0),
     to_terminal = host.is_terminal(1),
     colour = host.is_terminal(2) and (no_color == nil or no_color == "") and os.getenv "TERM" ~= "dumb",
@@ -174,7 +174,7 @@ function sentences.registered(out, e)
 end
 
 function sentences.hosting(out, e)
-  out:say("room %s: on the other machine run  bodkin join %s", out:paint("bold", e.code), e.code)
+  out:say("room %s: on the other machine run  bodkin %s", out:paint("bold", e.code), out.join_with:format(e.code))
 end
 
 function sentences.queued(out, e)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- What `host` and `join` share: a node whose events are printed, lines from stdin to the peers, and when to
--- leave with which exit code.
+-- What `host`, `join`, `match` and `tunnel` share: a node whose events are printed, lines from stdin to the peers, and
+-- when to leave with which exit code. A carrier takes the place of the lines: it has the methods matched(match),
+-- connected(peer), message(peer, data), closed(peer), useful(peer) (false: nothing can be done with it) and close().
 
 local output = require "bodkin.cli.output"
 local process = require "bodkin.cli.process"
@@ -57,11 +58,20 @@ function Talk:send(text, peer)
   if not ok then self.out:detail("not sent (%s): %s", tostring(code), tostring(err)) end
 end
 
+-- Whether somebody is there, or still to come, with whom there is something to do.
 function Talk:alive()
-  for _, peer in ipairs(self.match and self.match:peers() or {}) do
-    if not peer.reason then return true end
+  local carrier, peers = self.carrier, self.match and self.match:peers() or {}
+  for _, peer in ipairs(peers) do
+    if not peer.reason and (not carrier or carrier:useful(peer.id)) then return true end
   end
-  return false
+  return carrier ~= nil and self.match ~= nil and #peers < self.match.of_n - 1
+end
+
+-- The carrier has no use for a peer: no harm while there are others. Whoever hosts waits for them.
+function Talk:misfit(message, code)
+  if self:alive() then return self.out:detail("%s", message) end
+  if not self.hosting then return self:finish(nil, message, code) end
+  self.out:event("error", { code = code, message = message })
 end
 
 -- The verdict once nobody is left.
@@ -88,10 +98,12 @@ end
 function on.matched(self, _, match)
   self.match = self.match or match
   self.met = true
+  if self.carrier then self.carrier:matched(match) end
 end
 
 function on.connected(self, e, match)
   self.match, self.ever, self.met = self.match or match, true, true
+  if self.carrier then return self.carrier:connected(e.peer) end
   if self.greeted[e.peer] then return end
   self.greeted[e.peer] = true
   if self.options.send then self:send(self.options.send, e.peer) end
@@ -100,7 +112,8 @@ function on.connected(self, e, match)
   for _, line in ipairs(lines) do self:send(line) end
 end
 
-function on.message(self)
+function on.message(self, e)
+  if self.carrier then return self.carrier:message(e.peer, e.data) end
   self.count = self.count + 1
   if self.count == self.options.expect then
     self.done_waiting = true
@@ -111,6 +124,7 @@ end
 function on.closed(self, e)
   self.last_reason = e.reason
   self.greeted[e.peer] = nil
+  if self.carrier then self.carrier:closed(e.peer) end
   if not self:alive() then self:deserted(e.reason) end
 end
 
@@ -138,7 +152,8 @@ function Talk:report(failure)
 end
 
 function Talk:on_event(e, match)
-  if not self.out:event(e.event, e) then return self:finish(0) end
+  local carried = self.carrier and e.event == "message"
+  if not carried and not self.out:event(e.event, e) then return self:finish(0) end
   if on[e.event] then on[e.event](self, e, match) end
 end
 
@@ -159,7 +174,7 @@ function Talk:timed_out()
 end
 
 function Talk:read_stdin()
-  if self.options.json then return end
+  if self.options.json or self.carrier then return end
   self.env.loop:stdin():on_line(function(line)
     if not line or #line == 0 then return end
     if #line > payload_max then
@@ -171,7 +186,8 @@ function Talk:read_stdin()
 end
 
 -- Opens a node, begins with begin(node) -> match | nil, message, code, and stays until there is a verdict.
-function M.run(options, begin, hosting)
+-- carry(talk) -> carrier | nil, message, code, where there is to be one.
+function M.run(options, begin, hosting, carry)
   if not options.server then
     return nil, "no server given: --server bodkin://HOST[:PORT], or set $BODKIN_SERVER", "usage"
   end
@@ -191,7 +207,16 @@ function M.run(options, begin, hosting)
       waiting = {},
     }, Talk)
     local function on_event(e, match) self:on_event(e, match) end
-    local node, err, code = require("bodkin").open(M.open_options(options, p.env, on_event))
+    local node, err, code
+    if carry then
+      self.carrier, err, code = carry(self)
+      if not self.carrier then
+        self.out:failure(err, code)
+        return 1 -- mostly a port in use: nothing wrong with how it was called
+      end
+    end
+    local _ <close> = setmetatable({}, { __close = function() if self.carrier then self.carrier:close() end end })
+    node, err, code = require("bodkin").open(M.open_options(options, p.env, on_event))
     if not node then
       self:report(err)
       return nil, err, code

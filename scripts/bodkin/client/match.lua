@@ -112,6 +112,7 @@ function Match:on_session(kind, peer, x)
 end
 
 function Match:received(peer, data)
+  if self.reader then return self.reader(peer.id, data) end
   if self.backlog >= backlog_max then
     self.queue:pop()
     self.backlog = self.backlog - 1
@@ -216,6 +217,10 @@ function Match:messages()
     return m
   end
 end
+
+-- In place of messages() and the event: fn(peer, data), called at once for each, for programs that carry many. It may
+-- not wait.
+function Match:on_data(fn) self.reader = fn end
 
 -- Everyone met in this match: { id =, name =, props =, team =, connected =, path =, via =, remote =, reason = }.
 function Match:peers()

@@ -228,8 +228,9 @@ local function has_ip(node, address)
   end
 end
 
--- Binds a socket on a host; port 0: the next one free. on_packet(from, bytes, to). Or nil and a sentence.
-function Net:bind(node, address, on_packet)
+-- Binds a socket on a host; port 0: the next one free. on_packet(from, bytes, to). It sends max_bytes (1200) at once.
+-- Or nil and a sentence.
+function Net:bind(node, address, on_packet, max_bytes)
   if not has_ip(node, address) then return nil, "Cannot assign requested address" end
   if addr.port(address) == 0 then
     repeat
@@ -239,7 +240,8 @@ function Net:bind(node, address, on_packet)
   elseif in_use(node, address) then
     return nil, "Address already in use"
   end
-  local sock = setmetatable({ net = self, node = node, address = address, on_packet = on_packet }, Socket)
+  local sock = setmetatable({ net = self, node = node, address = address, on_packet = on_packet,
+    max_bytes = max_bytes or M.DATAGRAM_MAX }, Socket)
   node.sockets[address] = sock
   return sock
 end
@@ -257,7 +259,7 @@ end
 function Socket:send(to, bytes, ttl)
   local net, node = self.net, self.node
   if #to ~= #self.address then return nil, "another address family" end
-  if #bytes > M.DATAGRAM_MAX then return nil, "longer than 1200 bytes" end
+  if #bytes > self.max_bytes then return nil, ("longer than %d bytes"):format(self.max_bytes) end
   local src = source(self, to)
   if not src or addr.port(to) == 0 then
     net.record("drop:unroutable", src or self.address, to, bytes)

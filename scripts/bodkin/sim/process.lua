@@ -80,6 +80,7 @@ local function input(sock, from, bytes, to)
   local counters = sock.counters
   counters:add("udp_rx")
   counters:add("udp_rx_bytes", #bytes)
+  if #bytes > sock.raw.max_bytes then return counters:add "udp_rx_truncated" end
   if sock.to_mux and sock.to_mux:input(sock, from, to, bytes) then return end
   if sock.closed or sock.to_router and sock.to_router:input(sock, from, bytes) then return end
   if sock.to_fn then return sock.to_fn(from, bytes, to) end
@@ -91,7 +92,7 @@ local function new_udp(proc, address, options)
   local sock = setmetatable({}, Udp)
   local raw, err = proc.net:bind(proc.host.node, address, function(from, bytes, to)
     input(sock, from, bytes, to)
-  end)
+  end, options.max_bytes)
   if not raw then return nil, ("cannot bind %s: %s"):format(addr.format(address), err), "invalid" end
   proc.sockets = proc.sockets + 1
   sock.raw, sock.mux_number = raw, options.number or proc.sockets
