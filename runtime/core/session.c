@@ -138,7 +138,8 @@ bdk_path *bdk_session_place(bdk_session *s) {
     lowest = rank;
     p = &s->paths[i];
   }
-  if (p && p->listed) s->lost_tests += p->attempt;
+  if (!p) return NULL;
+  if (p->listed) s->lost_tests += p->attempt;
   return p;
 }
 
