@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := addr assoc base counter message mux noise out path probe registry seal session wheel wire
+CORE := addr assoc base counter message mux noise out path probe registry relay seal session session_relay wheel wire
 IO := drive_ev drive_poll driver iface os resolve say stream tun udp
-BINDINGS := addr assoc call core counters crypto file log loop module mux mux_trace registry router sandbox sandbox_base \
+BINDINGS := addr assoc call core counters crypto file log loop module mux mux_trace registry relay router sandbox sandbox_base \
   sandbox_string schema stream timer tun udp wire
 HOST := embed event host main node supervisor
 # The library has what the binary does not, and brings neither libev nor a program's own parts.

@@ -114,19 +114,12 @@ static int table_close(lua_State *L) {
 }
 
 // --- a client's
-static const char *check_bytes(lua_State *L, int idx, size_t want) {
-  size_t len;
-  const char *s = luaL_checklstring(L, idx, &len);
-  if (len != want) luaL_argerror(L, idx, lua_pushfstring(L, "%d bytes expected", (int)want));
-  return s;
-}
-
 // [-0, +2|3, e] assoc(own = public .. secret, ephemeral = secret, server's key, index, messages) -> assoc, first
 // message | nil, message, code
 static int new (lua_State *L) {
   bdk_keypair own, ephemeral;
-  memcpy(&own, check_bytes(L, 1, sizeof own), sizeof own);
-  const char *secret = check_bytes(L, 2, BDK_DH_LEN), *server = check_bytes(L, 3, BDK_DH_LEN);
+  memcpy(&own, bdk_check_bytes(L, 1, sizeof own), sizeof own);
+  const uint8_t *secret = bdk_check_bytes(L, 2, BDK_DH_LEN), *server = bdk_check_bytes(L, 3, BDK_DH_LEN);
   lua_Integer index = luaL_checkinteger(L, 4);
   luaL_argcheck(L, index >= 1 && index <= BDK_ASSOC_CLIENT_MAX, 4, "index out of range");
   size_t len;
@@ -134,10 +127,10 @@ static int new (lua_State *L) {
   bdk_assoc *a = lua_newuserdatauv(L, sizeof *a, 0);
   memset(a, 0, sizeof *a);
   luaL_setmetatable(L, type);
-  bdk_keypair_init(&ephemeral, (const uint8_t *)secret);
+  bdk_keypair_init(&ephemeral, secret);
   uint8_t out[BDK_DATAGRAM_MAX];
-  int n = bdk_assoc_begin(a, &own, &ephemeral, (const uint8_t *)server, (uint32_t)index, (const uint8_t *)messages, len,
-                          out, sizeof out);
+  int n =
+      bdk_assoc_begin(a, &own, &ephemeral, server, (uint32_t)index, (const uint8_t *)messages, len, out, sizeof out);
   sodium_memzero(&own, sizeof own);
   sodium_memzero(&ephemeral, sizeof ephemeral);
   if (n < 0) return bdk_lua_fail(L, n);

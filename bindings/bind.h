@@ -89,11 +89,12 @@ void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len); // bytes tha
 // Escapes control characters, what turns the direction of text, and bytes that are not UTF-8 as \xNN; at most 4
 // bytes out for each in.
 size_t bdk_log_escape(char *out, const char *text, size_t len);
-// --- fields of an argument table; `idx` absolute. Push nothing; throw naming the field.
+// --- fields of an argument table, `idx` absolute, and an argument. Push nothing; throw.
 lua_Integer bdk_opt_integer(lua_State *L, int idx, const char *field, lua_Integer def, lua_Integer min,
                             lua_Integer max);
 const char *bdk_opt_bytes(lua_State *L, int idx, const char *field, size_t *len); // NULL when nil
 const char *bdk_need_bytes(lua_State *L, int idx, const char *field, size_t len); // exactly len
+const uint8_t *bdk_check_bytes(lua_State *L, int idx, size_t len);                // an argument, of exactly len
 
 // The module bodkin.core, with loops of this kind. [-0, +1, e]
 int bdk_open_core(lua_State *L, const bdk_driver_kind *kind);
@@ -108,6 +109,7 @@ void bdk_open_log(lua_State *L);
 void bdk_open_loop(lua_State *L, const bdk_driver_kind *kind);
 void bdk_open_mux(lua_State *L);
 void bdk_open_registry(lua_State *L);
+void bdk_open_relay(lua_State *L);
 void bdk_open_router(lua_State *L);
 void bdk_open_sandbox(lua_State *L);
 void bdk_open_schema(lua_State *L); // after wire

@@ -175,3 +175,10 @@ const char *bdk_need_bytes(lua_State *L, int idx, const char *field, size_t len)
   if (!s || got != len) luaL_error(L, "%s: a string of %d bytes expected", field, (int)len);
   return s;
 }
+
+const uint8_t *bdk_check_bytes(lua_State *L, int idx, size_t want) {
+  size_t len;
+  const char *s = luaL_checklstring(L, idx, &len);
+  if (len != want) luaL_argerror(L, idx, lua_pushfstring(L, "%d bytes expected", (int)want));
+  return (const uint8_t *)s;
+}

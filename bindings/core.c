@@ -86,6 +86,7 @@ int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   bdk_open_stream(L);
   bdk_open_mux(L);
   bdk_open_registry(L);
+  bdk_open_relay(L);
   bdk_open_sandbox(L);
   return 1;
 }

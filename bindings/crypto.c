@@ -9,20 +9,13 @@
 
 #define BASE64_MAX 65536 // bytes
 
-static const uint8_t *check_bytes(lua_State *L, int idx, size_t want) {
-  size_t len;
-  const char *bytes = luaL_checklstring(L, idx, &len);
-  if (len != want) luaL_argerror(L, idx, lua_pushfstring(L, "%d bytes expected", (int)want));
-  return (const uint8_t *)bytes;
-}
-
 // [-0, +2, e] keypair(secret32 | nil) -> public, secret (X25519; the secret is random when not given)
 static int keypair(lua_State *L) {
   uint8_t public[crypto_scalarmult_BYTES], secret[crypto_scalarmult_SCALARBYTES];
   if (lua_isnoneornil(L, 1))
     bdk_os_random(secret, sizeof secret);
   else
-    memcpy(secret, check_bytes(L, 1, sizeof secret), sizeof secret);
+    memcpy(secret, bdk_check_bytes(L, 1, sizeof secret), sizeof secret);
   crypto_scalarmult_base(public, secret);
   lua_pushlstring(L, (const char *)public, sizeof public);
   lua_pushlstring(L, (const char *)secret, sizeof secret);
@@ -36,7 +29,7 @@ static int sign_keypair(lua_State *L) {
   if (lua_isnoneornil(L, 1))
     bdk_os_random(seed, sizeof seed);
   else
-    memcpy(seed, check_bytes(L, 1, sizeof seed), sizeof seed);
+    memcpy(seed, bdk_check_bytes(L, 1, sizeof seed), sizeof seed);
   crypto_sign_seed_keypair(public, secret, seed);
   sodium_memzero(secret, sizeof secret);
   lua_pushlstring(L, (const char *)public, sizeof public);
@@ -49,7 +42,7 @@ static int sign_keypair(lua_State *L) {
 static int sign(lua_State *L) {
   uint8_t public[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES], out[crypto_sign_BYTES];
   size_t len;
-  const uint8_t *seed = check_bytes(L, 1, crypto_sign_SEEDBYTES);
+  const uint8_t *seed = bdk_check_bytes(L, 1, crypto_sign_SEEDBYTES);
   const char *msg = luaL_checklstring(L, 2, &len);
   crypto_sign_seed_keypair(public, secret, seed);
   crypto_sign_detached(out, NULL, (const uint8_t *)msg, len, secret);
@@ -61,9 +54,9 @@ static int sign(lua_State *L) {
 // [-0, +1, e] verify(public32, msg, sig64) -> bool
 static int verify(lua_State *L) {
   size_t len;
-  const uint8_t *public = check_bytes(L, 1, crypto_sign_PUBLICKEYBYTES);
+  const uint8_t *public = bdk_check_bytes(L, 1, crypto_sign_PUBLICKEYBYTES);
   const char *msg = luaL_checklstring(L, 2, &len);
-  const uint8_t *sig = check_bytes(L, 3, crypto_sign_BYTES);
+  const uint8_t *sig = bdk_check_bytes(L, 3, crypto_sign_BYTES);
   lua_pushboolean(L, crypto_sign_verify_detached(sig, (const uint8_t *)msg, len, public) == 0);
   return 1;
 }
@@ -71,7 +64,7 @@ static int verify(lua_State *L) {
 // [-0, +1, e] id(public32) -> 16 bytes: BLAKE2b-128 of it
 static int id(lua_State *L) {
   uint8_t out[BDK_ID_LEN];
-  crypto_generichash(out, sizeof out, check_bytes(L, 1, crypto_scalarmult_BYTES), crypto_scalarmult_BYTES, NULL, 0);
+  crypto_generichash(out, sizeof out, bdk_check_bytes(L, 1, crypto_scalarmult_BYTES), crypto_scalarmult_BYTES, NULL, 0);
   lua_pushlstring(L, (const char *)out, sizeof out);
   return 1;
 }

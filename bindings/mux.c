@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // core.mux: the five verbs as they are, or driven: sockets feed it in C, its deadline is a timer on the loop,
 // its datagrams leave in C, its events call one function.
+#include "core/relay.h"
 #include "mux_trace.h"
 
 #include <sodium.h>
@@ -52,9 +53,13 @@ static void release(bdk_handle *h) {
 }
 
 // --- outputs
+const char *bdk_path_kind(const bdk_output *out) {
+  return out->lan ? "lan" : out->via == BDK_VIA_RELAY ? "relay" : "direct";
+}
+
 static void push_info(lua_State *L, const bdk_output *out) {
   lua_createtable(L, 0, 5);
-  lua_pushstring(L, out->lan ? "lan" : "direct");
+  lua_pushstring(L, bdk_path_kind(out));
   lua_setfield(L, -2, "path");
   lua_pushstring(L, bdk_via_name(out->via));
   lua_setfield(L, -2, "via");
@@ -73,6 +78,7 @@ static void push_event(lua_State *L, const bdk_output *out) {
   static const char *const kinds[] = {[BDK_OUT_CONNECTED] = "connected",
                                       [BDK_OUT_PATH] = "path",
                                       [BDK_OUT_MESSAGE] = "message",
+                                      [BDK_OUT_RELAY_LOST] = "relay_lost",
                                       [BDK_OUT_CLOSED] = "closed"};
   lua_pushstring(L, kinds[out->kind]);
   lua_pushinteger(L, out->session);
@@ -80,6 +86,8 @@ static void push_event(lua_State *L, const bdk_output *out) {
     lua_pushlstring(L, (const char *)out->data, out->len);
   else if (out->kind == BDK_OUT_CLOSED)
     lua_pushstring(L, bdk_reason_name(out->reason));
+  else if (out->kind == BDK_OUT_RELAY_LOST)
+    bdk_push_addr(L, &out->route.remote);
   else
     push_info(L, out);
 }
@@ -308,6 +316,42 @@ static int send(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, e] mux:hello(session) -> a test for a relay to hand to the peer | nil
+static int hello(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint32_t session = check_session(L, 2);
+  uint8_t out[BDK_PROBE_MAX];
+  bdk_trace_hello(m, session);
+  size_t len = bdk_mux_hello(m->mux, session, out);
+  if (len)
+    lua_pushlstring(L, (const char *)out, len);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+// [-0, +1|3, e] mux:relay(now_us, session, sock, addr, channel [, hello]) -> true | nil, message, code: a relay has
+// opened that channel; hello: what the peer left there
+static int relay(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  uint32_t session = check_session(L, 3);
+  bdk_route route = {.sock = check_sock(L, 4), .remote = bdk_check_addr(L, 5)};
+  lua_Integer channel = luaL_checkinteger(L, 6);
+  luaL_argcheck(L, channel > 0 && channel <= UINT32_MAX, 6, "channel out of range");
+  route.channel = (uint32_t)channel;
+  size_t len = 0;
+  const char *bytes = luaL_optlstring(L, 7, NULL, &len);
+  luaL_argcheck(L, len <= BDK_RELAY_HELLO_MAX, 7, "too long");
+  bdk_trace_relay(m, now_us, session, &route, (const uint8_t *)bytes, len);
+  int error = bdk_mux_relay(m->mux, now_us, session, &route, (const uint8_t *)bytes, len);
+  drain(m);
+  flush(m);
+  if (error) return bdk_lua_fail(L, error);
+  lua_pushboolean(L, true);
+  return 1;
+}
+
 // [-0, +0, e] mux:leave(now_us, session)
 static int leave(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
@@ -437,6 +481,8 @@ void bdk_open_mux(lua_State *L) {
       {"drive", drive},
       {"add", add},
       {"send", send},
+      {"hello", hello},
+      {"relay", relay},
       {"leave", leave},
       {"input", input},
       {"tick", tick},

@@ -113,6 +113,24 @@ void bdk_trace_send(bdk_mux_box *m, uint64_t now_us, uint32_t session, const uin
   say(m, &l);
 }
 
+void bdk_trace_hello(bdk_mux_box *m, uint32_t session) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "0 hello %" PRIu32, session);
+  say(m, &l);
+}
+
+void bdk_trace_relay(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,
+                     size_t len) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "%" PRIu64 " relay %" PRIu32 " %u", now_us, session, route->sock);
+  put_addr(&l, &route->remote);
+  put(&l, " %" PRIu32, route->channel);
+  put_hex(&l, hello, len);
+  say(m, &l);
+}
+
 void bdk_trace_leave(bdk_mux_box *m, uint64_t now_us, uint32_t session) {
   if (!m->traced) return;
   line l = {.len = 0};
@@ -159,13 +177,17 @@ void bdk_trace_output(bdk_mux_box *m, const bdk_output *out) {
   case BDK_OUT_CONNECTED:
   case BDK_OUT_PATH:
     put(&l, out->kind == BDK_OUT_PATH ? " path" : " connected");
-    put(&l, " %s %s", out->lan ? "lan" : "direct", bdk_via_name(out->via));
+    put(&l, " %s %s", bdk_path_kind(out), bdk_via_name(out->via));
     put_addr(&l, &out->route.remote);
     put(&l, " %" PRIu64 " %" PRIu32, out->since_us, out->rtt_us);
     break;
   case BDK_OUT_MESSAGE:
     put(&l, " message");
     put_hex(&l, out->data, out->len);
+    break;
+  case BDK_OUT_RELAY_LOST:
+    put(&l, " relay_lost");
+    put_addr(&l, &out->route.remote);
     break;
   case BDK_OUT_CLOSED:
     put(&l, " closed %s", bdk_reason_name(out->reason));

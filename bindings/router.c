@@ -4,7 +4,8 @@
 #include <string.h>
 
 static const char type[] = "bodkin.router", reply_type[] = "bodkin.reply";
-enum { HANDLERS = 1, KEEP = 2, REPLY = 3, FRAMES = 4 }; // user values of a router: type -> fn; list; the reply; a fn
+// User values of a router: type -> fn; list; the reply; a fn; the relay.
+enum { HANDLERS = 1, KEEP = 2, REPLY = 3, FRAMES = 4, RELAY = 5 };
 #define BDK_OPENED_MAX 1080u      // bytes of messages in the answer of a handshake, which is a datagram
 enum { SCHEMAS = 1, SOCKET = 2 }; // of a reply: name -> schema; the Lua socket of this request
 
@@ -22,7 +23,7 @@ static void keep(lua_State *L, int idx) {
 static int new (lua_State *L) {
   bdk_counters *counters = bdk_check_counters(L, 1);
   lua_settop(L, 1);
-  bdk_router *r = lua_newuserdatauv(L, sizeof *r, 4);
+  bdk_router *r = lua_newuserdatauv(L, sizeof *r, 5);
   memset(r, 0, sizeof *r);
   luaL_setmetatable(L, type);
   bdk_reply *reply = lua_newuserdatauv(L, sizeof *reply, 2);
@@ -115,6 +116,19 @@ static int assocs(lua_State *L) {
   return 0;
 }
 
+// [-0, +0, e] router:relay(relay, number): what begins with BDK_RELAY_MARK goes there; number: of the socket, as above
+static int relay(lua_State *L) {
+  bdk_router *r = bdk_check_router(L, 1);
+  bdk_relay_box *box = bdk_check_relay(L, 2);
+  lua_Integer number = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, number >= 1 && number <= BDK_RELAY_SOCKETS, 3, "number out of range");
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, RELAY);
+  r->relay = box;
+  r->number = (uint16_t)number;
+  return 0;
+}
+
 // [-0, +0, e] router:frames(fn(from, bytes)): takes every frame
 static int frames(lua_State *L) {
   bdk_router *r = bdk_check_router(L, 1);
@@ -156,11 +170,13 @@ static bool send_bytes(lua_State *L, bdk_reply *r, const bdk_addr *local, const 
   return true;
 }
 
-static bdk_reply *check_reply(lua_State *L) {
-  bdk_reply *r = luaL_checkudata(L, 1, reply_type);
+bdk_reply *bdk_check_reply(lua_State *L, int idx) {
+  bdk_reply *r = luaL_checkudata(L, idx, reply_type);
   if (!r->active) luaL_error(L, "a reply is valid only while the handler it was given to runs");
   return r;
 }
+
+static bdk_reply *check_reply(lua_State *L) { return bdk_check_reply(L, 1); }
 
 // The schema that the string at `idx` names, encoded from the arguments after it.
 static size_t encode_reply(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX], const bdk_schema **s) {
@@ -457,6 +473,46 @@ static void give_frame(lua_State *L, bdk_router *r, int router, const bdk_route 
   if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
 }
 
+typedef struct relayed {
+  const bdk_route *to;
+  const uint8_t *bytes;
+  size_t len;
+} relayed;
+
+// Runs inside bdk_lua_call, for a Lua socket. 1: the relay, 2: the datagram.
+static int send_relayed(lua_State *L) {
+  const relayed *d = lua_touserdata(L, 2);
+  bdk_push_relay_socket(L, 1, d->to->sock);
+  if (lua_isnil(L, -1)) return 0;
+  lua_getfield(L, -1, "send");
+  lua_insert(L, -2);
+  bdk_push_addr(L, &d->to->remote);
+  lua_pushlstring(L, (const char *)d->bytes, d->len);
+  lua_call(L, 3, 0);
+  return 0;
+}
+
+static void take_relayed(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
+                         size_t len) {
+  uint8_t out[BDK_DATAGRAM_MAX];
+  bdk_route to;
+  bdk_relay_verdict verdict = bdk_relay_input(r->relay->table, from, bytes, len, &to, out);
+  if (verdict == BDK_RELAY_DROP) return;
+  size_t n = verdict == BDK_RELAY_LOST ? BDK_RELAY_HEAD : len;
+  memcpy(out + BDK_RELAY_HEAD, bytes + BDK_RELAY_HEAD, n - BDK_RELAY_HEAD);
+  bdk_udp_box *udp = to.sock <= BDK_RELAY_SOCKETS ? r->relay->udp[to.sock] : NULL;
+  if (udp) {
+    bdk_udp_box_send(udp, &to.local, &to.remote, 0, out, n);
+    return;
+  }
+  relayed d = {&to, out, n};
+  lua_getiuservalue(L, router, RELAY);
+  lua_pushcfunction(L, send_relayed);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, &d);
+  if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
+}
+
 // Puts a reply for `from` in place and keeps the outer one, for handlers nest when a Lua socket delivers at once.
 typedef struct turn {
   bdk_reply outer;
@@ -486,6 +542,10 @@ bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, co
                       const uint8_t *bytes, size_t len, bool others) {
   bdk_router *r = lua_touserdata(L, router);
   if (!lua_checkstack(L, 8)) return false;
+  if (len > 0 && bytes[0] == BDK_RELAY_MARK && r->relay && r->relay->table) {
+    take_relayed(L, r, router, from, bytes, len);
+    return true;
+  }
   turn t;
   begin_turn(L, r, router, socket, &t);
   *r->reply = (bdk_reply){.counters = r->counters, .udp = udp, .route = *from, .length = len};
@@ -572,7 +632,8 @@ static int input(lua_State *L) {
 void bdk_open_router(lua_State *L) {
   static const luaL_Reg methods[] = {{"on", on},       {"refuse", refuse}, {"reply_schemas", reply_schemas},
                                      {"input", input}, {"assocs", assocs}, {"frames", frames},
-                                     {"open", open},   {"inner", inner},   {NULL, NULL}};
+                                     {"open", open},   {"inner", inner},   {"relay", relay},
+                                     {NULL, NULL}};
   static const luaL_Reg meta[] = {{NULL, NULL}};
   static const luaL_Reg reply_methods[] = {
       {"proven", reply_proven}, {"length", reply_length},    {"send", reply_send}, {"at", reply_at},

@@ -6,6 +6,7 @@
 
 #include "bind.h"
 #include "core/assoc.h"
+#include "core/relay.h"
 #include "udp_box.h"
 
 // A server's associations, and the time as it was last told: to the second, which is all they need.
@@ -15,6 +16,17 @@ typedef struct bdk_assocs_box {
 } bdk_assocs_box;
 
 bdk_assocs_box *bdk_check_assocs(lua_State *L, int idx);
+
+// A server's relay, and the sockets its pairs are reached by: the number of a socket is its place.
+#define BDK_RELAY_SOCKETS 16
+typedef struct bdk_relay_box {
+  bdk_relay *table;
+  bdk_udp_box *udp[BDK_RELAY_SOCKETS + 1]; // NULL: none, or a Lua object in the user value
+} bdk_relay_box;
+
+bdk_relay_box *bdk_check_relay(lua_State *L, int idx);
+// Pushes the Lua socket of that number, or nil.
+void bdk_push_relay_socket(lua_State *L, int relay, uint16_t number);
 
 typedef struct bdk_handler {
   const bdk_schema *schema; // NULL: this type is not handled; kept alive by a user value
@@ -38,6 +50,7 @@ typedef struct bdk_router {
   bdk_counters *counters;
   const bdk_schema *refused, *lost;
   bdk_assocs_box *assocs; // a server's
+  bdk_relay_box *relay;   // a server's
   bool frames;            // a client's: a function takes what begins with 0xC1
   uint16_t number;        // of its socket, where that is a Lua object
   bdk_reply *reply;
@@ -49,5 +62,6 @@ typedef struct bdk_router {
 bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, const bdk_route *from,
                       const uint8_t *bytes, size_t len, bool others);
 bdk_router *bdk_check_router(lua_State *L, int idx);
+bdk_reply *bdk_check_reply(lua_State *L, int idx); // throws unless its handler runs
 
 #endif

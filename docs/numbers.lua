@@ -9,11 +9,13 @@ local function read(path)
   return f:read "a"
 end
 
--- The value of a #define, whose other names are looked up in the same file or in base.h.
+-- The value of a #define, whose other names are looked up in the same file, in base.h or in what the sessions share.
 local function define(path, name)
   local text = read(path)
-  local raw = text:match("#define " .. name .. "%s+([^\n]+)") or read("runtime/core/base.h"):match(
-    "#define " .. name .. "%s+([^\n]+)")
+  local raw
+  for _, place in ipairs { text, read "runtime/core/base.h", read "runtime/core/session_in.h" } do
+    raw = raw or place:match("#define " .. name .. "%s+([^\n]+)")
+  end
   if not raw then error(("%s: no #define %s"):format(path, name), 0) end
   local expression = raw:gsub("//.*", ""):gsub("(%d)u%f[^%w]", "%1"):gsub("%a[%w_]*", function(other)
     return tostring(define(path, other))
@@ -46,6 +48,7 @@ local function format(value, unit)
 end
 
 local SESSION, PATH_C, PATH_H = "runtime/core/session.c", "runtime/core/path.c", "runtime/core/path.h"
+local SESSION_IN, RELAYED = "runtime/core/session_in.h", "runtime/core/session_relay.c"
 local BASE, SEAL, MESSAGE = "runtime/core/base.h", "runtime/core/seal.h", "runtime/core/message.h"
 local ASSOC, ASSOC_C = "runtime/core/assoc.h", "runtime/core/assoc.c"
 local SERVERS, CLIENT = "scripts/bodkin/servers/", "scripts/bodkin/client/"
@@ -145,13 +148,34 @@ function M.list()
     { "unacknowledged `matched` in all (default)", limit "pending_all", nil },
     { "`matched` remembered by a client", found(CLIENT .. "sharing.lua", "remembered_max = (%d+)"), nil },
 
+    "Relays",
+    { "relays in `matched`", found(SERVERS .. "init.lua", "RELAYS_MAX = (%d+)"), nil, nil },
+    { "pairs (default)", limit "relay_pairs", nil, nil },
+    { "bytes a second from an end (default)", limit "relay_rate", nil, nil },
+    { "bytes of a pair (default)", limit "relay_bytes", nil, nil },
+    { "a ticket is good for (default)", limit "relay_s", "s" },
+    { "a pair is forgotten after", define("runtime/core/relay.h", "BDK_RELAY_IDLE_US"), "us",
+      "nothing comes from for %s" },
+    { "no hello: asked again after", found(CLIENT .. "relays.lua", "AGAIN_MS, AGAIN_MAX_MS = (%d+)"), "ms",
+      "asks again after %s" },
+    { "at most", found(CLIENT .. "relays.lua", "AGAIN_MS, AGAIN_MAX_MS = %d+, (%d+)"), "ms", "then doubling to %s" },
+    { "after no answer", found(CLIENT .. "relays.lua", "LATER_MS = (%d+)"), "ms", "after no answer %s later" },
+    { "a lost channel is opened again, at most each", found(CLIENT .. "relays.lua", "GAP_US = (%d+)"), "us",
+      "at most each %s" },
+    { "consent of a relay that is spare, each", define(SESSION, "CONSENT_SPARE_US"), "us",
+      "for consent each %s while" },
+    { "in doubt after a send unanswered for, at least", define(RELAYED, "DOUBT_US"), "us", "since a send max(%s" },
+    { "other paths are then tested each", define(RELAYED, "DOUBT_EVERY_US"), "us", "other paths are tested each %s" },
+    { "beside a relay, failed paths again after", define(RELAYED, "AGAIN_FIRST_US"), "us", "first %s after the relay" },
+    { "at the most", define(RELAYED, "AGAIN_MAX_US"), "us", "then doubling to %s" },
+
     "Paths",
     { "tests at", early(), nil, "tested at\n%s and then" },
     { "then each", define(PATH_C, "LATE_US"), "us", "and then each %s ±10 %" },
     { "spread of it", 100 / found(PATH_C, "LATE_US / (%d+) "), "percent", "and then each 500 ms %s" },
     { "between two tests of a path, at least", define(PATH_C, "GAP_US"), "us", "at least %s between two" },
-    { "tests a path, first round", define(SESSION, "ROUND_TESTS"), nil, "at most %s tests in the first round" },
-    { "in a later one, never answered", define(SESSION, "ROUND_TESTS_LATER"), nil, "%s in a later one" },
+    { "tests a path, first round", define(SESSION_IN, "BDK_ROUND_TESTS"), nil, "at most %s tests in the first round" },
+    { "in a later one, never answered", define(SESSION_IN, "BDK_ROUND_LATER"), nil, "%s in a later one" },
     { "in a later one, else", define(SESSION, "ROUND_TESTS_KNOWN"), nil, "%s where the address ever answered" },
     { "tests of a match at once", found(SESSION, "BURST_US %((%d+)u %* TOKEN_US"), nil, "share a token bucket of %s" },
     { "one more each", define(SESSION, "TOKEN_US"), "us", "one more each %s" },

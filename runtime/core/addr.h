@@ -15,9 +15,10 @@ typedef struct bdk_addr {
 } bdk_addr;
 
 // Where a datagram came from and went to. `sock` is the owner's number for the socket; `ttl` 0 means the
-// default; `local` of family 0 leaves the source address to the kernel.
+// default; `local` of family 0 leaves the source address to the kernel; `channel` is one of a relay at `remote`, or 0.
 typedef struct bdk_route {
   bdk_addr local, remote;
+  uint32_t channel;
   uint16_t sock;
   uint8_t ttl;
 } bdk_route;

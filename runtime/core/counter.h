@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Every counter and every reason, each with its sentence. Status, metrics, `why` and the documents are
-// made from these two tables; a cause that is not here cannot be counted or given.
+// Every counter, each with its sentence. Status, metrics, `why` and the documents are made from this table and that of
+// reason.h; a cause that is not here cannot be counted.
 #ifndef BDK_COUNTER_H
 #define BDK_COUNTER_H
 #include "base.h"
+#include "reason.h"
 
 // X(name, sentence)
 #define BDK_COUNTERS(X)                                                                                                \
@@ -73,6 +74,13 @@
   X(match_formed, "matches made by policies")                                                                          \
   X(policy_failed, "runs or loads of a policy that failed")                                                            \
   X(policy_restarted, "ends of the policy process, each followed by a new one")                                        \
+  X(relay_opened, "ends of pairs of peers that opened a relay here")                                                   \
+  X(relay_refused, "requests to relay refused: no valid ticket, expired, or too many")                                 \
+  X(relay_datagrams, "datagrams forwarded between the ends of a pair")                                                 \
+  X(relay_bytes, "bytes of them")                                                                                      \
+  X(relay_alone, "datagrams to relay dropped: the other end is not there")                                             \
+  X(relay_limited, "datagrams to relay dropped: more than an end or a pair may have")                                  \
+  X(relay_lost, "datagrams to relay of channels not open here, or from elsewhere, answered with that")                 \
   X(maintained, "maintenance messages received")                                                                       \
   X(maintained_confirmed, "maintenance confirmations sent")                                                            \
   X(request_sent, "requests sent, repeats included")                                                                   \
@@ -96,27 +104,5 @@ static inline void bdk_count(bdk_counters *c, bdk_counter which, uint64_t by) {
 // Name and sentence of counter `which`; NULL past the end.
 const char *bdk_counter_name(int which);
 const char *bdk_counter_text(int which);
-
-// Why a path failed or a session closed: X(name, sentence).
-#define BDK_REASONS(X)                                                                                                 \
-  X(none, "nothing went wrong")                                                                                        \
-  X(left, "the peer left the match")                                                                                   \
-  X(closed, "closed by this side")                                                                                     \
-  X(no_path, "no candidate answered a probe in 10 s")                                                                  \
-  X(consent_lost, "nothing was heard from the peer for 30 s and no path came back in 60 s")                            \
-  X(no_answer, "no probe to this candidate was answered")                                                              \
-  X(no_consent, "this path answered once, then not for 30 s")                                                          \
-  X(unreachable, "the kernel has no route to this candidate")                                                          \
-  X(replaced, "the peer moved to another address")
-
-typedef enum bdk_reason {
-#define X(name, text) BDK_REASON_##name,
-  BDK_REASONS(X)
-#undef X
-      BDK_REASON_COUNT
-} bdk_reason;
-
-const char *bdk_reason_name(int reason);
-const char *bdk_reason_text(int reason);
 
 #endif

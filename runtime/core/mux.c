@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "mux.h"
 
+#include "relay.h"
+#include "session_in.h"
+
 #include <string.h>
 
 #define SESSIONS_DEFAULT 256u
@@ -116,7 +119,7 @@ static bool known(const bdk_mux *m, const bdk_match *match) {
 
 int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *session) {
   reap(m);
-  if (!match->count || memcmp(match->self, match->peer, BDK_ID_LEN) == 0 || known(m, match)) return BDK_E_INVALID;
+  if (memcmp(match->self, match->peer, BDK_ID_LEN) == 0 || known(m, match)) return BDK_E_INVALID;
   uint32_t place = 0, index;
   while (place < m->config.max_sessions && m->sessions[place]) place++;
   if (place == m->config.max_sessions) return BDK_E_LIMIT;
@@ -129,7 +132,7 @@ int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *s
   bdk_outq_random(&m->out, &counter, sizeof counter);
   counter >>= 9; // 55 of 56 bits: there is no end to reach
   int error = bdk_session_init(s, match, (index & ~(SESSIONS_MAX - 1)) | place, counter, now_us);
-  if (!error && !s->path_count) error = BDK_E_INVALID;
+  if (!error && match->count && !s->path_count) error = BDK_E_INVALID;
   if (!error) error = bdk_wheel_set(&m->wheel, &s->timer, s->start_us);
   if (error) {
     bdk_session_clear(s);
@@ -151,6 +154,11 @@ int bdk_mux_send(bdk_mux *m, uint64_t now_us, uint32_t session, const uint8_t *d
   int error = bdk_session_send(s, &m->out, now_us, data, len);
   settle(m, s);
   return error;
+}
+
+size_t bdk_mux_hello(bdk_mux *m, uint32_t session, uint8_t out[BDK_PROBE_MAX]) {
+  bdk_session *s = find_open(m, session);
+  return s ? bdk_session_hello(s, &m->out, out) : 0;
 }
 
 void bdk_mux_close(bdk_mux *m, uint64_t now_us, uint32_t session) {
@@ -200,9 +208,67 @@ static void input_probe(bdk_mux *m, uint64_t now_us, const bdk_route *route, con
   bdk_count(m->config.counters, BDK_COUNT_drop_probe, 1);
 }
 
+static bool is_probe(const uint8_t *bytes) {
+  return (bytes[0] & 0xF0) == 0x90 && (bytes[1] == bdk_message_test.type || bytes[1] == bdk_message_confirm.type);
+}
+
+// A relay says that a channel is not open: of whichever session it is.
+static void input_lost(bdk_mux *m, const bdk_route *route, uint32_t channel) {
+  for (uint32_t i = 0; i < m->config.max_sessions; i++) {
+    bdk_session *s = m->sessions[i];
+    if (!s || s->state == BDK_SESSION_CLOSED) continue;
+    bdk_route at = *route;
+    at.channel = channel;
+    const bdk_path *p = bdk_session_path(s, &at);
+    if (!p || p->route.channel != channel) continue;
+    bdk_outq_put(&m->out, &(bdk_output){.kind = BDK_OUT_RELAY_LOST, .session = s->index, .route = at});
+    return;
+  }
+  bdk_count(m->config.counters, BDK_COUNT_drop_frame, 1);
+}
+
+// What a relay forwards bears the index of the session it is for; by which of its channels, the relay's address tells.
+static void input_relayed(bdk_mux *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len) {
+  uint32_t number = 0;
+  for (unsigned i = 1; i < BDK_RELAY_HEAD; i++) number = number << 8 | bytes[i];
+  if (len == BDK_RELAY_HEAD) {
+    input_lost(m, route, number);
+    return;
+  }
+  bdk_session *s = find_open(m, number);
+  bdk_route by = *route;
+  by.channel = 1; // any
+  const bdk_path *p = s ? bdk_session_path(s, &by) : NULL;
+  const uint8_t *inner = bytes + BDK_RELAY_HEAD;
+  size_t n = len - BDK_RELAY_HEAD;
+  by.channel = p ? p->route.channel : 0;
+  if (p && n >= 2 && is_probe(inner))
+    input_probe(m, now_us, &by, inner, n);
+  else if (p && inner[0] == 0xC1)
+    input_frame(m, now_us, &by, inner, n);
+  else
+    bdk_count(m->config.counters, BDK_COUNT_drop_frame, 1);
+}
+
+int bdk_mux_relay(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,
+                  size_t len) {
+  reap(m);
+  bdk_session *s = find_open(m, session);
+  if (!s) return BDK_E_CLOSED;
+  int error = bdk_session_relay(s, &m->out, now_us, route);
+  settle(m, s);
+  if (!error && len >= 2 && is_probe(hello)) input_probe(m, now_us, route, hello, len);
+  return error;
+}
+
 bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len) {
   if (len < 2) return false;
-  bool probe = (bytes[0] & 0xF0) == 0x90 && (bytes[1] == bdk_message_test.type || bytes[1] == bdk_message_confirm.type);
+  if (bytes[0] == BDK_RELAY_MARK && len >= BDK_RELAY_HEAD) {
+    reap(m);
+    input_relayed(m, now_us, route, bytes, len);
+    return true;
+  }
+  bool probe = is_probe(bytes);
   uint32_t index;
   uint8_t kind;
   uint64_t counter;

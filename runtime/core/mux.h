@@ -21,13 +21,19 @@ typedef struct bdk_mux bdk_mux; // opaque
 bdk_mux *bdk_mux_new(const bdk_mux_config *config);
 void bdk_mux_free(bdk_mux *m);
 
-// Begins a session, ARMED. `*session` is its number, not 0. BDK_E_LIMIT, BDK_E_INVALID (no candidate that
-// is a host's address, both ids the same, or a session of that match and peer is there already).
+// Begins a session, ARMED. `*session` is its number, not 0. Without candidates only a relay can open it. BDK_E_LIMIT,
+// BDK_E_INVALID (no candidate is a host's address, both ids are the same, or there is one of that match and peer).
 int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *session);
 // One datagram of at most BDK_PAYLOAD_MAX bytes to the peer. BDK_E_INVALID before `connected` or too long,
 // BDK_E_CLOSED after the end, BDK_E_NO_PATH while a path is sought again after a loss, BDK_E_LIMIT while the
 // path's address has not confirmed and had its share.
 int bdk_mux_send(bdk_mux *m, uint64_t now_us, uint32_t session, const uint8_t *data, size_t len);
+// A test to be handed to the peer by a relay, once that is there, in `out`: its length, 0 for unknown sessions.
+size_t bdk_mux_hello(bdk_mux *m, uint32_t session, uint8_t out[BDK_PROBE_MAX]);
+// A relay has opened a channel for the session: route's sock, remote and channel. `hello`: what the peer left there, of
+// length 0 while that is not there. BDK_E_CLOSED, BDK_E_LIMIT.
+int bdk_mux_relay(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,
+                  size_t len);
 // Leaves: tells the peer, then CLOSED(closed). Unknown sessions are ignored.
 void bdk_mux_close(bdk_mux *m, uint64_t now_us, uint32_t session);
 // A datagram that came in by `route`. True when it was of the kinds handled here (whatever became of it);

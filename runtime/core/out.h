@@ -8,18 +8,19 @@
 #include "counter.h"
 
 typedef enum bdk_output_kind {
-  BDK_OUT_SEND,      // route, data, len
-  BDK_OUT_CONNECTED, // session and its path: application data may flow
-  BDK_OUT_PATH,      // session and its path: confirmed, and on every change
-  BDK_OUT_MESSAGE,   // session, data, len
-  BDK_OUT_CLOSED,    // session, reason; its number means nothing after it
+  BDK_OUT_SEND,       // route, data, len
+  BDK_OUT_CONNECTED,  // session and its path: application data may flow
+  BDK_OUT_PATH,       // session and its path: confirmed, and on every change
+  BDK_OUT_MESSAGE,    // session, data, len
+  BDK_OUT_RELAY_LOST, // session, route: that relay knows the channel no more
+  BDK_OUT_CLOSED,     // session, reason; its number means nothing after it
 } bdk_output_kind;
 
 typedef struct bdk_output {
   bdk_output_kind kind;
   uint32_t session;
   uint8_t via, reason; // of the path; why closed
-  bool lan;            // path: `lan`, else `direct`
+  bool lan;            // path: `lan`, else by via `relay` or `direct`
   bdk_route route;     // send: where to; connected, path: of the path
   uint64_t since_us;   // connected, path: time since the session was added
   uint32_t rtt_us;

@@ -20,7 +20,7 @@ const char *bdk_path_state_name(int state) {
 }
 
 const char *bdk_via_name(int via) {
-  static const char *const names[BDK_VIA_COUNT] = {"host", "ipv6", "mapped", "srflx", "prflx"};
+  static const char *const names[BDK_VIA_COUNT] = {"host", "ipv6", "mapped", "srflx", "prflx", "relay"};
   return via >= 0 && via < BDK_VIA_COUNT ? names[via] : "?";
 }
 
@@ -85,6 +85,8 @@ int bdk_path_class(const bdk_path *p) {
     return 1;
   case BDK_VIA_MAPPED:
     return 2;
+  case BDK_VIA_RELAY:
+    return 4;
   default:
     return 3;
   }

@@ -44,6 +44,7 @@ typedef enum bdk_via {
   BDK_VIA_MAPPED,
   BDK_VIA_SRFLX,
   BDK_VIA_PRFLX,
+  BDK_VIA_RELAY,
   BDK_VIA_COUNT
 } bdk_via;
 const char *bdk_via_name(int via);
@@ -73,7 +74,7 @@ void bdk_path_init(bdk_path *p, const bdk_route *route, bdk_via via, bool listed
 int bdk_path_on(bdk_path *p, bdk_path_event event, uint64_t now_us);
 // Gives it up for a reason (event FAIL).
 void bdk_path_fail(bdk_path *p, bdk_reason reason, uint64_t now_us);
-// Class of preference, smaller is better: lan, ipv6, mapped, direct.
+// Class of preference, smaller is better: lan, ipv6, mapped, direct, relay.
 int bdk_path_class(const bdk_path *p);
 // Notes a question sent now, that only who receives there can answer.
 void bdk_path_asked(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us);

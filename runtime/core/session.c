@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT
-#include "session.h"
+#include "session_in.h"
+
+#include "relay.h"
 
 #include <limits.h>
 #include <sodium.h>
 #include <string.h>
 
-#define MS 1000u
-#define NO_PATH_US (10000u * MS)      // SEEKING, never OPEN
-#define SEEK_AGAIN_US (60000u * MS)   // SEEKING after a loss
-#define CONSENT_EVERY_US (5000u * MS) // ±20 %, as RFC 7675 section 5.1
-#define CONSENT_FIRST_US (250u * MS)  // while the peer may not have confirmed the path yet; doubles
-#define CONSENT_SOON_US (1000u * MS)  // up to this
-#define CONSENT_LOST_US (30000u * MS) // RFC 7675 section 5.1
-#define TOKEN_US (10u * MS)           // 100 tests a second a match
-#define BURST_US (60u * TOKEN_US)     // and 60 at once
-#define ROUND_TESTS 25u               // what the schedule takes in 10 s
-#define ROUND_TESTS_LATER 10u         // and in a later round, to an address that never answered
-#define ROUND_TESTS_KNOWN 120u        // 60 s, to one that did
-#define TEST_MAX 60u                  // bytes of a test, each number at its longest
-#define SILENT_IP_TESTS 100u          // in the first round, to any IP that never answered
+#define NO_PATH_US (10000u * MS)       // SEEKING, never OPEN
+#define SEEK_AGAIN_US (60000u * MS)    // SEEKING after a loss
+#define CONSENT_EVERY_US (5000u * MS)  // ±20 %, as RFC 7675 section 5.1
+#define CONSENT_SPARE_US (10000u * MS) // of a relay that is only there in case: a server has many of them
+#define CONSENT_FIRST_US (250u * MS)   // while the peer may not have confirmed the path yet; doubles
+#define CONSENT_SOON_US (1000u * MS)   // up to this
+#define CONSENT_LOST_US (30000u * MS)  // RFC 7675 section 5.1
+#define TOKEN_US (10u * MS)            // 100 tests a second a match
+#define BURST_US (60u * TOKEN_US)      // and 60 at once
+#define ROUND_TESTS_KNOWN 120u         // 60 s, to one that did answer
+#define TEST_MAX 60u                   // bytes of a test, each number at its longest
+#define SILENT_IP_TESTS 100u           // in the first round, to any IP that never answered
 #define SELECT_FIRST_US (100u * MS)
 #define SELECT_WAIT_MAX_US (2000u * MS)
 #define CLOSE_COPIES 3u
@@ -46,10 +46,13 @@ int bdk_session_on(bdk_session *s, bdk_session_event event) { return s->state = 
 
 static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
-  for (int i = 0; i < s->path_count; i++)
-    if (s->paths[i].route.sock == route->sock && bdk_addr_equal(&s->paths[i].route.remote, &route->remote))
+bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route) {
+  for (int i = 0; i < s->path_count; i++) {
+    const bdk_route *r = &s->paths[i].route;
+    if (r->sock == route->sock && (r->channel != 0) == (route->channel != 0) &&
+        bdk_addr_equal(&r->remote, &route->remote))
       return &s->paths[i];
+  }
   return NULL;
 }
 
@@ -98,10 +101,10 @@ int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uin
   s->rekey_due_us = s->keys.role == 0 ? now_us + REKEY_US : BDK_NEVER;
   for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
     bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
-    if (!is_host(&route.remote) || find_path(s, &route)) continue;
+    if (!is_host(&route.remote) || bdk_session_path(s, &route)) continue;
     bdk_path *p = &s->paths[s->path_count++];
     bdk_path_init(p, &route, match->candidates[i].via, true);
-    p->attempt_max = ROUND_TESTS;
+    p->attempt_max = BDK_ROUND_TESTS;
   }
   return BDK_OK;
 }
@@ -124,38 +127,52 @@ static int spare_rank(const bdk_session *s, int i) {
   return p->state == BDK_PATH_USABLE && !p->listed ? 4 : -1; // a test seen again elsewhere makes these, too
 }
 
-// A path for an address the peer was heard from but that nobody listed. When the table is full it takes the
-// place of the most dispensable, of those the one confirmed least lately; NULL when all are in use.
-static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
+// When the table is full it is the place of the most dispensable, of those the one confirmed least lately.
+bdk_path *bdk_session_place(bdk_session *s) {
+  if (s->path_count < BDK_SESSION_PATHS) return &s->paths[s->path_count++];
   bdk_path *p = NULL;
-  if (s->path_count < BDK_SESSION_PATHS) {
-    p = &s->paths[s->path_count++];
-  } else {
-    int lowest = INT_MAX;
-    for (int i = 0; i < s->path_count; i++) {
-      int rank = spare_rank(s, i);
-      if (rank < 0 || rank > lowest || (rank == lowest && s->paths[i].heard_us >= p->heard_us)) continue;
-      lowest = rank;
-      p = &s->paths[i];
-    }
-    if (!p) return NULL;
-    if (p->listed) s->lost_tests += p->attempt;
+  int lowest = INT_MAX;
+  for (int i = 0; i < s->path_count; i++) {
+    int rank = spare_rank(s, i);
+    if (rank < 0 || rank > lowest || (rank == lowest && s->paths[i].heard_us >= p->heard_us)) continue;
+    lowest = rank;
+    p = &s->paths[i];
   }
+  if (!p) return NULL;
+  if (p->listed) s->lost_tests += p->attempt;
+  return p;
+}
+
+// A path for an address the peer was heard from but that nobody listed; NULL when all places are in use.
+static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
+  bdk_path *p = route->channel ? NULL : bdk_session_place(s);
+  if (!p) return NULL;
   bdk_addr_class class = bdk_addr_classify(&route->remote);
   bool local = class == BDK_ADDR_PRIVATE || class == BDK_ADDR_LOOPBACK || class == BDK_ADDR_LINK_LOCAL;
   bdk_via via = local ? BDK_VIA_HOST : route->remote.family == 6 ? BDK_VIA_IPV6 : BDK_VIA_PRFLX;
   bdk_path_init(p, route, via, false);
-  p->attempt_max = ROUND_TESTS;
+  p->attempt_max = BDK_ROUND_TESTS;
   return p;
 }
 
 static void send_on(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *data, size_t len) {
+  uint8_t relayed[BDK_DATAGRAM_MAX];
+  uint32_t channel = p->route.channel;
+  if (channel) {
+    relayed[0] = BDK_RELAY_MARK;
+    for (unsigned i = 0; i < 4; i++) relayed[1 + i] = (uint8_t)(channel >> (24 - 8 * i));
+    memcpy(relayed + BDK_RELAY_HEAD, data, len);
+    data = relayed;
+    len += BDK_RELAY_HEAD;
+  }
   bdk_outq_put(q,
                &(bdk_output){.kind = BDK_OUT_SEND, .session = s->index, .route = p->route, .data = data, .len = len});
   p->tx_bytes += len;
 }
 
-static bool send_frame(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind kind, const uint8_t *data, size_t len) {
+// `also`: a second path for the same datagram, or NULL: the peer takes whichever comes first.
+static bool send_frame_twice(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_path *also, bdk_frame_kind kind,
+                             const uint8_t *data, size_t len) {
   if (!s->peer_known || !bdk_path_may_send(p, len + BDK_FRAME_OVERHEAD)) {
     bdk_count(q->counters, BDK_COUNT_refuse_unconfirmed, 1);
     return false;
@@ -165,8 +182,13 @@ static bool send_frame(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind 
   if (!n) return false;
   if (p->state != BDK_PATH_VALID) p->data_unconfirmed++;
   send_on(s, q, p, out, n);
+  if (also) send_on(s, q, also, out, n);
   bdk_count(q->counters, BDK_COUNT_frame_sent, 1);
   return true;
+}
+
+static bool send_frame(bdk_session *s, bdk_outq *q, bdk_path *p, bdk_frame_kind kind, const uint8_t *data, size_t len) {
+  return send_frame_twice(s, q, p, NULL, kind, data, len);
 }
 
 // What an IP was sent without ever answering, over all its ports: the bound that keeps a lying server from
@@ -179,11 +201,11 @@ static bool silent_ip_spent(const bdk_session *s, const bdk_path *p) {
     if (other->answered) return false;
     tests += other->attempt;
   }
-  return tests >= (s->round_later ? ROUND_TESTS_LATER : SILENT_IP_TESTS);
+  return tests >= (s->round_later ? BDK_ROUND_LATER : SILENT_IP_TESTS);
 }
 
 // False when the token bucket is empty; `*wait_us` is then when it has one again.
-static bool take_token(bdk_session *s, uint64_t now_us, uint64_t *wait_us) {
+bool bdk_session_token(bdk_session *s, uint64_t now_us, uint64_t *wait_us) {
   uint64_t spent = s->bucket_us > now_us ? s->bucket_us : now_us;
   if (spent + TOKEN_US > now_us + BURST_US) {
     *wait_us = spent + TOKEN_US - BURST_US;
@@ -199,7 +221,7 @@ static void send_probe(bdk_session *s, bdk_outq *q, bdk_path *p, const bdk_probe
   if (n) send_on(s, q, p, out, n);
 }
 
-static void test_path(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+void bdk_session_test(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
   uint8_t random[BDK_NONCE_LEN + 2];
   bdk_outq_random(q, random, sizeof random);
   bdk_probe probe = {.epoch = s->epoch, .rx_index = s->index};
@@ -221,8 +243,8 @@ static void tick_probing(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
     return;
   }
   uint64_t wait_us;
-  if (take_token(s, now_us, &wait_us)) {
-    test_path(s, q, p, now_us);
+  if (bdk_session_token(s, now_us, &wait_us)) {
+    bdk_session_test(s, q, p, now_us);
   } else {
     p->due_us = wait_us;
     bdk_count(q->counters, BDK_COUNT_refuse_tokens, 1);
@@ -233,6 +255,7 @@ static void tick_probing(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
 // confirmed the path; the other asks sooner until a SELECT tells that. For all that a peer may send to an address
 // nobody listed is three times what comes from there: silence would leave it without tests.
 static uint64_t consent_wait_us(const bdk_session *s, const bdk_path *p, uint64_t now_us) {
+  if (p->route.channel && p - s->paths != s->selected) return CONSENT_SPARE_US;
   if (s->keys.role == 0 || s->select_n) return CONSENT_EVERY_US;
   uint64_t wait_us = now_us - p->valid_us; // doubles
   if (wait_us < CONSENT_FIRST_US) return CONSENT_FIRST_US;
@@ -255,12 +278,12 @@ static void tick_consent(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_
   if (p->due_us > p->heard_us + CONSENT_LOST_US) p->due_us = p->heard_us + CONSENT_LOST_US;
 }
 
-static void start_round(bdk_session *s, bool later, uint64_t now_us) {
+void bdk_session_round(bdk_session *s, bool later, uint64_t now_us) {
   s->round_later = later;
   s->lost_tests = 0;
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
-    p->attempt_max = !later ? ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : ROUND_TESTS_LATER;
+    p->attempt_max = !later ? BDK_ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : BDK_ROUND_LATER;
     bdk_path_on(p, later ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
   }
 }
@@ -301,6 +324,11 @@ static void tell(bdk_session *s, bdk_outq *q, bdk_output_kind kind, const bdk_pa
 static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   bool controlling = s->keys.role == 0;
   int best = s->selected >= 0 && alive(&s->paths[s->selected]) ? s->selected : -1;
+  int answering = bdk_session_answering(s, now_us);
+  if (best >= 0 && answering >= 0) {
+    bdk_path_fail(&s->paths[best], BDK_REASON_silent, now_us);
+    best = answering;
+  }
   if (s->rebound >= 0 && s->paths[s->rebound].state == BDK_PATH_FAILED) s->rebound = -1;
   if (s->rebound >= 0 && s->paths[s->rebound].state == BDK_PATH_VALID) {
     // The peer moved there, and answers there. What it left would still pass for valid until its consent
@@ -313,8 +341,10 @@ static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     for (int i = 0; i < s->path_count; i++)
       if (alive(&s->paths[i]) && (best < 0 || better(&s->paths[i], &s->paths[best]))) best = i;
   }
-  if (best != s->selected) s->told = -1;
+  if (best == s->selected) return;
+  s->told = -1;
   s->selected = (int8_t)best;
+  s->silent_us = 0; // of the one before
 }
 
 // Says which path is selected, once it is confirmed: to the owner, and with SELECT to the peer.
@@ -333,7 +363,6 @@ static void announce(bdk_session *s, bdk_outq *q, uint64_t now_us) {
 
 static void open_session(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_OPEN || !s->peer_known || s->selected < 0) return;
-  if (s->state == BDK_SESSION_ARMED) start_round(s, false, now_us); // the peer began: so do we
   if (bdk_session_on(s, BDK_SESSION_HEARD) != BDK_SESSION_OPEN || s->opened) return;
   s->opened = true;
   bdk_count(q->counters, BDK_COUNT_session_opened, 1);
@@ -407,7 +436,7 @@ static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     s->select_due_us = BDK_NEVER;
     s->unanswered_us = 0;
     s->give_up_us = s->unconfirmed_us + SEEK_AGAIN_US; // being heard again, but not confirmed, buys no time
-    start_round(s, true, now_us);
+    bdk_session_round(s, true, now_us);
     tick_paths(s, q, now_us);
     return;
   }
@@ -420,9 +449,9 @@ static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   tick_rekey(s, q, p, now_us);
   uint64_t token_us;
   if (s->unanswered_us && now_us - s->unanswered_us >= patience_us(s)) {
-    if (p->state == BDK_PATH_VALID && take_token(s, now_us, &token_us)) {
+    if (p->state == BDK_PATH_VALID && bdk_session_token(s, now_us, &token_us)) {
       uint64_t consent_us = p->due_us; // a test beside the consent checks leaves their schedule alone
-      test_path(s, q, p, now_us);
+      bdk_session_test(s, q, p, now_us);
       p->due_us = consent_us;
     }
     s->unanswered_us = now_us;
@@ -451,13 +480,16 @@ static bool tick_unconfirmed(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   return true;
 }
 
+static void start(bdk_session *s, uint64_t now_us) {
+  s->started = true;
+  bdk_session_on(s, BDK_SESSION_START);
+  bdk_session_round(s, false, now_us);
+}
+
 void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_CLOSED) return;
   bdk_seal_retire(&s->seal, now_us);
-  if (s->state == BDK_SESSION_ARMED && now_us >= s->start_us) {
-    bdk_session_on(s, BDK_SESSION_START);
-    start_round(s, false, now_us);
-  }
+  if (!s->started && now_us >= s->start_us) start(s, now_us);
   if (s->state == BDK_SESSION_SEEKING && now_us >= s->give_up_us) {
     bdk_session_close(s, q, now_us, s->opened ? BDK_REASON_consent_lost : BDK_REASON_no_path);
     return;
@@ -466,16 +498,20 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   choose(s, q, now_us);
   open_session(s, q, now_us);
   announce(s, q, now_us);
-  if (s->state == BDK_SESSION_OPEN && !tick_unconfirmed(s, q, now_us)) tick_open(s, q, now_us);
+  if (s->state != BDK_SESSION_OPEN || tick_unconfirmed(s, q, now_us)) return;
+  tick_open(s, q, now_us);
+  bdk_session_restless(s, q, now_us);
 }
 
 uint64_t bdk_session_deadline(const bdk_session *s) {
   uint64_t due = BDK_NEVER;
   if (s->state == BDK_SESSION_CLOSED) return due;
-  if (s->state == BDK_SESSION_ARMED) return s->start_us;
+  if (!s->started) due = s->start_us;
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
   if (s->seal.old_until_us) due = sooner(due, s->seal.old_until_us);
+  if (s->state == BDK_SESSION_ARMED) return due;
   if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
+  due = sooner(due, bdk_session_restless_due(s));
   due = sooner(sooner(due, s->select_due_us), s->rekey_due_us);
   if (s->unconfirmed_us) due = sooner(due, unconfirmed_until(s));
   return s->unanswered_us ? sooner(due, s->unanswered_us + patience_us(s)) : due;
@@ -484,6 +520,8 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
 static void heard(bdk_session *s, bdk_path *p, uint64_t now_us, size_t wire_len) {
   p->rx_bytes += wire_len;
   s->unanswered_us = 0;
+  if (p - s->paths == s->selected) s->silent_us = 0;
+  if (!s->started && !p->route.channel) start(s, now_us); // the peer began: so do we
   bdk_path_on(p, BDK_PATH_TEST, now_us);
 }
 
@@ -493,11 +531,12 @@ void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
     bdk_count(q->counters, BDK_COUNT_drop_probe, 1);
     return;
   }
-  bdk_path *p = find_path(s, route);
+  bdk_path *p = bdk_session_path(s, route);
   if (probe->confirm) {
     if (!p || !bdk_path_answered(p, probe->nonce, &route->remote, now_us)) {
-      bdk_count(q->counters, BDK_COUNT_drop_confirm, 1);
-      return;
+      bool hello = route->channel && sodium_memcmp(probe->nonce, s->hello, sizeof s->hello) == 0;
+      if (!hello) bdk_count(q->counters, BDK_COUNT_drop_confirm, 1);
+      return; // how long the relay kept a hello is no round trip: a test of ours tells that
     }
     bdk_count(q->counters, BDK_COUNT_confirm_received, 1);
   } else {
@@ -568,7 +607,7 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
                                   [BDK_FRAME_REKEY_ANSWER] = BDK_KK_MESSAGE};
   bool newest = counter + 1 == s->seal.window.top; // mux marked it
   bool bad = kind > BDK_FRAME_REKEY_ANSWER || (kind == BDK_FRAME_DATA ? len > BDK_PAYLOAD_MAX : len != sizes[kind]);
-  bdk_path *p = bad ? NULL : find_path(s, route);
+  bdk_path *p = bad ? NULL : bdk_session_path(s, route);
   bool learned = !bad && !p;
   if (learned) p = learn_path(s, route);
   if (!p) {
@@ -622,8 +661,10 @@ int bdk_session_send(bdk_session *s, bdk_outq *q, uint64_t now_us, const uint8_t
   if (len > BDK_PAYLOAD_MAX || !s->opened) return BDK_E_INVALID;
   if (s->state == BDK_SESSION_CLOSED) return BDK_E_CLOSED;
   if (s->selected < 0) return BDK_E_NO_PATH;
-  if (!send_frame(s, q, &s->paths[s->selected], BDK_FRAME_DATA, data, len)) return BDK_E_LIMIT;
+  bdk_path *also = bdk_session_second(s, now_us);
+  if (!send_frame_twice(s, q, &s->paths[s->selected], also, BDK_FRAME_DATA, data, len)) return BDK_E_LIMIT;
   if (!s->unanswered_us) s->unanswered_us = now_us;
+  if (!s->silent_us) s->silent_us = now_us;
   return BDK_OK;
 }
 

@@ -62,6 +62,7 @@ typedef struct bdk_session {
   bool opened;         // was ever OPEN
   bool peer_known;     // peer_index is
   bool round_later;    // candidates are sought again, after a loss
+  bool started;        // direct candidates are, or were, sought: start_in elapsed, or the peer began
   uint16_t lost_tests; // of this round, to listed candidates whose places others took
   uint32_t index;      // what the peer's frames to us carry
   uint32_t peer_index, peer_epoch, epoch;
@@ -72,6 +73,10 @@ typedef struct bdk_session {
   uint64_t armed_us, start_us, give_up_us;
   uint64_t unconfirmed_us;                // since when, once OPEN, no path is VALID, 0: one is
   uint64_t unanswered_us;                 // when something was sent since the peer was last heard, 0: nothing was
+  uint64_t silent_us;                     // the same of the selected path, 0: nothing was
+  uint64_t doubt_due_us;                  // in doubt of it: when the other paths are tested
+  uint64_t again_us, again_wait_us;       // by relay: when direct ones are sought again, 0: not
+  uint8_t hello[BDK_NONCE_LEN];           // of the test that was handed out
   uint64_t bucket_us;                     // token bucket of tests: until when its tokens are spent
   uint32_t select_n;                      // latest selection sent (controlling) or followed (controlled)
   uint64_t select_due_us, select_wait_us; // its repeat; BDK_NEVER once acknowledged
@@ -91,6 +96,10 @@ void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
 // An authentic frame, never seen before, whose datagram had `wire_len` bytes.
 void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route, uint8_t kind,
                        uint64_t counter, const uint8_t *data, size_t len, size_t wire_len);
+// A relay has opened a channel: it becomes a path, tested at once, or a failed one is again. BDK_E_LIMIT: no place.
+int bdk_session_relay(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route);
+// A test for the relay to hand to the peer once that is there; its length.
+size_t bdk_session_hello(bdk_session *s, bdk_outq *q, uint8_t out[BDK_PROBE_MAX]);
 // Does what is due. Also called after each of the above.
 void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_deadline(const bdk_session *s);

@@ -106,6 +106,7 @@ local fields = {
   admin = M.admin_path,
   limits = limits.check,
   queues = queues,
+  relays = list_of(listen_addr),
 }
 
 -- Checked data, or nil, message, code. Does not touch the file system.

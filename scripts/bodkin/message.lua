@@ -43,7 +43,7 @@ local declared = {
   { 14, "matched", SEALED, tx, match, { "key", "bin", 32, 32 }, { "peer_key", "bin", 32, 32 },
     { "peer_ephemeral", "bin", 32, 32 }, { "own", "bin", 8, 8 }, name, props, { "pubs", "addrs", 0, 3 }, locals,
     { "of_n", "uint", 2, 32 }, { "start_in_ms", "uint", 0, 10000 }, { "age_ms", "uint", 0, 60000 },
-    { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 } },
+    { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 }, { "relays", "addrs", 0, 3 }, { "ticket", "bin?", 37, 37 } },
   { 15, "matched_ack", SEALED_REQUEST, tx },
   { 16, "maintain", REQUEST, tx, id },
   { 17, "maintained", REPLY, tx, { "boot", "bin", 8, 8 } },
@@ -59,6 +59,9 @@ local declared = {
   { 27, "key_request", REQUEST, tx, pad },
   { 28, "key_report", REPLY, tx, { "keys", "bins", 1, 2 } },
   { 29, "outcome", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "report", "any", 1, 340 } },
+  { 30, "relay_open", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "ticket", "bin", 37, 37 },
+    { "tag", "uint", 1, 0xffffffff }, { "hello", "bin", 1, 100 }, pad },
+  { 31, "relay_opened", REPLY, tx, { "channel", "uint", 1, 0xffffffff }, { "hello", "bin?", 1, 100 } },
 }
 
 for _, d in ipairs(declared) do

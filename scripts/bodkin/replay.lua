@@ -30,6 +30,13 @@ function verbs.add(mux, now, w)
 end
 
 function verbs.send(mux, now, w) mux:send(now, math.tointeger(w[3]), bytes_of(w[4])) end
+function verbs.hello(mux, _, w) mux:hello(math.tointeger(w[3])) end
+
+function verbs.relay(mux, now, w)
+  mux:relay(now, math.tointeger(w[3]), math.tointeger(w[4]), assert(core.addr.parse(w[5])), math.tointeger(w[6]),
+    bytes_of(w[7]))
+end
+
 function verbs.leave(mux, now, w) mux:leave(now, math.tointeger(w[3])) end
 function verbs.tick(mux, now) mux:tick(now) end
 

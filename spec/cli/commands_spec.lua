@@ -262,7 +262,7 @@ describe("bodkin serve", function()
     assert.equal(0, code)
     local status = assert(require("bodkin.cli.json").decode(out))
     assert.equal(#core.counters():all(), #status.counters)
-    assert.same({ "address", "matching", "maintenance" }, { table.unpack(status.info.roles) })
+    assert.same({ "address", "matching", "maintenance", "relay" }, { table.unpack(status.info.roles) })
   end)
 
   it("says when its port is taken, and exits with 1", function()

@@ -271,7 +271,7 @@ describe("match", function()
   end)
 
   it("says that no path worked, and which were tried", function()
-    s = support.new { loss = function(from, to)
+    s = support.new { roles = { "address", "matching", "maintenance" }, loss = function(from, to)
       local function client(name) return name:find("^nat") and 1 or 0 end
       return client(from) * client(to)
     end }

@@ -154,7 +154,7 @@ class World:
     def match_fields(self, **more):
         values = dict(match=self.match, key=self.key, peer_key=self.peer.public, own=self.own, name="", props={},
                       peer_ephemeral=self.peer_ephemeral.public, pubs=[wire.pack_addr(s.addr) for s in self.socks],
-                      locals=[], of_n=2, start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None)
+                      locals=[], of_n=2, start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None, relays=[], ticket=None)
         return {**values, **more}
 
     def matched(self, sock=None, tx=None, **more):

@@ -25,6 +25,7 @@ function router.frames() end
 require("bodkin.client.request").new { router = router }
 require("bodkin.client.association").new { router = router, identity = { key = "", key_secret = "" } }
 require("bodkin.client.sharing").new { router = router }
+require("bodkin.client.relays").new { router = router }
 for _, schema in pairs(input.peer) do probes[schema.type] = schema end
 
 -- What a client must count a stranger's datagram as. All are dropped: replies answer no request of ours to there,
@@ -32,7 +33,7 @@ for _, schema in pairs(input.peer) do probes[schema.type] = schema end
 local function cause_of(bytes)
   local first, second = bytes:byte(1, 2)
   local probe = second and first & 0xf0 == 0x90 and probes[second]
-  local cause = input.cause(bytes, probe and probes or replies)
+  local cause = input.cause(bytes, probe and probes or replies, { sessions = true })
   if cause ~= "handled" then return cause end
   return probe and "drop_probe" or "drop_reply"
 end

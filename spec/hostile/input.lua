@@ -247,7 +247,8 @@ local FRAME_MIN = 29
 -- What the datagram must be counted as where messages of the types in `handled` have a handler: the name of a
 -- drop counter, or "handled". Second, where a reply may come (a refusal of the version is one), the transaction id
 -- that it bears, wherever that stands after some byte was changed. `place`: sealed = it came in an association,
--- associations = frames of unknown ones are answered, and counted as association_lost.
+-- associations = frames of unknown ones are answered, and counted as association_lost; relay = so is what is of no
+-- channel, as relay_lost, with its head; sessions = what a relay sends goes to a mux, which knows of none.
 function M.cause(bytes, handled, place)
   local first = bytes:byte()
   local sealed, frames = place and place.sealed, place and place.associations
@@ -255,6 +256,11 @@ function M.cause(bytes, handled, place)
   if first and first < 4 then return "drop_stun" end
   if first == 0xc1 and frames and #bytes >= FRAME_MIN then return "association_lost", bytes:sub(2, 13) end
   if first == 0xc1 then return "drop_frame" end
+  if first == 0x40 and place and place.relay then
+    if #bytes < 5 then return "drop_short" end
+    return "relay_lost", bytes:sub(1, 5)
+  end
+  if first == 0x40 and place and place.sessions and #bytes >= 5 then return "drop_frame" end
   if #bytes < 3 then return "drop_short" end
   local skip = first & 0xf0 == 0x90 and 1 or first == 0xdc and 3 or first == 0xdd and 5
   local values = skip and wire.decode(bytes)

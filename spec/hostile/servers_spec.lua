@@ -17,7 +17,7 @@ local NOISE = soak and 10000000 or 1000000
 local GROWTH_KB = 256
 local SHAPES = soak and 100000 or 5000
 
-local lone, all = { "address", "matching", "maintenance" }, "address,matching,maintenance"
+local lone, all = { "address", "matching", "maintenance", "relay" }, "address,matching,maintenance,relay"
 
 -- What these roles tell a router: the schemas of the messages that they handle, by type, and whether it is to know
 -- associations.
@@ -30,6 +30,7 @@ local function handled_by(world, roles)
     return {
       on = function(_, schema) by_type[schema.type] = schema end, refuse = nothing, reply_schemas = nothing,
       assocs = function() place.associations = true end,
+      relay = function() place.relay = true end,
     }
   end
   local env = setmetatable({ udp = function() return sock end }, { __index = world.env })
@@ -50,7 +51,7 @@ Books.__index = Books
 local function books(world, server, roles, of)
   local handled, place = handled_by(world, roles)
   local self = setmetatable({
-    world = world, server = server, handled = handled, place = place, causes = {}, asked = {}, too_old = 0,
+    world = world, server = server, handled = handled, place = place, causes = {}, asked = {}, heads = {}, too_old = 0,
     member = of, proven = of ~= nil, stream = input.stream("books " .. roles), before = support.status(server),
     more = 0, -- causes than datagrams
   }, Books)
@@ -64,6 +65,12 @@ function Books:count(cause, n) self.causes[cause] = (self.causes[cause] or 0) + 
 
 -- A sender that has not proved its address gets at most one reply to a request, and no more bytes than it sent.
 function Books:reply(bytes)
+  if bytes:byte() == 0x40 then
+    local owed = self.heads[bytes] or 0
+    self.heads[bytes] = owed - 1
+    if owed < 1 then self.wrong = self.wrong or "a channel that was never asked about, or answered twice" end
+    return
+  end
   local tx = bytes:sub(input.TX_FROM, input.TX_TO) -- where a message has it that is short
   local left = self.asked[tx]
   self.asked[tx] = 0
@@ -77,7 +84,11 @@ end
 function Books:send(bytes)
   local cause, tx = input.cause(bytes, self.handled, self.place)
   self:count(cause)
-  if tx then self.asked[tx] = #bytes end
+  if cause == "relay_lost" then
+    self.heads[tx] = (self.heads[tx] or 0) + 1
+  elseif tx then
+    self.asked[tx] = #bytes
+  end
   self.feeder:send(bytes)
 end
 
@@ -137,7 +148,7 @@ function Books:settle()
   assert.equal(0, grown.handler_error)
   local sum = self.causes.handled or 0
   for name, value in pairs(grown) do
-    if name:find "^drop_" and name ~= "drop_reply" or name == "udp_rx_truncated" or name == "association_lost" then
+    if name:find "^drop_" and name ~= "drop_reply" or name == "udp_rx_truncated" or name == "association_lost" or name == "relay_lost" then
       assert.equal(self.causes[name] or 0, value, name)
       sum = sum + value
     end
@@ -147,7 +158,7 @@ function Books:settle()
   if self.proven then return grown end
   assert.equal(grown.udp_tx, self.feeder.got, "replies that did not come here")
   -- What was handled was answered, or refused an answer, or is of a kind that has none.
-  assert.equal(self.causes.handled or 0, self.feeder.got - self.too_old - grown.association_lost + grown.refuse_reply
+  assert.equal(self.causes.handled or 0, self.feeder.got - self.too_old - grown.association_lost - grown.relay_lost + grown.refuse_reply
     + grown.drop_reply + grown.maintained - grown.maintained_confirmed)
   return grown
 end
@@ -477,7 +488,7 @@ describe("bad input at server processes", function()
   end)
 
   it("answer who proved nothing with at most one reply a request, and never a longer one", function()
-    for _, roles in ipairs { "address", "matching", "maintenance", all } do
+    for _, roles in ipairs { "address", "matching", "maintenance", "relay", all } do
       local server, told = world:serve(support.release, roles), {}
       for _, entry in ipairs(amplification(world, server, roles)) do
         local reply = entry.replies[1] or ""
@@ -495,19 +506,25 @@ describe("bad input at server processes", function()
   end)
 
   it("does not make them grow", function()
-    for _, roles in ipairs { "address", "matching", "maintenance", all } do
+    for _, roles in ipairs { "address", "matching", "maintenance", "relay", all } do
       local server = world:serve(support.release, roles)
       local b = books(world, server, roles)
       local idle = server:rss_kb()
       b:storm(WHOLE_RSS, NOISE)
       b.feeder:finish()
-      local half, sent = server:rss_kb(), b.feeder.sent
-      b:storm(WHOLE_RSS, NOISE)
+      -- What leaks does so each time; what the machine's other work makes resident does not.
+      local before, grown, sent = server:rss_kb(), nil, b.feeder.sent
+      for _ = 1, 3 do
+        b:storm(WHOLE_RSS, NOISE)
+        b.feeder:finish()
+        local after = server:rss_kb()
+        support.say("%s: RSS %d KB idle, %d KB after %d datagrams, %d KB after %d", roles, idle, before, sent, after,
+          b.feeder.sent)
+        before, grown, sent = after, after - before, b.feeder.sent
+        if grown <= GROWTH_KB then break end
+      end
       b:settle()
-      local whole = server:rss_kb()
-      support.say("%s: RSS %d KB idle, %d KB after %d datagrams, %d KB after %d", roles, idle, half, sent, whole,
-        b.feeder.sent)
-      assert.is_true(whole - half <= GROWTH_KB, ("%s grew by %d KB"):format(roles, whole - half))
+      assert.is_true(grown <= GROWTH_KB, ("%s grew by %d KB"):format(roles, grown))
       b.feeder:close()
     end
   end)

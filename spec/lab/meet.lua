@@ -17,14 +17,20 @@ local function finish(env, meeting, keep_ms)
 end
 
 -- In a task: meets `times` times; role "a" waits to be found, "b" finds it in the same app. on_end(i, meeting) is
--- called after each with { first_ms, confirmed_ms, path } or { closed = reason }; what did not happen is nil.
-function M.meet(env, role, url, app, times, on_end)
+-- called after each with { first_ms, confirmed_ms, path, first, last } or { closed = reason }; what did not happen is
+-- nil. path is the first that was confirmed, first the one it began with, last the one at the end. It is kept for
+-- keep_ms (KEEP_MS).
+function M.meet(env, role, url, app, times, on_end, keep_ms)
+  keep_ms = keep_ms or KEEP_MS
   for i = 1, times do
     local meeting = {}
     local me <close> = assert(node.open {
       env = env, server = url, app = app, name = role .. i,
       on_event = function(event)
-        if event.event == "connected" then meeting.first_ms = meeting.first_ms or event.first_ms end
+        if event.event == "connected" then
+          meeting.first_ms, meeting.first = meeting.first_ms or event.first_ms, meeting.first or event.path
+        end
+        if event.event == "path" then meeting.last = event.path end
         if event.event == "path" and not meeting.path then
           meeting.path, meeting.confirmed_ms, meeting.path_us = event.path, event.confirmed_ms, env.now()
         end
@@ -37,7 +43,7 @@ function M.meet(env, role, url, app, times, on_end)
       end
       task.sleep(env, 20)
     end
-    finish(env, meeting, role == "b" and KEEP_MS or 3 * KEEP_MS)
+    finish(env, meeting, role == "b" and keep_ms or keep_ms + 800)
     on_end(i, meeting)
   end
 end

@@ -78,7 +78,7 @@ M.list = {
   },
   {
     name = "100 tests to a silent IP", file = "session.c", seeds = 20,
-    line = "return tests >= (s->round_later ? ROUND_TESTS_LATER : SILENT_IP_TESTS);",
+    line = "return tests >= (s->round_later ? BDK_ROUND_LATER : SILENT_IP_TESTS);",
     broken = "return tests > 1000;",
     wish = { bogus = { n = 15, one_ip = true } },
   },
@@ -176,8 +176,8 @@ M.list = {
   },
   {
     name = "filter of what is no host", file = "session.c", test = "spec/core/test_mux_hostile",
-    line = "if (!is_host(&route.remote) || find_path(s, &route)) continue;",
-    broken = "if (find_path(s, &route)) continue;",
+    line = "if (!is_host(&route.remote) || bdk_session_path(s, &route)) continue;",
+    broken = "if (bdk_session_path(s, &route)) continue;",
   },
   {
     name = "check of the epoch", file = "session.c", test = "spec/core/test_mux_hostile",

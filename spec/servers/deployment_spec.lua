@@ -28,7 +28,7 @@ end
 describe("S4 deployment", function()
   it("S4 runs the roles in one process, sharing its socket", function()
     local s = support.server {}
-    assert.same({ "address", "matching", "maintenance" }, s.server:status().info.roles)
+    assert.same({ "address", "matching", "maintenance", "relay" }, s.server:status().info.roles)
     assert.equal("address_report", s:one(from, "address_request", s:next_tx()).name_of)
     assert.equal("registered", s:register(who(1), from).name_of)
     assert.equal("maintained", s:one(from, "maintain", s:next_tx(), who(1).id).name_of)

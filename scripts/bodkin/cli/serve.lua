@@ -2,15 +2,16 @@
 local options = require "bodkin.cli.options"
 local output = require "bodkin.cli.output"
 
-local names = { address = true, matching = true, maintenance = true }
+local ROLES = { "address", "matching", "maintenance", "relay" }
+local names = {}
+for _, name in ipairs(ROLES) do names[name] = true end
 
 -- Names of roles, or files that return one.
 local function roles(text)
   local list = {}
   for word in text:gmatch "[^,]+" do
     if not names[word] and not word:find "[/.]" then
-      return nil, "address, matching, maintenance or a FILE that returns a role" ..
-        options.suggestion(word, { "address", "matching", "maintenance" })
+      return nil, table.concat(ROLES, ", ") .. " or a FILE that returns a role" .. options.suggestion(word, ROLES)
     end
     list[#list + 1] = word
   end
@@ -30,7 +31,7 @@ local function admin(text) return require("bodkin.config").admin_path(text) end
 
 local M = {
   usage = "bodkin serve [--listen ADDR:PORT]... [--roles LIST] [options]",
-  summary = "run the server roles: address, matching, maintenance",
+  summary = "run the server roles: address, matching, maintenance, relay",
   text = [[
 Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
 and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP reads the files of
@@ -42,11 +43,15 @@ of a deployment share one key file; bodkin keygen makes one, and rotates it.
 
 The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
 role_files, expose_addresses (true: list and lookup show addresses), local_addresses, limits, token_keys = { KEY, … }
-and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }. Options given here win.]],
+and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }, relays = { "ADDR:PORT", … }:
+up to two on other machines that share the key file. Options given here win.
+
+Two clients that find no direct path talk through a relay. A server that has the role is one for its own clients; with
+--roles relay alone it is one for those of a matching server elsewhere, which names it in relays.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
-    { "roles", arg = "LIST", kind = roles, help = "address,matching,maintenance (default: all), or FILEs" },
+    { "roles", arg = "LIST", kind = roles, help = "address,matching,maintenance,relay (default: all), or FILEs" },
     { "maintenance-mode", arg = "MODE", kind = options.word("confirm", "silent"),
       help = "confirm (default) or silent" },
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,

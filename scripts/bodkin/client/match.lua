@@ -25,9 +25,10 @@ local function path_fields(x)
   return { path = x.path, via = x.via, remote = core.addr.format(x.remote) }
 end
 
-local function listed(candidates)
+local function listed(candidates, relays)
   local out = {}
   for i, c in ipairs(candidates) do out[i] = ("%s (%s)"):format(core.addr.format(c[1]), c[2]) end
+  for _, at in ipairs(relays) do out[#out + 1] = ("%s (relay)"):format(core.addr.format(at)) end
   return table.concat(out, ", ")
 end
 
@@ -67,12 +68,13 @@ function Match:matched(m)
   self.data = m.data
   local candidates, ephemeral = self.node.addresses:candidates(m.pubs, m.locals), self.node.ephemerals:pair(m.own)
   local session, err
+  local relays = self.node.relays:usable(m.ticket and m.relays)
   if not ephemeral then
     err = "the match came too late for its keys"
-  elseif #candidates == 0 then
+  elseif #candidates == 0 and #relays == 0 then
     err = "it has no address that this host can try"
   else
-    peer.tried = "none of these answered in 10 s: " .. listed(candidates)
+    peer.tried = "none of these answered in 10 s: " .. listed(candidates, relays)
     session, err = self.node.mux:add {
       match = m.match, key = m.key, self = self.node.identity.id, peer = m.peer, start_in_ms = m.start_in_ms,
       own = self.node.identity.key .. self.node.identity.key_secret, own_ephemeral = ephemeral,
@@ -82,6 +84,7 @@ function Match:matched(m)
   if session then
     peer.session = session
     self.node.sessions[session] = { match = self, peer = peer }
+    self.node.relays:open(session, relays, m.ticket)
   end
   local ids = {}
   for i, p in ipairs(self.order) do ids[i] = p.id end

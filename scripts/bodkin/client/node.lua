@@ -127,7 +127,11 @@ end
 function Node:on_session(kind, session, x)
   local s = self.sessions[session]
   if not s then return end
-  if kind == "closed" then self.sessions[session] = nil end
+  if kind == "relay_lost" then return self.relays:lost(session, x) end
+  if kind == "closed" then
+    self.sessions[session] = nil
+    self.relays:close(session)
+  end
   s.match:on_session(kind, s.peer, x)
 end
 
@@ -247,6 +251,7 @@ end
 
 local function release(self)
   self.history:close()
+  if self.relays then self.relays:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
   for _, sock in pairs(self.socks or {}) do sock:close() end

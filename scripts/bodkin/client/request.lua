@@ -17,7 +17,7 @@ local first_gap_ms, longest_gap_ms = 200, 500
 -- A server that answers one request with ever new proofs is broken; so many are taken.
 local proofs_max = 4
 local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
-  "queued", "opened", "key_report" }
+  "queued", "opened", "key_report" } -- and relay_opened, which relays.lua gives here
 local masked = { address_report = true, registered = true }
 
 local code_names = {}

@@ -145,6 +145,10 @@ local function build_managers(self, options, servers)
     on_lost = function() self.registration:kick() end,
   }
   self.requests.association = link
+  self.relays = require("bodkin.client.relays").new {
+    env = self.env, requests = self.requests, router = self.router, mux = self.mux, server = self.server,
+    sock_for = function(to) return self.socks[core.addr.family(to)] end,
+  }
   local common = {
     ephemerals = self.ephemerals, association = link, token = self.identity.token,
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, server = self.server,

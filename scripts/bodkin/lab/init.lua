@@ -148,7 +148,7 @@ local function claim_name()
 end
 
 -- Brings a lab up. options:
---   a, b, c, d    the NAT in front of each client: one of M.kinds (a and b default to "none", c and d to no client)
+--   a, b, … z     the NAT in front of each client: one of M.kinds (a and b default to "none", the others to no client)
 --   same_nat      true: b stands behind a's NAT, beside a
 --   hairpin       true: the NATs send back what is meant for their own mappings
 --   servers       1 (default) to 3

@@ -17,7 +17,8 @@ local nat = require "bodkin.lab.nat"
 
 local M = {}
 
-local CLIENTS = { "a", "b", "c", "d" }
+local CLIENTS = {}
+for letter in ("abcdefghijklmnopqrstuvwxyz"):gmatch "." do CLIENTS[#CLIENTS + 1] = letter end
 local SERVERS = "192.0.2.0/26" -- the servers, without the witness
 M.witness = "192.0.2.99"
 

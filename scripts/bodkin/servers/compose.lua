@@ -7,7 +7,7 @@ local roles = require "bodkin.servers.role"
 
 local M = {}
 
-M.ROLES = { "address", "matching", "maintenance" }
+M.ROLES = { "address", "matching", "maintenance", "relay" }
 
 local function builtin(name)
   for _, known in ipairs(M.ROLES) do
@@ -108,6 +108,10 @@ function M.attach(server, handlers)
     router:reply_schemas(server.replies)
     router:refuse(message.refused)
     if server.assocs then router:assocs(server.assocs, message.lost, via) end
+    if server.relay then
+      router:relay(server.relay, via)
+      server.relay:attach(via, sock)
+    end
     for _, h in ipairs(handlers) do
       local fn = h.fn
       router:on(h.schema, h.wants, single and fn or function(...)

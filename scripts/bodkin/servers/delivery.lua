@@ -32,7 +32,7 @@ local function send(self, d)
   local peer = d.peer
   server:push(self.locate(d.to), "matched", d.tx, d.match, d.key, peer.key, peer.ephemeral, d.own, peer.name,
     peer.props, peer.pubs, d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data,
-    d.seat)
+    d.seat, server.relays, d.ticket)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()
@@ -54,7 +54,7 @@ function Delivery:room_for(more)
 end
 
 -- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n,
--- start_in_ms, data and seat (encoded). The first is sent now. One that was on its way for the same pair of the same
+-- start_in_ms, data and seat (encoded), ticket (for relays, or nil). The first is sent now. One that was on its way for the same pair of the same
 -- match is dropped: its key is void.
 function Delivery:push(d)
   local server = self.server

@@ -9,6 +9,7 @@ local cookie = require "bodkin.servers.cookie"
 local limits = require "bodkin.servers.limits"
 local message = require "bodkin.message"
 local policies = require "bodkin.servers.policies"
+local tickets = require "bodkin.servers.tickets"
 
 local M = {}
 local Server = {}
@@ -17,6 +18,9 @@ Server.__index = Server
 M.ROLES = compose.ROLES
 M.MODES = { confirm = true, silent = true }
 M.DEFAULT_LISTEN = "0.0.0.0:4433"
+
+local RELAYS_MAX = 3             -- that a client is told of
+local HERE = ("\0"):rep(6)       -- 0.0.0.0:0, as a relay: this server, by whichever of its addresses a client knows it
 
 local function bind(server, listen)
   for i, where in ipairs(listen) do
@@ -50,6 +54,19 @@ local function public_keys(keys)
   return list
 end
 
+-- The relays that clients are told of, packed.
+local function relay_list(relays)
+  local list = {}
+  if relays and #relays >= RELAYS_MAX then
+    return nil, ("at most %d relays beside this server"):format(RELAYS_MAX - 1), "invalid"
+  end
+  for i, where in ipairs(relays or {}) do
+    list[i] = core.addr.parse(where, 4433)
+    if not list[i] then return nil, ("the relay %s is not a numeric address and port"):format(where), "invalid" end
+  end
+  return list
+end
+
 local function setup(env, options)
   local bounds, msg, code = limits.check(options.limits)
   if not bounds then return nil, msg, code end
@@ -67,15 +84,18 @@ local function setup(env, options)
   local slots
   slots, msg, code = policies.read(options.queues)
   if not slots then return nil, msg, code end
+  local relays
+  relays, msg, code = relay_list(options.relays)
+  if not relays then return nil, msg, code end
   local counters = env.counters or core.counters()
+  local function time() return env.time and env.time() or env.now() // 1000000 end
   return setmetatable({
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
     maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
     keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys,
     require_token = options.require_token,
-    cookie = cookie.new {
-      key = keys[1], random = env.random, time = function() return env.time and env.time() or env.now() // 1000000 end,
-    },
+    cookie = cookie.new { key = keys[1], random = env.random, time = time },
+    tickets = tickets.new { key = keys[1], time = time, lifetime_s = bounds.relay_s }, relays = relays,
     policy_slots = slots, open_policy_link = options.open_policy_link,
     started_us = env.now(), roles = {}, socks = {}, routers = {},
     schemas = setmetatable({}, { __index = message }),
@@ -88,7 +108,7 @@ end
 -- deployment's secrets, the one in use first (see bodkin.keyfile; else one of this run alone), token_keys = { 32 bytes,
 -- … }, require_token (see admission.lua), expose_addresses,
 -- local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
--- path or source } }, open_policy_link (see policies.lua). nil, message, code on failure.
+-- path or source } }, relays = { "ADDR:PORT", … }: on other machines that share the keys; open_policy_link (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end
@@ -99,6 +119,7 @@ function M.open(env, options)
     server.roles[#server.roles + 1] = role.name
   end
   server.has_role = seen
+  if seen.relay then table.insert(server.relays, 1, HERE) end
   if seen.matching then
     server.registry = core.registry {
       seed = env.random(16), max_entries = server.limits.registrations, counters = server.counters,

@@ -20,6 +20,10 @@ M.defaults = {
   handshakes = 2000,      -- a second: each costs about a quarter of a millisecond …
   handshakes_each = 50,   -- … and from one source; ten times as many at once
   history = 4096,         -- matches remembered for bodkin why, an hour long
+  relay_pairs = 10000,    -- of peers that a relay forwards between …
+  relay_rate = 262144,    -- … bytes a second from each end …
+  relay_bytes = 1 << 30,  -- … and from both in all …
+  relay_s = 21600,        -- … for so many seconds from their match on
   guess_burst = 10,       -- wrong room codes from one source at once …
   guess_every_s = 2,      -- … and one more in each so many seconds
   guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket
@@ -27,7 +31,7 @@ M.defaults = {
 
 local STRANGERS = 3 / 4 -- of a bound in all, for sources that are not known yet
 
-local highest = { room_members = 32, registrations = 1 << 31, associations = 1 << 20 }
+local highest = { room_members = 32, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31, associations = 1 << 20 }
 
 -- The defaults with `given` over them, or nil, message, code.
 function M.check(given)

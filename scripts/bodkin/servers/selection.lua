@@ -19,22 +19,29 @@ local NO_DATA = "\xc0"
 local Matches = {}
 Matches.__index = Matches
 
+-- What two who are put together share: a match key, and a ticket each where there are relays.
+local function new_pair(server)
+  local key = server.env.random(32)
+  if #server.relays == 0 then return { key = key, tickets = {} } end
+  return { key = key, tickets = { server.tickets:make(server.env.random(16)) } }
+end
+
 -- Tells every one of `others` about `person` and the other way round, in one instant: all of the others
 -- first. Each pair has a key of its own.
 local function pair_up(self, match, how, of_n, person, others)
-  local keys, rule = {}, self.server.local_rule
-  local function tell(to, peer, key)
+  local pairs_of, rule = {}, self.server.local_rule
+  local function tell(to, peer, pair, ticket)
     self.delivery:push {
-      to = to, peer = peer, match = match, key = key, of_n = of_n, start_in_ms = 0, data = NO_DATA,
-      locals = addresses.visible(rule, peer.locals, peer.pubs, to.pubs),
+      to = to, peer = peer, match = match, key = pair.key, of_n = of_n, start_in_ms = 0, data = NO_DATA,
+      locals = addresses.visible(rule, peer.locals, peer.pubs, to.pubs), ticket = ticket,
     }
   end
   for i, other in ipairs(others) do
-    keys[i] = self.server.env.random(32)
+    pairs_of[i] = new_pair(self.server)
     self.history:paired(match, how, person, other)
-    tell(other, person, keys[i])
+    tell(other, person, pairs_of[i], pairs_of[i].tickets[1])
   end
-  for i, other in ipairs(others) do tell(person, other, keys[i]) end
+  for i, other in ipairs(others) do tell(person, other, pairs_of[i], pairs_of[i].tickets[2]) end
 end
 
 -- The people in a room but `id`, as they are known now.
@@ -181,19 +188,19 @@ function Matches:announce(members, host, data, queue)
     if not self.delivery:fits(m.person.id, n - 1) then return false end
   end
   local match = env.random(16)
-  local function tell(to, peer, key)
+  local function tell(to, peer, pair, ticket)
     self.delivery:push {
-      to = to.person, peer = peer.person, match = match, key = key, of_n = n, start_in_ms = 0, data = data,
+      to = to.person, peer = peer.person, match = match, key = pair.key, ticket = ticket, of_n = n, start_in_ms = 0, data = data,
       locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
       seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
     }
   end
   for i = 2, n do
     for k = 1, i - 1 do
-      local key = env.random(32)
+      local pair = new_pair(self.server)
       self.history:paired(match, "queue " .. queue, members[k].person, members[i].person)
-      tell(members[k], members[i], key)
-      tell(members[i], members[k], key)
+      tell(members[k], members[i], pair, pair.tickets[1])
+      tell(members[i], members[k], pair, pair.tickets[2])
     end
   end
   return true

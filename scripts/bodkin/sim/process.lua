@@ -223,6 +223,16 @@ function Mux:send(session, bytes)
   return drained(self, self.raw:send(self.proc.loop:now(), session, bytes))
 end
 
+function Mux:hello(session)
+  check(self)
+  return self.raw:hello(session)
+end
+
+function Mux:relay(session, sock, at, channel, hello)
+  check(self)
+  return drained(self, self.raw:relay(self.proc.loop:now(), session, sock.mux_number, at, channel, hello))
+end
+
 function Mux:leave(session)
   check(self)
   return drained(self, self.raw:leave(self.proc.loop:now(), session))

@@ -246,6 +246,7 @@ local function open_server(self)
   self.place.server = 0
   return require("bodkin.servers").open(host.env, {
     listen = { SERVER_IP .. ":4433" },
+    roles = { "address", "matching", "maintenance" }, -- no relay: what is counted is which NATs can be passed
     -- The policy of all queues, since that one is asked of clients, too.
     queues = match and match.policy and { ["*"] = { policy = match.policy } } or nil,
     token_keys = { (core.crypto.sign_keypair(TOKEN_SEED)) },

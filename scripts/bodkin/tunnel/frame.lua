@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What two ends of a tunnel say to each other in data frames: docs/PROTOCOL.md, section 7a. A datagram of the
+-- What two ends of a tunnel say to each other in data frames: docs/PROTOCOL.md, section 7b. A datagram of the
 -- programs' goes whole, or in two parts where it is longer than one frame of data.
 
 local M = {}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// What the files of a session share, and no other: session.c is the machine, session_relay.c what it does with a relay
+// and while its path is silent.
+#ifndef BDK_SESSION_IN_H
+#define BDK_SESSION_IN_H
+
+#include "session.h"
+
+#define MS 1000u
+#define BDK_ROUND_TESTS 25u // what the schedule takes in 10 s
+#define BDK_ROUND_LATER 10u // and in a later round, to an address that never answered
+
+// The path of a route, NULL when there is none.
+bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route);
+// A place for another one, NULL when all are in use. Its former path is forgotten.
+bdk_path *bdk_session_place(bdk_session *s);
+// Sends a test on a path.
+void bdk_session_test(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
+// False when the token bucket of tests is empty; `*wait_us` is then when it has one again.
+bool bdk_session_token(bdk_session *s, uint64_t now_us, uint64_t *wait_us);
+// Begins to test all candidates, for the first time or `later` again.
+void bdk_session_round(bdk_session *s, bool later, uint64_t now_us);
+
+// --- session_relay.c
+// Whether sends have gone unanswered for so long that another path should carry them, too.
+bool bdk_session_doubts(const bdk_session *s, uint64_t now_us);
+// While it does: the path that carries them, too; NULL.
+bdk_path *bdk_session_second(bdk_session *s, uint64_t now_us);
+// While it does, and another path was answered since: that one's number, else -1.
+int bdk_session_answering(const bdk_session *s, uint64_t now_us);
+// What is due of both: other paths are tested in doubt, direct ones from time to time while a relay is in use.
+void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us);
+uint64_t bdk_session_restless_due(const bdk_session *s);
+
+#endif

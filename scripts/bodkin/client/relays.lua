@@ -1,0 +1,131 @@
+-- SPDX-License-Identifier: MIT
+-- The relays of a client's sessions: asks each one that `matched` named to open its side of the pair, tells the mux
+-- once it has, and asks again while the peer is not there, and when the relay knows the channel no more.
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+
+local M = {}
+local Relays = {}
+Relays.__index = Relays
+
+local ANSWER_MS = 5000
+local AGAIN_MS, AGAIN_MAX_MS = 250, 8000 -- while the peer is not there; doubles
+local LATER_MS = 10000                   -- after no answer
+local GAP_US = 500000                    -- between two requests because the channel is not known
+
+-- `config`: env, requests, router, mux, server = its address, sock_for(to).
+function M.new(config)
+  local self = setmetatable({
+    env = config.env, requests = config.requests, mux = config.mux, server = config.server,
+    sock_for = config.sock_for, by_session = {},
+  }, Relays)
+  config.router:on(message.relay_opened, nil, function(reply, from, tx, ...)
+    if self.requests.pending[tx] then return self.requests:answer("relay_opened", reply, from, tx, ...) end
+    self:pushed(from, tx, ...)
+  end)
+  return self
+end
+
+-- The packed addresses of those that can be asked: 0.0.0.0:0 stands for the server itself.
+function Relays:usable(list)
+  local out = {}
+  for _, a in ipairs(list or {}) do
+    local at = core.addr.class(a) == "none" and self.server or a
+    if core.addr.port(at) ~= 0 and self.sock_for(at) then out[#out + 1] = at end
+  end
+  return out
+end
+
+-- Opens these (from usable) for a session.
+function Relays:open(session, list, ticket)
+  if #list == 0 or not ticket then return end
+  local hello = self.mux:hello(session)
+  local all = {}
+  self.by_session[session] = all
+  for i, at in ipairs(list) do
+    all[i] = { session = session, at = at, ticket = ticket, hello = hello, wait_ms = AGAIN_MS }
+  end
+  for _, r in ipairs(all) do self:ask(r) end
+end
+
+local function again(self, r, ms)
+  if r.closed then return end
+  if r.timer then r.timer:cancel() end
+  r.timer = self.env.timer(ms, function()
+    r.timer = nil
+    self:ask(r)
+  end)
+end
+
+local function opened(self, r, channel, hello)
+  r.channel, r.heard = channel, hello ~= nil
+  self.mux:relay(r.session, self.sock_for(r.at), r.at, channel, hello)
+end
+
+function Relays:ask(r)
+  if r.closed or r.asking then return end
+  r.asking, r.asked_us = true, self.env.now()
+  local function done(ok, channel, x)
+    r.asking = false
+    if r.closed then return end
+    if not ok then
+      r.error, r.code = channel, x
+      if x ~= "refused" then again(self, r, LATER_MS) end
+      return
+    end
+    r.error, r.code = nil, nil
+    opened(self, r, channel, x)
+    if r.heard or r.closed then return end
+    again(self, r, r.wait_ms)
+    r.wait_ms = math.min(2 * r.wait_ms, AGAIN_MAX_MS)
+  end
+  local posted, err, code = self.requests:post({
+    to = r.at, expect = "relay_opened", timeout_ms = ANSWER_MS, quiet = true,
+    build = function(tx, proof)
+      r.tx = tx
+      return message.relay_open:encode(tx, proof, r.ticket, r.session, r.hello)
+    end,
+  }, done)
+  if not posted then done(nil, err, code) end
+end
+
+-- The peer has come, or come back.
+function Relays:pushed(from, tx, channel, hello)
+  for _, all in pairs(self.by_session) do
+    for _, r in ipairs(all) do
+      if r.tx == tx and r.at == from then
+        if r.timer then r.timer:cancel() end
+        return opened(self, r, channel, hello)
+      end
+    end
+  end
+  self.env.counters:add "drop_reply"
+end
+
+-- A relay does not know the channel, or not from where we are now.
+function Relays:lost(session, at)
+  for _, r in ipairs(self.by_session[session] or {}) do
+    if r.at == at and self.env.now() - r.asked_us >= GAP_US then self:ask(r) end
+  end
+end
+
+-- What became of a session's relays: an array of { at, channel or nil, error or nil, code }.
+function Relays:list(session)
+  return self.by_session[session] or {}
+end
+
+-- The session has ended; nil: all have.
+function Relays:close(session)
+  for number, all in pairs(self.by_session) do
+    if not session or number == session then
+      for _, r in ipairs(all) do
+        r.closed = true
+        if r.timer then r.timer:cancel() end
+      end
+      self.by_session[number] = nil
+    end
+  end
+end
+
+return M

@@ -1,0 +1,279 @@
+-- SPDX-License-Identifier: MIT
+-- Through a relay, in the simulated internet: how soon, what becomes of datagrams when paths come and go, and who may.
+
+local core = require "bodkin.core"
+local message = require "bodkin.message"
+local support = require "spec.client.support"
+local task = require "bodkin.task"
+
+local NO_RELAY = { "address", "matching", "maintenance" }
+
+describe("relay", function()
+  local s
+  after_each(function() s:close() end)
+
+  local function natted(n, kind)
+    return s:host("h" .. n, "192.168.1.2", s:nat("nat" .. n, ("203.0.113.%d"):format(n), { kind = kind }))
+  end
+
+  -- One-way delays by the names of the two, in either order ("nat1 server"); any other: 20.
+  local function delays(t)
+    return function(from, to) return t[from .. " " .. to] or t[to .. " " .. from] or 20 end
+  end
+
+  local function last_path(n)
+    local list = support.events(n, "path")
+    return list[#list]
+  end
+
+  -- Both say something each `every_ms` from now on, for `ms`. Returns, once that is over and what is under way has
+  -- come: for each side { sent =, got = { [text] = how often }, gap_ms = the longest silence between two arrivals }.
+  local function stream(a, ma, b, mb, every_ms, ms)
+    local sides, world = {}, s.world
+    local ends_us = world:now() + ms * 1000
+    for i, side in ipairs { { a, ma }, { b, mb } } do
+      local r = { sent = 0, got = {}, gap_ms = 0, last_us = world:now() }
+      sides[i] = r
+      task.spawn(function()
+        while world:now() < ends_us do
+          if side[2]:send(tostring(r.sent + 1)) then r.sent = r.sent + 1 end
+          task.sleep(side[1].env, every_ms)
+        end
+      end)
+      side[1]:on("message", function(e)
+        if world:now() > ends_us + 1000000 then return end
+        r.got[e.data] = (r.got[e.data] or 0) + 1
+        r.gap_ms = math.max(r.gap_ms, (world:now() - r.last_us) / 1000)
+        r.last_us = world:now()
+      end)
+    end
+    return sides
+  end
+
+  -- Asserts that nothing came twice, and returns how many of the other side's datagrams were lost, for both.
+  local function lost(sides)
+    local out = {}
+    for i, r in ipairs(sides) do
+      local came = 0
+      for text, times in pairs(r.got) do
+        assert.equal(1, times, text .. " came twice")
+        came = came + 1
+      end
+      out[i] = sides[3 - i].sent - came
+    end
+    print("# gaps", sides[1].gap_ms, sides[2].gap_ms, "sent", sides[1].sent, sides[2].sent, "lost", out[1], out[2])
+    return out[1], out[2]
+  end
+
+  -- a, b: one-way delays to the matching server; p, q: round trips to the relay.
+  for i, t in ipairs {
+    { a = 20, b = 20, p = 40, q = 40 }, { a = 5, b = 60, p = 10, q = 30 }, { a = 60, b = 5, p = 120, q = 10 },
+    { a = 10, b = 10, p = 200, q = 20 },
+  } do
+    it(("connects two symmetric NATs by the bound of three messages and a half, setting %d"):format(i), function()
+      s = support.new { roles = NO_RELAY, relays = { "198.51.100.20" }, seed = i, delay_ms = delays {
+        ["nat1 server"] = t.a, ["nat2 server"] = t.b, ["nat1 relay"] = t.p / 2, ["nat2 relay"] = t.q / 2,
+      } }
+      local relay = s:serve(s:host("relay", "198.51.100.20"), { "relay" })
+      local commit_us
+      local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_sequential"))
+      local push = getmetatable(s.server).__index.push
+      s.server.push = function(server, assoc, name, ...)
+        if name == "matched" then commit_us = commit_us or s.world:now() end
+        return push(server, assoc, name, ...)
+      end
+      local at = {}
+      for k, n in ipairs { a, b } do n:on("connected", function(e) at[k] = at[k] or { s.world:now(), e.path, e.via } end) end
+      local ma, mb = s:pair(a, b)
+      s.world:run(1000)
+      local bound_ms = math.max(t.a + 1.5 * t.p, t.b + 1.5 * t.q) + math.max(t.p, t.q) / 2 + 5
+      for k = 1, 2 do
+        assert.equal("relay", at[k][2])
+        assert.equal("relay", at[k][3])
+        local ms = (at[k][1] - commit_us) / 1000
+        assert.is_true(ms <= bound_ms, ("%g ms, at most %g"):format(ms, bound_ms))
+      end
+      assert.equal(198, core.addr.parse(last_path(a).remote):byte())
+      assert.equal("198.51.100.20:4433", last_path(b).remote)
+      local sides = stream(a, ma, b, mb, 10, 1000)
+      s.world:run(3000)
+      assert.same({ 0, 0 }, { lost(sides) })
+      assert.equal(1, relay:status().info.relayed)
+      assert.is_nil(s.server:status().info.relayed)
+    end)
+  end
+
+  it("is left for a direct path when one comes, without a datagram lost or doubled", function()
+    -- The relay is near, the way between the two is long: it is there first.
+    s = support.new { delay_ms = delays { ["nat1 server"] = 5, ["nat2 server"] = 5, ["nat1 nat2"] = 150 } }
+    local a, b = s:open(natted(1)), s:open(natted(2))
+    local ma, mb = s:pair(a, b)
+    assert.equal("relay", support.events(a, "connected")[1].path)
+    assert.is_true(support.events(a, "connected")[1].first_ms <= 25)
+    local sides = stream(a, ma, b, mb, 5, 2000)
+    s.world:run(3500)
+    for _, n in ipairs { a, b } do assert.equal("direct", last_path(n).path) end
+    assert.same({ 0, 0 }, { lost(sides) })
+    assert.is_true(sides[1].sent >= 390)
+  end)
+
+  it("takes over within two seconds when the direct path dies, and gives way again when that is back", function()
+    local cut = false
+    s = support.new { delay_ms = 20, loss = function(from, to)
+      return cut and from:find "^nat" and to:find "^nat" and 1 or 0
+    end }
+    local a, b = s:open(natted(1)), s:open(natted(2))
+    local ma, mb = s:pair(a, b)
+    s.world:run(500)
+    for _, n in ipairs { a, b } do assert.equal("direct", last_path(n).path) end
+    local sides = stream(a, ma, b, mb, 20, 20000)
+    s.world:run(1000)
+    cut = true
+    s.world:run(5000)
+    for _, n in ipairs { a, b } do assert.equal("relay", last_path(n).path) end
+    cut = false
+    s.world:run(16000)
+    for _, n in ipairs { a, b } do assert.equal("direct", last_path(n).path) end
+    lost(sides)
+    for _, r in ipairs(sides) do
+      assert.is_true(r.gap_ms <= 2000, r.gap_ms)
+      assert.is_true(r.gap_ms > 500, "the path was not cut")
+    end
+  end)
+
+  it("is followed to another one when it dies, and asked again when it has come back", function()
+    s = support.new { delay_ms = 20, roles = NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
+    local hosts = { s:host("relay", "198.51.100.20"), s:host("relay2", "198.51.100.21") }
+    for _, host in ipairs(hosts) do s:serve(host, { "relay" }) end
+    local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
+    local ma, mb = s:pair(a, b)
+    s.world:run(500)
+    local used = last_path(a).remote
+    assert.equal(used, last_path(b).remote)
+    local first, other = hosts[1], hosts[2]
+    if used == "198.51.100.21:4433" then first, other = other, first end
+    local sides = stream(a, ma, b, mb, 20, 60000)
+    s.world:run(1000)
+    s:kill(first)
+    s.world:run(5000)
+    for _, n in ipairs { a, b } do assert.not_equal(used, last_path(n).remote) end
+    s:serve(first, { "relay" })
+    s.world:run(35000)
+    s:kill(other)
+    s.world:run(5000)
+    for _, n in ipairs { a, b } do assert.equal(used, last_path(n).remote) end
+    s.world:run(16000)
+    lost(sides)
+    for _, r in ipairs(sides) do assert.is_true(r.gap_ms <= 2000, r.gap_ms) end
+    s.servers[other] = nil
+  end)
+
+  it("that starts again is opened anew as soon as something goes through it", function()
+    s = support.new { delay_ms = 20, roles = NO_RELAY, relays = { "198.51.100.20" } }
+    local host = s:host("relay", "198.51.100.20")
+    s:serve(host, { "relay" })
+    local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
+    local ma, mb = s:pair(a, b)
+    local sides = stream(a, ma, b, mb, 20, 12000)
+    s.world:run(1000)
+    s:kill(host)
+    s.world:run(3000)
+    s:serve(host, { "relay" })
+    s.world:run(10000)
+    lost(sides)
+    for _, r in ipairs(sides) do
+      assert.is_true(r.gap_ms >= 3000 and r.gap_ms <= 5000, r.gap_ms)
+    end
+  end)
+
+  it("follows a client whose NAT makes another mapping", function()
+    s = support.new { delay_ms = 20 }
+    local nat = s:nat("nat1", "203.0.113.1", { kind = "symmetric_random" })
+    local a, b = s:open(s:host("h1", "192.168.1.2", nat)), s:open(natted(2, "symmetric_random"))
+    local ma, mb = s:pair(a, b)
+    local sides = stream(a, ma, b, mb, 20, 6000)
+    s.world:run(1000)
+    nat.rebind()
+    s.world:run(8000)
+    lost(sides)
+    for _, r in ipairs(sides) do assert.is_true(r.gap_ms <= 2000, r.gap_ms) end
+    for _, n in ipairs { a, b } do assert.equal("relay", last_path(n).path) end
+  end)
+
+  -- What a relay answers to a request as it is encoded here: the name of it and its fields.
+  local function ask(host, relay_addr, ticket, proofs, at)
+    local answer
+    local sock = at or assert(host.env.udp(core.addr.parse("0.0.0.0", 0)))
+    sock:on_packet(function(_, bytes)
+      for _, schema in ipairs { message.address_report, message.relay_opened, message.refused } do
+        if bytes:byte(2) == schema.type then answer = { schema.name, schema:decode(bytes) } end
+      end
+    end)
+    for _ = 1, proofs and 2 or 1 do
+      local proof = answer and answer[1] == "address_report" and answer[4] or nil
+      sock:send(relay_addr, assert(message.relay_open:encode(("t"):rep(12), proof, ticket, 70000, "hello")))
+      s.world:run(100)
+    end
+    return answer, sock
+  end
+
+  it("asks for a proof of the address, and for a ticket of its deployment that has not expired", function()
+    s = support.new { delay_ms = 20, limits = { relay_s = 100 } }
+    local tickets, host, at = s.server.tickets, s:host("h", "203.0.113.1"), core.addr.parse("198.51.100.10:4433", 0)
+    local one, two = tickets:make(("p"):rep(16))
+    local socks = {}
+    local function try(...)
+      local answer, sock = ask(host, at, ...)
+      socks[#socks + 1] = sock
+      return answer
+    end
+    assert.equal("address_report", try(one)[1])
+    local opened = try(one, true)
+    assert.equal("relay_opened", opened[1])
+    assert.is_nil(opened[4])
+    assert.equal("hello", try(two, true)[4])
+    -- Each byte of it counts: pair, role, expiry and MAC.
+    for i = 1, #one do
+      local bad = one:sub(1, i - 1) .. string.char(one:byte(i) ~ 1) .. one:sub(i + 1)
+      assert.equal("refused", try(bad, true)[1])
+    end
+    local other = require("bodkin.servers.tickets").new { key = ("x"):rep(32), time = s.hub.env.time, lifetime_s = 100 }
+    assert.equal("refused", try(other:make(("p"):rep(16)), true)[1])
+    s.world:run(101000)
+    assert.equal("refused", try(two, true)[1])
+    assert.equal(#one + 2, s.server.counters:get "relay_refused")
+    for _, sock in ipairs(socks) do sock:close() end
+  end)
+
+  it("that refuses, or is not there, leaves the direct path as it is", function()
+    s = support.new { delay_ms = 20, roles = NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
+    s:serve(s:host("relay", "198.51.100.20"), { "relay" }, { ("x"):rep(32) }) -- of another deployment
+    local a, b = s:open(natted(1)), s:open(natted(2))
+    local ma, mb = s:pair(a, b)
+    local sides = stream(a, ma, b, mb, 20, 30000)
+    s.world:run(32000)
+    assert.same({ 0, 0 }, { lost(sides) })
+    for _, n in ipairs { a, b } do
+      assert.equal("direct", last_path(n).path)
+      local session = next(n.sessions)
+      assert.equal("refused", n.relays:list(session)[1].code)
+      assert.equal("timeout", n.relays:list(session)[2].code)
+    end
+  end)
+
+  it("is all that there is between a client with IPv4 and one with IPv6", function()
+    s = support.new { delay_ms = 20, roles = NO_RELAY }
+    for host in pairs(s.servers) do s:kill(host) end
+    local both = s:host("both", { "198.51.100.30", "2001:db8::30" })
+    local server = assert(require("bodkin.servers").open(both.env, { keys = { support.key },
+      listen = { "198.51.100.30:4433", "[2001:db8::30]:4433" } }))
+    local a = s:open(s:host("v4", "203.0.113.7"), { server = "bodkin://198.51.100.30:4433" })
+    local b = s:open(s:host("v6", "2001:db8::7"), { server = "bodkin://[2001:db8::30]:4433" })
+    local ma, mb = s:pair(a, b)
+    local sides = stream(a, ma, b, mb, 20, 2000)
+    s.world:run(4000)
+    assert.same({ 0, 0 }, { lost(sides) })
+    for _, n in ipairs { a, b } do assert.equal("relay", last_path(n).path) end
+    s.servers[both] = server
+  end)
+end)
