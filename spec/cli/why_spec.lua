@@ -60,6 +60,13 @@ describe("the diagnosis", function()
     end)
   end
 
+  it("of two that met by a relay says so", function()
+    local records = story.play(nat "port_restricted", nat "symmetric_random", { relay = true })
+    local d = diagnosis.of(story.pair(table.unpack(records)))
+    assert.same({ "connected", "path 1, path 2" }, { d.verdict, codes(d) })
+    for _, f in ipairs(d.findings) do assert.matches("over a relay, confirmed after", f.text, 1, true) end
+  end)
+
   it("says nothing untrue of any two kinds of NAT, from both ends or one", function()
     local names = { "none", "firewall", "plain_linux", "symmetric_sequential" }
     for _, mapping in ipairs { "EI", "AD", "APD" } do

@@ -22,7 +22,7 @@ describe("a client's history", function()
   end
 
   it("tells of a match while it lasts, and for an hour after", function()
-    s = support.new { delay_ms = 20 }
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY }
     local a, b = s:open(natted(s, 1), { name = "ann" }), s:open(natted(s, 2), { name = "bob" })
     local ma = s:pair(a, b)
     s.world:run(1000)

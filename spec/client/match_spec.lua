@@ -271,7 +271,7 @@ describe("match", function()
   end)
 
   it("says that no path worked, and which were tried", function()
-    s = support.new { roles = { "address", "matching", "maintenance" }, loss = function(from, to)
+    s = support.new { roles = support.NO_RELAY, loss = function(from, to)
       local function client(name) return name:find("^nat") and 1 or 0 end
       return client(from) * client(to)
     end }
@@ -285,6 +285,23 @@ describe("match", function()
     local told = support.events(b, "error")[1]
     assert.equal("no_path", told.code)
     assert.matches("203%.0%.113%.1", told.message)
+  end)
+
+  it("begins anew when one joins again what one has left", function()
+    s = support.new()
+    local a, b = s:open(natted(s, 1)), s:open(natted(s, 2))
+    local room, mine = s:pair(a, b)
+    for _ = 1, 2 do
+      s:run(function() mine:leave() end)
+      s.world:run(1000)
+      mine = s:run(function()
+        local m = assert(b:join(room.code))
+        assert(m:wait_connected(5000))
+        assert(m:send("again"))
+        return m
+      end)
+      assert.equal("again", s:run(function() return room:messages()().data end))
+    end
   end)
 
   it("tells a late one from one that never came", function()

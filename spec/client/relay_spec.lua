@@ -6,8 +6,6 @@ local message = require "bodkin.message"
 local support = require "spec.client.support"
 local task = require "bodkin.task"
 
-local NO_RELAY = { "address", "matching", "maintenance" }
-
 describe("relay", function()
   local s
   after_each(function() s:close() end)
@@ -71,7 +69,7 @@ describe("relay", function()
     { a = 10, b = 10, p = 200, q = 20 },
   } do
     it(("connects two symmetric NATs by the bound of three messages and a half, setting %d"):format(i), function()
-      s = support.new { roles = NO_RELAY, relays = { "198.51.100.20" }, seed = i, delay_ms = delays {
+      s = support.new { roles = support.NO_RELAY, relays = { "198.51.100.20" }, seed = i, delay_ms = delays {
         ["nat1 server"] = t.a, ["nat2 server"] = t.b, ["nat1 relay"] = t.p / 2, ["nat2 relay"] = t.q / 2,
       } }
       local relay = s:serve(s:host("relay", "198.51.100.20"), { "relay" })
@@ -142,7 +140,7 @@ describe("relay", function()
   end)
 
   it("is followed to another one when it dies, and asked again when it has come back", function()
-    s = support.new { delay_ms = 20, roles = NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
     local hosts = { s:host("relay", "198.51.100.20"), s:host("relay2", "198.51.100.21") }
     for _, host in ipairs(hosts) do s:serve(host, { "relay" }) end
     local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
@@ -169,7 +167,7 @@ describe("relay", function()
   end)
 
   it("that starts again is opened anew as soon as something goes through it", function()
-    s = support.new { delay_ms = 20, roles = NO_RELAY, relays = { "198.51.100.20" } }
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20" } }
     local host = s:host("relay", "198.51.100.20")
     s:serve(host, { "relay" })
     local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
@@ -246,7 +244,7 @@ describe("relay", function()
   end)
 
   it("that refuses, or is not there, leaves the direct path as it is", function()
-    s = support.new { delay_ms = 20, roles = NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
     s:serve(s:host("relay", "198.51.100.20"), { "relay" }, { ("x"):rep(32) }) -- of another deployment
     local a, b = s:open(natted(1)), s:open(natted(2))
     local ma, mb = s:pair(a, b)
@@ -262,7 +260,7 @@ describe("relay", function()
   end)
 
   it("is all that there is between a client with IPv4 and one with IPv6", function()
-    s = support.new { delay_ms = 20, roles = NO_RELAY }
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY }
     for host in pairs(s.servers) do s:kill(host) end
     local both = s:host("both", { "198.51.100.30", "2001:db8::30" })
     local server = assert(require("bodkin.servers").open(both.env, { keys = { support.key },

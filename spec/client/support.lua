@@ -9,6 +9,7 @@ local sim = require "bodkin.sim.world"
 local task = require "bodkin.task"
 
 local M = { url = "bodkin://198.51.100.10:4433", key = ("k"):rep(32) }
+M.NO_RELAY = { "address", "matching", "maintenance" }
 M.keys = { (core.crypto.keypair(M.key)) }
 local S = {}
 S.__index = S

@@ -33,6 +33,7 @@ end
 function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
+    joins = 0, early = {}, -- how many are under way, and what came for matches that were left
     queues = queues.new(),
   }, Node)
   self.history = history.new(self)
@@ -117,7 +118,11 @@ function Node:match_of(raw)
 end
 
 function Node:matched(m)
-  if self.closed or self.gone[m.match] then return end
+  if self.closed then return end
+  if self.gone[m.match] then -- too late; or joined again, and the answer that says so is still to come
+    if self.joins > 0 then table.insert(self.early, m) end
+    return
+  end
   if m.seat and not self.queues:expects(m.seat.ticket) then return end -- taken back meanwhile
   local of = self:match_of(m.match)
   of:matched(m)
@@ -176,7 +181,11 @@ function Node:join(where)
   self.maintenance:start()
   local function select() return self.sharing:select(target, not target and where or nil) end
   local raw, of_n, why
+  local early = self.early
+  self.joins = self.joins + 1
   if self.together then raw, of_n, why = self:registering(select) else raw, of_n, why = select() end
+  self.joins = self.joins - 1
+  if self.joins == 0 then self.early = {} end
   if not raw then
     self:upkeep()
     return nil, of_n, why
@@ -185,6 +194,9 @@ function Node:join(where)
   local m = self:match_of(raw)
   m.of_n = math.max(m.of_n, of_n)
   m.wanted = target and core.crypto.hex(target)
+  for _, one in ipairs(early) do
+    if one.match == raw then self:matched(one) end
+  end
   m:check_wanted()
   return m
 end
