@@ -75,11 +75,9 @@ static void push_info(lua_State *L, const bdk_output *out) {
 
 // Pushes kind, session, x of an event.
 static void push_event(lua_State *L, const bdk_output *out) {
-  static const char *const kinds[] = {[BDK_OUT_CONNECTED] = "connected",
-                                      [BDK_OUT_PATH] = "path",
-                                      [BDK_OUT_MESSAGE] = "message",
-                                      [BDK_OUT_RELAY_LOST] = "relay_lost",
-                                      [BDK_OUT_CLOSED] = "closed"};
+  static const char *const kinds[] = {
+      [BDK_OUT_CONNECTED] = "connected",   [BDK_OUT_PATH] = "path",   [BDK_OUT_MESSAGE] = "message",
+      [BDK_OUT_RELAY_LOST] = "relay_lost", [BDK_OUT_DOUBT] = "doubt", [BDK_OUT_CLOSED] = "closed"};
   lua_pushstring(L, kinds[out->kind]);
   lua_pushinteger(L, out->session);
   if (out->kind == BDK_OUT_MESSAGE)
@@ -88,6 +86,8 @@ static void push_event(lua_State *L, const bdk_output *out) {
     lua_pushstring(L, bdk_reason_name(out->reason));
   else if (out->kind == BDK_OUT_RELAY_LOST)
     bdk_push_addr(L, &out->route.remote);
+  else if (out->kind == BDK_OUT_DOUBT)
+    lua_pushnil(L);
   else
     push_info(L, out);
 }
@@ -352,6 +352,30 @@ static int relay(lua_State *L) {
   return 1;
 }
 
+// [-0, +0, e] mux:listed(now_us, session, { { addr, via, sock }, … }): where the peer may be now
+static int listed(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  uint32_t session = check_session(L, 3);
+  lua_settop(L, 4);
+  bdk_candidate candidates[BDK_SESSION_PATHS];
+  uint32_t count = read_candidates(L, candidates);
+  bdk_trace_listed(m, now_us, session, candidates, count);
+  bdk_mux_listed(m->mux, now_us, session, candidates, count);
+  drain(m);
+  return 0;
+}
+
+// [-0, +0, e] mux:moved(now_us): an address of this host has changed
+static int moved(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  bdk_trace_moved(m, now_us);
+  bdk_mux_moved(m->mux, now_us);
+  drain(m);
+  return 0;
+}
+
 // [-0, +0, e] mux:leave(now_us, session)
 static int leave(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
@@ -483,6 +507,8 @@ void bdk_open_mux(lua_State *L) {
       {"send", send},
       {"hello", hello},
       {"relay", relay},
+      {"listed", listed},
+      {"moved", moved},
       {"leave", leave},
       {"input", input},
       {"tick", tick},

@@ -37,6 +37,13 @@ static void put_addr(line *l, const bdk_addr *a) {
   put(l, " %s", text);
 }
 
+static void put_candidates(line *l, const bdk_candidate *list, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    put(l, " %s %u", bdk_via_name(list[i].via), list[i].sock);
+    put_addr(l, &list[i].addr);
+  }
+}
+
 // Runs inside bdk_lua_call. 1: the mux, 2: the text, 3: its length
 static int call(lua_State *L) {
   const char *text = lua_touserdata(L, 2);
@@ -97,11 +104,22 @@ void bdk_trace_add(bdk_mux_box *m, uint64_t now_us, const bdk_match *match) {
   put_hex(&l, match->peer_key, BDK_DH_LEN);
   put_hex(&l, match->peer_ephemeral, BDK_DH_LEN);
   put(&l, " %" PRIu64, match->start_in_us);
-  for (uint32_t i = 0; i < match->count; i++) {
-    const bdk_candidate *c = &match->candidates[i];
-    put(&l, " %s %u", bdk_via_name(c->via), c->sock);
-    put_addr(&l, &c->addr);
-  }
+  put_candidates(&l, match->candidates, match->count);
+  say(m, &l);
+}
+
+void bdk_trace_listed(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "%" PRIu64 " listed %" PRIu32, now_us, session);
+  put_candidates(&l, list, count);
+  say(m, &l);
+}
+
+void bdk_trace_moved(bdk_mux_box *m, uint64_t now_us) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "%" PRIu64 " moved", now_us);
   say(m, &l);
 }
 
@@ -188,6 +206,9 @@ void bdk_trace_output(bdk_mux_box *m, const bdk_output *out) {
   case BDK_OUT_RELAY_LOST:
     put(&l, " relay_lost");
     put_addr(&l, &out->route.remote);
+    break;
+  case BDK_OUT_DOUBT:
+    put(&l, " doubt");
     break;
   case BDK_OUT_CLOSED:
     put(&l, " closed %s", bdk_reason_name(out->reason));

@@ -283,6 +283,24 @@ bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const ui
   return true;
 }
 
+void bdk_mux_moved(bdk_mux *m, uint64_t now_us) {
+  reap(m);
+  for (uint32_t i = 0; i < m->config.max_sessions; i++) {
+    bdk_session *s = m->sessions[i];
+    if (!s || s->state == BDK_SESSION_CLOSED) continue;
+    bdk_session_moved(s, &m->out, now_us);
+    settle(m, s);
+  }
+}
+
+void bdk_mux_listed(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count) {
+  reap(m);
+  bdk_session *s = find_open(m, session);
+  if (!s) return;
+  bdk_session_listed(s, &m->out, now_us, list, count);
+  settle(m, s);
+}
+
 void bdk_mux_unreachable(bdk_mux *m, uint64_t now_us, const bdk_addr *remote) {
   reap(m);
   for (uint32_t i = 0; i < m->config.max_sessions; i++) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the files of a session share, and no other: session.c is the machine, session_relay.c what it does with a relay
-// and while its path is silent.
+// and while its path is silent, session_roam.c what it does when an end moves.
 #ifndef BDK_SESSION_IN_H
 #define BDK_SESSION_IN_H
 
@@ -9,7 +9,10 @@
 #define MS 1000u
 #define BDK_ROUND_TESTS 25u // what the schedule takes in 10 s
 #define BDK_ROUND_LATER 10u // and in a later round, to an address that never answered
+#define BDK_ROUND_KNOWN 120u // 60 s, to one that did answer
 
+// Whether tests may go there.
+bool bdk_session_host(const bdk_addr *a);
 // The path of a route, NULL when there is none.
 bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route);
 // A place for another one, NULL when all are in use. Its former path is forgotten.
@@ -31,5 +34,11 @@ int bdk_session_answering(const bdk_session *s, uint64_t now_us);
 // What is due of both: other paths are tested in doubt, direct ones from time to time while a relay is in use.
 void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_restless_due(const bdk_session *s);
+// Sends a test on a VALID path, if the token bucket has one, that leaves the schedule of its consent alone.
+void bdk_session_test_beside(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
+
+// --- session_roam.c
+// While nothing comes back, asks the owner from time to time where the peer is.
+void bdk_session_ask(bdk_session *s, bdk_outq *q, uint64_t now_us);
 
 #endif

@@ -21,7 +21,7 @@ local match = { "match", "bin", 16, 16 }
 local ticket = { "ticket", "bin", 16, 16 }
 local pad = { "pad", "pad" }
 
--- Numbers 1..31 are between client and server, 32..63 between peers, 64..127 for roles of your own. What is sealed
+-- Numbers 1..31 and 56..63 are between client and server, 32..55 between peers, 64..127 for roles of your own. What is sealed
 -- counts only when it comes in an association, which says who sent it.
 local REQUEST, REPLY, SEALED_REQUEST, SEALED = "request", "reply", "sealed request", "sealed"
 local declared = {
@@ -62,6 +62,8 @@ local declared = {
   { 30, "relay_open", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "ticket", "bin", 37, 37 },
     { "tag", "uint", 1, 0xffffffff }, { "hello", "bin", 1, 100 }, pad },
   { 31, "relay_opened", REPLY, tx, { "channel", "uint", 1, 0xffffffff }, { "hello", "bin?", 1, 100 } },
+  { 62, "where", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, pubs, locals },
+  { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals },
 }
 
 for _, d in ipairs(declared) do

@@ -17,15 +17,17 @@ end
 -- Applies an input line, split into words. Throws when it is none.
 local verbs = {}
 
+local function candidates_of(w, first)
+  local list = {}
+  for i = first, #w, 3 do list[#list + 1] = { assert(core.addr.parse(w[i + 2])), w[i], math.tointeger(w[i + 1]) } end
+  return list
+end
+
 function verbs.add(mux, now, w)
-  local candidates = {}
-  for i = 12, #w, 3 do
-    candidates[#candidates + 1] = { assert(core.addr.parse(w[i + 2])), w[i], math.tointeger(w[i + 1]) }
-  end
   mux:add(now, {
     match = bytes_of(w[3]), key = bytes_of(w[4]), self = bytes_of(w[5]), peer = bytes_of(w[6]),
     own = bytes_of(w[7]), own_ephemeral = bytes_of(w[8]), peer_key = bytes_of(w[9]), peer_ephemeral = bytes_of(w[10]),
-    start_in_ms = tonumber(w[11]) / 1000, candidates = candidates,
+    start_in_ms = tonumber(w[11]) / 1000, candidates = candidates_of(w, 12),
   })
 end
 
@@ -37,6 +39,8 @@ function verbs.relay(mux, now, w)
     bytes_of(w[7]))
 end
 
+function verbs.listed(mux, now, w) mux:listed(now, math.tointeger(w[3]), candidates_of(w, 4)) end
+function verbs.moved(mux, now) mux:moved(now) end
 function verbs.leave(mux, now, w) mux:leave(now, math.tointeger(w[3])) end
 function verbs.tick(mux, now) mux:tick(now) end
 

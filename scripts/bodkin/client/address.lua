@@ -116,6 +116,19 @@ local function interfaces(self)
   return self.listed.list
 end
 
+-- Whether the host has other addresses than when this was asked last.
+function Addresses:changed()
+  self.listed = nil
+  local list = {}
+  for _, i in ipairs(interfaces(self)) do
+    if i.up and not i.loopback then list[#list + 1] = i.name .. i.addr end
+  end
+  table.sort(list)
+  local now, before = table.concat(list, "\n"), self.before
+  self.before = now
+  return before ~= nil and now ~= before
+end
+
 -- Addresses of this host that a peer behind the same NAT may reach: private ones only, at most four.
 -- Loopback counts when the servers are there too, so that everything can run on one machine.
 function Addresses:locals()

@@ -10,6 +10,7 @@ local limits = require "bodkin.servers.limits"
 local people = require "bodkin.servers.people"
 local recent = require "bodkin.servers.recent"
 local rooms = require "bodkin.servers.rooms"
+local whereabouts = require "bodkin.servers.whereabouts"
 
 local M = {}
 
@@ -229,6 +230,7 @@ function M.install(server, on)
     repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
   }, Matches)
   handlers(self, on)
+  whereabouts.install(server, on, self.history)
   function server.why(_, asked) return self.history:why(asked) end
   server:at_close(function()
     self.history:close()
