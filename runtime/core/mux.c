@@ -220,7 +220,7 @@ static void input_lost(bdk_mux *m, const bdk_route *route, uint32_t channel) {
     bdk_route at = *route;
     at.channel = channel;
     const bdk_path *p = bdk_session_path(s, &at);
-    if (!p || p->route.channel != channel) continue;
+    if (!p || !channel || p->route.channel != channel) continue; // 0 is of direct paths
     bdk_outq_put(&m->out, &(bdk_output){.kind = BDK_OUT_RELAY_LOST, .session = s->index, .route = at});
     return;
   }
