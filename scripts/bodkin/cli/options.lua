@@ -26,6 +26,7 @@ local client = {
   { "token", arg = "FILE", help = "what the game's backend says of you, signed" },
   { "trust-first-use", help = "where the URL has no key: take the first that answers, and remember it" },
   { "bind", arg = "ADDR:PORT", kind = "address", help = "the local address of the socket (default: any)" },
+  { "virtual", help = "tell peers of addresses of VPNs and containers, too" },
   { "send", arg = "TEXT", kind = "payload", help = "send this to each peer once connected" },
   { "expect", arg = "N", kind = "count", help = "leave with 0 once N messages came, a second later" },
   { "timeout", arg = "SECONDS", kind = "seconds", help = "give up after this long" },
