@@ -9,6 +9,7 @@ local M = { default_port = 4433 }
 local shape = "give it as bodkin://HOST[:PORT][#KEY[,KEY]]"
 local KEYS_MAX = 2
 local KEY_TEXT = 43
+local SERVERS_MAX = 8
 
 local function fail(text, why)
   return nil, ("%q is not a server's URL (%s): %s"):format(text, why, shape), "invalid"
@@ -62,6 +63,23 @@ function M.parse(text)
   port = port == "" and M.default_port or math.tointeger(tonumber(port))
   if not port or port < 1 or port > 65535 then return fail(text, "a port is 1 to 65535") end
   return { host = host, port = port, keys = keys }
+end
+
+-- One or several, as an array or as one text with commas before each further one (keys have commas, too): an array of
+-- texts, each of which parse takes; or nil, message, "invalid".
+function M.list(urls)
+  local list = {}
+  if type(urls) == "table" then
+    table.move(urls, 1, #urls, 1, list)
+  elseif type(urls) == "string" then
+    for one in (urls:gsub(",%s*bodkin://", "\0bodkin://") .. "\0"):gmatch "([^\0]*)\0" do list[#list + 1] = one end
+  end
+  for i = 1, math.max(1, #list) do
+    local ok, err, code = M.parse(list[i])
+    if not ok then return nil, err, code end
+  end
+  if #list > SERVERS_MAX then return nil, ("more than %d servers"):format(SERVERS_MAX), "invalid" end
+  return list
 end
 
 -- HOST:PORT, IPv6 in brackets.

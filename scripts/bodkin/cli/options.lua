@@ -14,8 +14,8 @@ M.common = {
 }
 
 local client = {
-  { "server", arg = "URL", env = "BODKIN_SERVER", kind = "url",
-    help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it" },
+  { "server", arg = "URL", env = "BODKIN_SERVER", kind = "urls",
+    help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it; or several, with commas" },
   { "address-server", arg = "URL", kind = "url", help = "another address server than --server" },
   { "maintenance-server", arg = "URL", kind = "url", help = "another mapping maintenance server than --server" },
   { "app", arg = "NAME/BUILD", kind = "app", help = "only clients of the same app meet" },
@@ -81,6 +81,13 @@ end
 function kinds.url(text)
   local url, err = require("bodkin.url").parse(text)
   if url then return text end
+  local why = tostring(err):match "%((.*)%)"
+  return nil, "a URL such as bodkin://example.org:4433" .. (why and "; " .. why or "")
+end
+
+function kinds.urls(text)
+  local list, err = require("bodkin.url").list(text)
+  if list then return text end
   local why = tostring(err):match "%((.*)%)"
   return nil, "a URL such as bodkin://example.org:4433" .. (why and "; " .. why or "")
 end
