@@ -453,7 +453,8 @@ static int next(lua_State *L) {
   return 5;
 }
 
-// [-0, +1, e] mux:paths(session) -> array of { remote=, via=, state=, reason=, tests=, rtt_ms=, selected= } | nil
+// [-0, +1, e] mux:paths(session) -> array of { remote=, via=, state=, reason=, tests=, rtt_ms=, jitter_ms=, loss=,
+// selected= } | nil
 static int paths(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   const bdk_session *s = bdk_mux_session(m->mux, check_session(L, 2));
@@ -480,6 +481,12 @@ static int paths(lua_State *L) {
     if (p->rtts) {
       lua_pushnumber(L, (lua_Number)p->srtt_us / 1000);
       lua_setfield(L, -2, "rtt_ms");
+      lua_pushnumber(L, (lua_Number)p->jitter_us / 1000);
+      lua_setfield(L, -2, "jitter_ms");
+    }
+    if (p->questions) {
+      lua_pushnumber(L, (lua_Number)bdk_path_loss(p) / 1000);
+      lua_setfield(L, -2, "loss");
     }
     lua_rawseti(L, -2, i + 1);
   }

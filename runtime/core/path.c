@@ -98,6 +98,9 @@ void bdk_path_asked(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t no
     if (p->asked[i].sent_us < p->asked[oldest].sent_us) oldest = i;
   memcpy(p->asked[oldest].nonce, nonce, BDK_NONCE_LEN);
   p->asked[oldest].sent_us = now_us ? now_us : 1; // 0 means free
+  p->asked_last = (uint8_t)oldest;
+  p->asked[oldest].counted = p->state == BDK_PATH_VALID;
+  p->questions += p->state == BDK_PATH_VALID;
 }
 
 void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us, uint16_t jitter) {
@@ -118,13 +121,25 @@ bool bdk_path_answered(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], const bd
     uint64_t sent = p->asked[i].sent_us;
     if (!sent || now_us > sent + BDK_PATH_ANSWER_US || memcmp(p->asked[i].nonce, nonce, BDK_NONCE_LEN) != 0) continue;
     p->asked[i].sent_us = 0;
+    p->answers += p->asked[i].counted;
     bdk_path_sample(p, now_us > sent ? (uint32_t)(now_us - sent) : 0);
     return true;
   }
   return false;
 }
 
+unsigned bdk_path_loss(const bdk_path *p) {
+  uint32_t waits = p->asked[p->asked_last].counted && p->asked[p->asked_last].sent_us;
+  uint32_t over = p->questions - waits, lost = over - p->answers;
+  return over ? (unsigned)((uint64_t)lost * 1000 / over) : 0;
+}
+
 void bdk_path_sample(bdk_path *p, uint32_t rtt_us) {
+  if (p->rtts) {
+    uint32_t last_us = p->rtt_us[(p->rtts - 1) % BDK_PATH_SAMPLES];
+    uint32_t by_us = rtt_us > last_us ? rtt_us - last_us : last_us - rtt_us;
+    p->jitter_us = p->jitter_us - p->jitter_us / 16 + by_us / 16;
+  }
   p->srtt_us = p->rtts ? p->srtt_us - p->srtt_us / 8 + rtt_us / 8 : rtt_us; // RFC 6298 section 2.3
   p->rtt_us[p->rtts % BDK_PATH_SAMPLES] = rtt_us;
   p->rtts++;

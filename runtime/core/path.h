@@ -63,8 +63,12 @@ typedef struct bdk_path {
   uint64_t valid_us;                       // when first confirmed, 0 before
   uint32_t rtt_us[BDK_PATH_SAMPLES], rtts; // latest samples, and how many there were
   uint32_t srtt_us;                        // smoothed, RFC 6298 weights
+  uint32_t jitter_us;                      // between samples, RFC 3550 section 6.4.1
+  uint8_t asked_last;                      // the place of the latest in `asked`
+  uint32_t questions, answers;             // sent while VALID, and how many of these were answered
   struct {
     uint8_t nonce[BDK_NONCE_LEN];
+    bool counted;     // among the questions
     uint64_t sent_us; // 0: free
   } asked[BDK_PATH_NONCES];
 } bdk_path;
@@ -82,6 +86,8 @@ void bdk_path_asked(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t no
 void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us, uint16_t jitter);
 // True when `nonce` is of a question of ours sent to `remote`; takes it and the RTT sample.
 bool bdk_path_answered(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], const bdk_addr *remote, uint64_t now_us);
+// How many in 1,000 of the questions had no answer; one that the latest still waits for does not count.
+unsigned bdk_path_loss(const bdk_path *p);
 void bdk_path_sample(bdk_path *p, uint32_t rtt_us);
 // Whether `len` bytes more may be sent to an address that has not confirmed.
 bool bdk_path_may_send(const bdk_path *p, size_t len);

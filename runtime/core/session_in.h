@@ -7,8 +7,8 @@
 #include "session.h"
 
 #define MS 1000u
-#define BDK_ROUND_TESTS 25u // what the schedule takes in 10 s
-#define BDK_ROUND_LATER 10u // and in a later round, to an address that never answered
+#define BDK_ROUND_TESTS 25u  // what the schedule takes in 10 s
+#define BDK_ROUND_LATER 10u  // and in a later round, to an address that never answered
 #define BDK_ROUND_KNOWN 120u // 60 s, to one that did answer
 
 // Whether tests may go there.

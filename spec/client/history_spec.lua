@@ -112,6 +112,7 @@ describe("a client's history", function()
         "rtt_ms" } do
         assert.equal(own[name], e[name], name)
       end
+      for _, p in ipairs(own.paths) do p.jitter_ms, p.loss, p.selected = nil, nil, nil end -- these are not told
       for _, name in ipairs { "public", "peer_public", "peer_local", "paths" } do
         assert.same(own[name], e[name], name)
       end

@@ -105,3 +105,27 @@ describe("roaming", function()
     for i = 1, 2 do assert.equal("consent_lost", support.events(p.nodes[i], "closed")[1].reason) end
   end)
 end)
+
+describe("a path's quality", function()
+  it("is told by match:peers: round trip, jitter, loss", function()
+    local bad = false
+    local s = support.new { roles = support.NO_RELAY, delay_ms = 20, jitter_ms = 10, loss = function(from, to)
+      return bad and from ~= "server" and to ~= "server" and 0.3 or 0
+    end }
+    local a, b = s:open(s:host("a", "203.0.113.1")), s:open(s:host("b", "203.0.113.2"))
+    local ma = s:pair(a, b)
+    s.world:run(60000)
+    local peer = ma:peers()[1]
+    assert.is_true(peer.rtt_ms >= 40 and peer.rtt_ms <= 60, peer.rtt_ms)
+    assert.is_true(peer.jitter_ms > 1 and peer.jitter_ms < 20, peer.jitter_ms)
+    assert.equal(0, peer.loss)
+    bad = true
+    for _ = 1, 6000 do -- what is said makes the path be tested when nothing comes back
+      ma:send "x"
+      s.world:run(100)
+    end
+    local loss = ma:peers()[1].loss -- a question and its answer: 1 - 0.7 * 0.7
+    assert.is_true(loss > 0.3 and loss < 0.65, loss)
+    s:close()
+  end)
+end)

@@ -120,6 +120,39 @@ static void only_who_was_heard_is_sent_frames(void **state) {
   assert_false(bdk_path_may_send(&p, 10));
 }
 
+// Asks at *now_us; answered after rtt_us, 0: never.
+static void ask(bdk_path *p, uint64_t *now_us, uint32_t rtt_us) {
+  uint8_t nonce[BDK_NONCE_LEN];
+  memcpy(nonce, now_us, sizeof nonce);
+  bdk_path_asked(p, nonce, *now_us);
+  if (rtt_us) assert_true(bdk_path_answered(p, nonce, &p->route.remote, *now_us + rtt_us));
+  *now_us += 1000000;
+}
+
+static void a_path_tells_its_jitter_and_loss(void **state) {
+  (void)state;
+  bdk_route route = {.remote = {.ip = {192, 0, 2, 1}, .port = 9, .family = 4}};
+  bdk_path p;
+  uint64_t now_us = 1000;
+  bdk_path_init(&p, &route, BDK_VIA_SRFLX, true);
+  bdk_path_on(&p, BDK_PATH_START, 0);
+  for (int i = 0; i < 5; i++) ask(&p, &now_us, 0); // while it is sought, silence is no loss
+  bdk_path_on(&p, BDK_PATH_CONFIRM, now_us);
+  assert_int_equal(bdk_path_loss(&p), 0);
+  for (int i = 0; i < 10; i++) ask(&p, &now_us, 40000);
+  assert_int_equal(bdk_path_loss(&p), 0);
+  assert_int_equal(p.jitter_us, 0);
+  ask(&p, &now_us, 0);
+  assert_int_equal(bdk_path_loss(&p), 0); // it may still come
+  ask(&p, &now_us, 56000);
+  assert_int_equal(bdk_path_loss(&p), 1000 / 12);
+  assert_int_equal(p.jitter_us, 1000); // a sixteenth of 16 ms
+  ask(&p, &now_us, 40000);
+  assert_int_equal(p.jitter_us, 1000 - 62 + 1000);
+  for (int i = 0; i < 30; i++) ask(&p, &now_us, i % 2 ? 40000 : 0);
+  assert_int_equal(bdk_path_loss(&p), 16 * 1000 / 43);
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "--print") == 0) {
     char path[2048], session[2048];
@@ -134,6 +167,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(an_answer_counts_once_in_time_and_from_there),
       cmocka_unit_test(a_late_tick_does_not_bunch_tests),
       cmocka_unit_test(only_who_was_heard_is_sent_frames),
+      cmocka_unit_test(a_path_tells_its_jitter_and_loss),
   };
   return cmocka_run_group_tests_name("machines", tests, NULL, NULL);
 }

@@ -225,7 +225,8 @@ end
 -- not wait.
 function Match:on_data(fn) self.reader = fn end
 
--- Everyone met in this match: { id =, name =, props =, team =, connected =, path =, via =, remote =, reason = }.
+-- Everyone met in this match: { id =, name =, props =, team =, connected =, path =, via =, remote =, reason = }, and of
+-- the path in use rtt_ms, jitter_ms and loss (see Node:paths) as far as they are known.
 function Match:peers()
   local out = {}
   for i, p in ipairs(self.order) do
@@ -233,6 +234,9 @@ function Match:peers()
       id = p.id, name = p.name, props = p.props, team = p.team, connected = p.connected, path = p.path, via = p.via,
       remote = p.remote, reason = p.reason,
     }
+    for _, path in ipairs(p.session and self.node:paths(p.session) or {}) do
+      if path.selected then out[i].rtt_ms, out[i].jitter_ms, out[i].loss = path.rtt_ms, path.jitter_ms, path.loss end
+    end
   end
   return out
 end

@@ -26,10 +26,10 @@ end
 -- latter two default to server, which may be several: the first that answers is used, and another where that stays
 -- silent), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
 -- ("same-public", "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and
--- containers, too), register = "together" (with the first thing asked of the server, which saves a round trip) or false (not before host or match is called), on_event =
--- fn(event, match) for all events from the beginning, trace = fn(line) for all that goes into and comes out of the
--- sessions' machines (it tells their keys), identity, token, trust_first_use, known_servers (see identity.lua,
--- trust.lua), env.
+-- containers, too), register = "together" (with the first thing asked of the server, which saves a round trip) or false
+-- (not before host or match is called), on_event = fn(event, match) for all events from the beginning, trace =
+-- fn(line) for all that goes into and comes out of the sessions' machines (it tells their keys), identity, token,
+-- trust_first_use, known_servers (see identity.lua, trust.lua), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
@@ -235,13 +235,14 @@ function Node:lookup(id)
   return self.sharing:lookup(raw)
 end
 
--- Candidates tried by a session, and what became of each.
+-- Candidates tried by a session, and what became of each. rtt_ms is smoothed, jitter_ms how much it varies (RFC 3550),
+-- loss the share of questions, sent since the path was confirmed, that had no answer: both ways together.
 function Node:paths(session)
   local out = {}
   for i, p in ipairs(session and self.mux:paths(session) or {}) do
     out[i] = {
       remote = core.addr.format(p.remote), via = p.via, state = p.state, reason = p.reason, tests = p.tests,
-      rtt_ms = p.rtt_ms,
+      rtt_ms = p.rtt_ms, jitter_ms = p.jitter_ms, loss = p.loss, selected = p.selected,
     }
   end
   return out
