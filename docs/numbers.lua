@@ -175,8 +175,9 @@ function M.list()
     { "at the most, each", define(ROAM, "ASK_MAX_US"), "us", "then doubling to %s. A candidate" },
     { "such a question is given up after", found(CLIENT .. "roaming.lua", "ANSWER_MS = (%d+)"), "ms",
       "gives a question up after %s" },
-    { "a client looks at its interfaces each", found(CLIENT .. "roaming.lua", "LOOK_MS = (%d+)"), "ms",
-      "it looks each %s" },
+    { "a client in a match looks at its interfaces each", found(CLIENT .. "roaming.lua", "LOOK_MS, SELDOM_MS = (%d+)"),
+      "ms", "it looks each %s" },
+    { "else each", found(CLIENT .. "roaming.lua", "LOOK_MS, SELDOM_MS = %d+, (%d+)"), "ms", "in no match each %s" },
 
     "Paths",
     { "tests at", early(), nil, "tested at\n%s and then" },

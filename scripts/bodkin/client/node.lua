@@ -114,6 +114,7 @@ function Node:match_of(raw)
   if not m then
     m = match.new(self, raw)
     self.matches[raw] = m
+    self.roaming:start()
   end
   return m
 end

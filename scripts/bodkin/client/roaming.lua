@@ -10,8 +10,8 @@ local M = {}
 local Roaming = {}
 Roaming.__index = Roaming
 
-local LOOK_MS = 1000  -- at the interfaces
-local ANSWER_MS = 900 -- a question that is not answered by then is asked anew, with what is known then
+local LOOK_MS, SELDOM_MS = 1000, 10000 -- at the interfaces, while there are matches and while there are none
+local ANSWER_MS = 900                  -- a question that is not answered by then is asked anew, with what is known then
 
 -- `config`: env, requests, router, addresses, mux, node, server = its address.
 function M.new(config)
@@ -61,19 +61,23 @@ function Roaming:moved()
 end
 
 local function look_later(self)
-  self.timer = self.env.timer(LOOK_MS, function()
+  self.often = next(self.node.matches) ~= nil
+  self.timer = self.env.timer(self.often and LOOK_MS or SELDOM_MS, function()
     local changed = self.addresses:changed()
     look_later(self)
     if changed then self:moved() end
   end)
 end
 
--- Idempotent, as close.
+-- Looks at the interfaces from now on; to be called again when a match begins.
 function Roaming:start()
-  if self.timer then return end
-  self.addresses:changed()
+  if not self.timer then self.addresses:changed() end
+  if self.timer and (self.often or not next(self.node.matches)) then return end
+  self:close()
   look_later(self)
 end
+
+-- Idempotent.
 
 function Roaming:close()
   if self.timer then self.timer:cancel() end
