@@ -150,6 +150,7 @@ end
 -- Brings a lab up. options:
 --   a, b, … z     the NAT in front of each client: one of M.kinds (a and b default to "none", the others to no client)
 --   same_nat      true: b stands behind a's NAT, beside a
+--   isolated      true: and the two do not reach each other there, as on a guest Wi-Fi
 --   hairpin       true: the NATs send back what is meant for their own mappings
 --   servers       1 (default) to 3
 --   delay_ms      one-way, of each client's link: a number, or { a =, b =, server =, ["a>b"] = … }; a pair's delay is

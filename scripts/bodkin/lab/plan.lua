@@ -122,7 +122,7 @@ local function site(plan, i, client, kind, options, second)
   route(box_nat, "default via " .. gateway)
   local first = host(plan, client, lan, 1)
   if not second then return link(plan, box_nat, "lan0", first, "eth0") end
-  box_nat.bridge = { "port0", "port1" }
+  box_nat.bridge, box_nat.isolated = { "port0", "port1" }, options.isolated
   link(plan, box_nat, "port0", first, "eth0")
   link(plan, box_nat, "port1", host(plan, second, lan, 2), "eth0")
 end
@@ -223,6 +223,7 @@ local function setup_box(plan, b, out)
     put "link add lan0 type bridge"
     for _, dev in ipairs(b.bridge) do
       put("link set %s master lan0", dev)
+      if b.isolated then put("link set %s type bridge_slave isolated on", dev) end
       put("link set %s up", dev)
     end
   end

@@ -54,8 +54,8 @@ function Delivery:room_for(more)
 end
 
 -- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n,
--- start_in_ms, data and seat (encoded), ticket (for relays, or nil). The first is sent now. One that was on its way for the same pair of the same
--- match is dropped: its key is void.
+-- start_in_ms, data and seat (encoded), ticket (for relays, or nil). The first is sent now. One that was on its way for
+-- the same pair of the same match is dropped: its key is void.
 function Delivery:push(d)
   local server = self.server
   d.tx, d.commit_us, d.tries, d.wait_ms = server.env.random(12), server.env.now(), 0, FIRST_WAIT_MS

@@ -108,7 +108,8 @@ end
 -- deployment's secrets, the one in use first (see bodkin.keyfile; else one of this run alone), token_keys = { 32 bytes,
 -- … }, require_token (see admission.lua), expose_addresses,
 -- local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
--- path or source } }, relays = { "ADDR:PORT", … }: on other machines that share the keys; open_policy_link (see policies.lua). nil, message, code on failure.
+-- path or source } }, relays = { "ADDR:PORT", … }: on other machines that share the keys; open_policy_link (see
+-- policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end

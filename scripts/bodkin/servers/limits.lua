@@ -31,7 +31,9 @@ M.defaults = {
 
 local STRANGERS = 3 / 4 -- of a bound in all, for sources that are not known yet
 
-local highest = { room_members = 32, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31, associations = 1 << 20 }
+local highest = {
+  room_members = 32, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31, associations = 1 << 20,
+}
 
 -- The defaults with `given` over them, or nil, message, code.
 function M.check(given)

@@ -190,7 +190,8 @@ function Matches:announce(members, host, data, queue)
   local match = env.random(16)
   local function tell(to, peer, pair, ticket)
     self.delivery:push {
-      to = to.person, peer = peer.person, match = match, key = pair.key, ticket = ticket, of_n = n, start_in_ms = 0, data = data,
+      to = to.person, peer = peer.person, match = match, key = pair.key, ticket = ticket, of_n = n, start_in_ms = 0,
+      data = data,
       locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
       seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
     }
