@@ -6,6 +6,10 @@ PREFIX ?= /usr/local
 CC := gcc
 CLANG ?= clang
 MAKEFLAGS += --no-builtin-rules
+# As many jobs as there are processors, unless somebody says otherwise.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+  MAKEFLAGS += -j$(shell nproc)
+endif
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
