@@ -111,6 +111,9 @@ function M.list()
     { "local addresses kept", found(SERVERS .. "addresses.lua", "LOCALS_MAX, PUBS_MAX = (%d+)"), nil },
     { "registrations (default)", limit "registrations", nil },
 
+    { "round trips of which the shortest counts", found(CLIENT .. "address.lua", "rtts_max = (%d+)"), nil,
+      "the shortest of its latest %s samples" },
+
     "Associations",
     { "index of a client, at most", define(ASSOC, "BDK_ASSOC_CLIENT_MAX"), nil, "1–%s" },
     { "counters a frame may be late by", define(ASSOC_C, "WINDOW"), nil, "a window of at least %s" },
@@ -141,6 +144,8 @@ function M.list()
     { "a repeated selection is known", found(SERVERS .. "selection.lua", "REPEAT_US, REPEATS_MAX = (%d+)"), "us",
       "for at least %s" },
     { "`matched` is sent at", matched, nil, matched_words },
+    { "the nearer of two waits, at most", found(SERVERS .. "delivery.lua", "WAIT_MAX_MS = (%d+)"), "ms",
+      "of their round-trip times, at most %s" },
     { "unacknowledged `matched` to one client (default)", limit "pending", nil, "%s `matched` unacknowledged" },
     { "unacknowledged `matched` in all (default)", limit "pending_all", nil },
     { "`matched` remembered by a client", found(CLIENT .. "sharing.lua", "remembered_max = (%d+)"), nil },

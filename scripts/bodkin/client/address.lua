@@ -16,6 +16,9 @@ local locals_max = 4
 -- Interfaces are listed again after this long: a list costs some tenths of a millisecond, which would be lost between
 -- `matched` and the first test.
 local listed_us = 1000000
+-- Of so many round trips to a server the shortest counts: the others waited somewhere.
+local rtts_max = 8
+local rtt_longest_ms = 10000 -- what a message can say
 -- How long the other family is waited for once one has answered.
 local grace_ms = 300
 
@@ -28,14 +31,34 @@ function M.new(config)
     public = {}, -- by family: { addr =, proof = }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
+    rtts = {},   -- the latest round-trip times to each, in µs
     stale = false, -- a server saw another address than before: ask the address server again
   }, Addresses)
 end
 
 -- Our address in a server's eyes.
 function Addresses:see(server, public)
-  if self.seen[server] and self.seen[server] ~= public then self.stale = true end
+  if self.seen[server] and self.seen[server] ~= public then
+    self.stale = true
+    self.rtts = {} -- of another way
+  end
   self.seen[server] = public
+end
+
+-- A round trip to a server and back took that long.
+function Addresses:timed(server, us)
+  local list = self.rtts[server] or {}
+  self.rtts[server] = list
+  list[#list + 1] = us
+  if #list > rtts_max then table.remove(list, 1) end
+end
+
+-- The round-trip time to a server in whole ms, nil while unknown.
+function Addresses:rtt_ms(server)
+  local list = self.rtts[server]
+  if not list then return nil end
+  local ms = (math.min(table.unpack(list)) + 500) // 1000
+  return ms <= rtt_longest_ms and ms or nil
 end
 
 -- The same, with a proof that it will take.

@@ -111,7 +111,7 @@ function Sharing:select(target, code)
     to = self.server, sealed = true, expect = "selected", timeout_ms = self.timeout_ms,
     build = function(tx)
       return message.select:encode(tx, self.ephemerals:public(), target, code, addresses:pubs(), addresses:locals(),
-        self.app, self.name, self.props, self.token)
+        self.app, self.name, self.props, self.token, addresses:rtt_ms(self.server))
     end,
   }
   if not ok then return nil, match, of_n end

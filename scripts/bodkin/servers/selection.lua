@@ -24,7 +24,7 @@ local function pair_up(self, match, of_n, person, others)
   local keys, rule = {}, self.server.local_rule
   local function tell(to, peer, key)
     self.delivery:push {
-      to = to, peer = peer, match = match, key = key, of_n = of_n, start_in_ms = 0, data = NO_DATA,
+      to = to, peer = peer, match = match, key = key, of_n = of_n, data = NO_DATA,
       locals = addresses.visible(rule, peer.locals, peer.pubs, to.pubs),
     }
   end
@@ -96,7 +96,7 @@ local function commit(self, person, registered, room, selected)
 end
 
 -- The selector as a person, and whether it is registered; or nil, code, text.
-local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token)
+local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token, rtt_ms)
   local server = self.server
   local id, key, assoc = reply:who()
   local known = server.registry:get(id)
@@ -106,13 +106,13 @@ local function selector(self, reply, from, ephemeral, pubs, locals, app, name, p
   if not claims then return nil, why, text end
   local own, near = addresses.collect(server, from, pubs, locals)
   if known then -- a selection carries addresses fresher than the registration's
-    known.addrs = addresses.pack(assoc, ephemeral, own, near)
+    known.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
     server.registry:put(known)
   end
   if is_asked then app, name, props = known.app, known.name, known.props end -- what was admitted, and no other
   return {
     id = id, key = key, ephemeral = ephemeral, assoc = assoc, app = app, name = name, props = people.map(props),
-    pubs = own, locals = near,
+    pubs = own, locals = near, rtt_ms = rtt_ms,
   }, known ~= nil
 end
 
@@ -120,13 +120,13 @@ local function handlers(self, on)
   local server = self.server
   local counters, registry, env = server.counters, server.registry, server.env
 
-  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token)
+  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token, rtt_ms)
     local id = reply:who()
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
     if server.registrar:deciding(id) and not registry:get(id) then return end
     local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props,
-      token)
+      token, rtt_ms)
     if not person then return server:refuse(reply, tx, registered, text) end
     local room, selected, why
     room, why, text, selected = target_of(self, from, id, target, code)
@@ -173,7 +173,7 @@ function Matches:announce(members, host, data)
   local match = env.random(16)
   local function tell(to, peer, key)
     self.delivery:push {
-      to = to.person, peer = peer.person, match = match, key = key, of_n = n, start_in_ms = 0, data = data,
+      to = to.person, peer = peer.person, match = match, key = key, of_n = n, data = data,
       locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
       seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
     }
