@@ -67,6 +67,32 @@ describe("the server's schedule", function()
     end)
   end
 
+  it("has both connected after the longer way from the server and the way between, confirmed after another", function()
+    for _, selector in ipairs { "near", "far" } do
+      if s then s:close() end
+      s, near, far = world { shared_clock = true }
+      local a, b = s:open(near), s:open(far)
+      if selector == "near" then a, b = b, a end
+      s:pair(a, b)
+      s.world:run(100)
+      for _, node in ipairs { a, b } do
+        local connected, path = support.events(node, "connected")[1], support.events(node, "path")[1]
+        assert.is_true(connected.commit_ms <= FAR_MS + BETWEEN_MS + 1, connected.commit_ms)
+        assert.is_true(path.commit_ms <= FAR_MS + 2 * BETWEEN_MS + 1, path.commit_ms)
+        assert.is_true(connected.commit_ms >= connected.first_ms)
+      end
+    end
+  end)
+
+  it("tells when a match was committed only where the clocks are one", function()
+    s, near, far = world()
+    local a, b = s:open(near), s:open(far)
+    s:pair(a, b)
+    s.world:run(100)
+    assert.is_nil(support.events(a, "connected")[1].commit_ms)
+    assert.is_nil(support.events(a, "path")[1].commit_ms)
+  end)
+
   it("makes two meet whose NATs a test that comes too early spoils, also from nothing", function()
     s, near, far = world()
     local a = s:open(near)

@@ -58,6 +58,7 @@ function Match:matched(m)
     self.order[#self.order + 1] = peer
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
+  peer.commit_us = m.commit_us
   self.of_n = math.max(self.of_n, m.of_n)
   if m.seat then
     self.team, peer.team = m.seat.team, m.seat.peer_team
@@ -98,6 +99,7 @@ function Match:on_session(kind, peer, x)
   local fields = path_fields(x)
   peer.path, peer.via, peer.remote = fields.path, fields.via, fields.remote
   peer.connected = true
+  if peer.commit_us then fields.commit_ms = (self.node.env.now() - peer.commit_us) / 1000 end
   if kind == "connected" then
     peer.first_ms = peer.first_ms or x.ms
     fields.first_ms = x.ms

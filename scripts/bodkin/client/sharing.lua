@@ -16,7 +16,8 @@ local remembered_max = 256
 
 -- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
--- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match }.
+-- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, commit_us where the
+-- server's clock is ours }.
 function M.new(config)
   local self = setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
@@ -151,14 +152,14 @@ function Sharing:remember(tx)
 end
 
 function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n, start_in_ms,
-    age_ms, data, seat)
+    age_ms, data, seat, commit_us)
   self.requests:tell(message.matched_ack:encode(tx))
   if self.seen[tx] then return end
   self:remember(tx)
   self.on_matched {
     match = match, key = key, peer = core.crypto.id(peer_key), peer_key = peer_key, peer_ephemeral = peer_ephemeral,
     own = own, name = name, props = decoded(props), pubs = pubs, locals = locals, of_n = of_n,
-    start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)),
+    start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)), commit_us = commit_us,
   }
 end
 
