@@ -7,6 +7,8 @@
 
 #define MS 1000u
 #define NO_PATH_US (10000u * MS)      // SEEKING, never OPEN
+#define SILENT_US (1000u * MS)        // SEEKING and nothing heard: the owner may want a fresh port
+#define SILENCES_MAX 2u               // told so often
 #define SEEK_AGAIN_US (60000u * MS)   // SEEKING after a loss
 #define CONSENT_EVERY_US (5000u * MS) // ±20 %, as RFC 7675 section 5.1
 #define CONSENT_FIRST_US (250u * MS)  // while the peer may not have confirmed the path yet; doubles
@@ -59,31 +61,10 @@ static bool is_host(const bdk_addr *a) {
   return a->port && class != BDK_ADDR_NONE && class != BDK_ADDR_MULTICAST;
 }
 
-// The keys of frames: role 0 initiates.
-static int seal_session(bdk_session *s, const bdk_match *match, uint64_t counter) {
-  static const char label[] = "bodkin peer 1";
-  uint8_t prologue[sizeof label - 1 + BDK_MATCH_LEN + 2 * BDK_ID_LEN], *p = prologue;
-  bool first = s->keys.role == 0;
-  memcpy(p, label, sizeof label - 1);
-  memcpy(p += sizeof label - 1, match->match, BDK_MATCH_LEN);
-  memcpy(p += BDK_MATCH_LEN, first ? match->self : match->peer, BDK_ID_LEN);
-  memcpy(p += BDK_ID_LEN, first ? match->peer : match->self, BDK_ID_LEN);
-  bdk_noise_config peers = {.pattern = BDK_NOISE_KKEEPSK0,
-                            .initiator = first,
-                            .prologue = prologue,
-                            .prologue_len = sizeof prologue,
-                            .own = &match->own,
-                            .own_ephemeral = &match->own_ephemeral,
-                            .peer = match->peer_key,
-                            .peer_ephemeral = match->peer_ephemeral,
-                            .psk = match->key};
-  return bdk_rekey_first(&s->rekey, &s->seal, &peers, counter);
-}
-
 int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t counter, uint64_t now_us) {
   memset(s, 0, sizeof *s);
   bdk_keys_init(&s->keys, match->match, match->key, match->self, match->peer);
-  int error = seal_session(s, match, counter);
+  int error = bdk_session_seal(s, match, counter);
   if (error) {
     bdk_session_clear(s);
     return error;
@@ -94,7 +75,8 @@ int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uin
   s->armed_us = s->sealed_us = now_us;
   s->start_us = now_us + match->start_in_us;
   s->give_up_us = s->start_us + NO_PATH_US;
-  s->select_due_us = BDK_NEVER;
+  s->select_due_us = s->renew_us = BDK_NEVER;
+  s->silent_us = s->start_us + SILENT_US;
   s->rekey_due_us = s->keys.role == 0 ? now_us + REKEY_US : BDK_NEVER;
   for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
     bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
@@ -147,6 +129,21 @@ static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
   bdk_path_init(p, route, via, false);
   p->attempt_max = ROUND_TESTS;
   return p;
+}
+
+void bdk_session_renew(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_renewal *renewal) {
+  if (renewal->epoch > s->epoch) s->epoch = renewal->epoch;
+  for (uint32_t i = 0; i < renewal->count; i++) {
+    const bdk_candidate *c = &renewal->candidates[i];
+    bdk_route route = {.remote = c->addr, .sock = c->sock};
+    bdk_path *p = find_path(s, &route);
+    if (!is_host(&route.remote) || (!p && !(p = learn_path(s, &route)))) continue;
+    p->via = c->via;
+    p->listed = true;
+  }
+  s->renew_us = now_us + renewal->start_in_us;
+  s->silent_us = s->opened || s->silences == SILENCES_MAX ? BDK_NEVER : s->renew_us + SILENT_US;
+  bdk_session_tick(s, q, now_us);
 }
 
 static void send_on(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *data, size_t len) {
@@ -265,6 +262,18 @@ static void start_round(bdk_session *s, bool later, uint64_t now_us) {
   }
 }
 
+// What is due of the server's schedule, once seeking has begun.
+static void tick_schedule(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  if (now_us >= s->renew_us) {
+    for (int i = 0; i < s->path_count; i++) bdk_path_on(&s->paths[i], BDK_PATH_START, now_us);
+    s->renew_us = BDK_NEVER;
+  }
+  if (now_us < s->silent_us) return;
+  s->silent_us = BDK_NEVER;
+  s->silences++;
+  bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_SILENT, .session = s->index});
+}
+
 // Is `a` to be preferred to `b` by the order of classes, then states, then round-trip times?
 static bool better(const bdk_path *a, const bdk_path *b) {
   if (a->state != b->state) return a->state == BDK_PATH_VALID;
@@ -336,6 +345,7 @@ static void open_session(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_ARMED) start_round(s, false, now_us); // the peer began: so do we
   if (bdk_session_on(s, BDK_SESSION_HEARD) != BDK_SESSION_OPEN || s->opened) return;
   s->opened = true;
+  s->silent_us = BDK_NEVER;
   bdk_count(q->counters, BDK_COUNT_session_opened, 1);
   tell(s, q, BDK_OUT_CONNECTED, &s->paths[s->selected], now_us);
 }
@@ -462,6 +472,7 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     bdk_session_close(s, q, now_us, s->opened ? BDK_REASON_consent_lost : BDK_REASON_no_path);
     return;
   }
+  if (s->state != BDK_SESSION_ARMED) tick_schedule(s, q, now_us);
   tick_paths(s, q, now_us);
   choose(s, q, now_us);
   open_session(s, q, now_us);
@@ -474,6 +485,7 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
   if (s->state == BDK_SESSION_CLOSED) return due;
   if (s->state == BDK_SESSION_ARMED) return s->start_us;
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
+  due = sooner(due, sooner(s->silent_us, s->renew_us));
   if (s->seal.old_until_us) due = sooner(due, s->seal.old_until_us);
   if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
   due = sooner(sooner(due, s->select_due_us), s->rekey_due_us);

@@ -45,7 +45,8 @@ local declared = {
   { 14, "matched", SEALED, tx, match, { "key", "bin", 32, 32 }, { "peer_key", "bin", 32, 32 },
     { "peer_ephemeral", "bin", 32, 32 }, { "own", "bin", 8, 8 }, name, props, { "pubs", "addrs", 0, 3 }, locals,
     { "of_n", "uint", 2, 32 }, { "start_in_ms", "uint", 0, 10000 }, { "age_ms", "uint", 0, 60000 },
-    { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 }, { "commit_us", "uint?" } },
+    { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 }, { "again", "uint", 0, 255 },
+    { "commit_us", "uint?" } },
   { 15, "matched_ack", SEALED_REQUEST, tx },
   { 16, "maintain", REQUEST, tx, id },
   { 17, "maintained", REPLY, tx, { "boot", "bin", 8, 8 } },
@@ -60,6 +61,8 @@ local declared = {
   { 26, "lost", REPLY, tx },
   { 27, "key_request", REQUEST, tx, pad },
   { 28, "key_report", REPLY, tx, { "keys", "bins", 1, 2 } },
+  { 29, "renew", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "epoch", "uint", 1, 255 }, pubs,
+    rtt },
 }
 
 for _, d in ipairs(declared) do

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The server's schedule: two at different distances begin at the same time, so that their first tests cross on the way.
 
+local fresh = require "bodkin.client.fresh"
 local support = require "spec.client.support"
 
 local NEAR_MS, FAR_MS, BETWEEN_MS = 5, 60, 50 -- one way: the server and either, and the two
@@ -11,13 +12,13 @@ local function delay(from, to)
   return ends.nat1 and NEAR_MS or FAR_MS
 end
 
--- Two behind plain Linux, the first one near the server.
+-- Two behind plain Linux, or what `kind` says, the first one near the server.
 local function world(options)
   options = options or {}
   options.delay_ms = delay
   local s, hosts = support.new(options), {}
   for n = 1, 2 do
-    local nat = s:nat("nat" .. n, ("203.0.113.%d"):format(n), { kind = "plain_linux" })
+    local nat = s:nat("nat" .. n, ("203.0.113.%d"):format(n), { kind = options.kind or "plain_linux" })
     hosts[n] = s:host("h" .. n, ("192.168.%d.2"):format(n), nat)
   end
   return s, hosts[1], hosts[2]
@@ -109,5 +110,64 @@ describe("the server's schedule", function()
     s:run(function() assert(b:join(ma.code)) end)
     s.world:run(500)
     assert.is_nil(support.events(b, "connected")[1])
+    b.addresses.rtt_ms = nil
+    -- A fresh port each, after a silent second, and told anew at the same time.
+    s.world:run(1500)
+    assert.is_truthy(support.events(b, "path")[1])
+    assert.is_truthy(support.events(a, "path")[1])
+  end)
+
+  -- Two that told at once spoil each other's port: of unknown distances.
+  local function spoilt()
+    s, near, far = world()
+    local a, b = s:open(near), s:open(far)
+    b.addresses.rtt_ms = function() end
+    local ma = s:run(function() return assert(a:host()) end)
+    s:run(function() assert(b:join(ma.code)) end)
+    b.addresses.rtt_ms = nil
+    return a, b, ma
+  end
+
+  it("goes on by a fresh port of one side, when the other opens none", function()
+    local a, b, ma = spoilt()
+    local open = fresh.open
+    fresh.open = function(node, ...) return node == b and open(node, ...) end
+    s.world:run(2500)
+    fresh.open = open
+    assert.is_truthy(support.events(b, "path")[1])
+    assert.is_truthy(support.events(a, "path")[1])
+    assert.same({ 1, 0 }, { ma.order[1].again, ma.order[1].epoch })
+  end)
+
+  it("opens two fresh ports where nothing helps, and lets go of them", function()
+    s, near, far = world { kind = "symmetric_random" }
+    local a, b = s:open(near), s:open(far)
+    local ma = s:run(function() return assert(a:host()) end)
+    s:run(function() assert(b:join(ma.code)) end)
+    s.world:run(9000)
+    local before = s.server.counters:get "address_reported"
+    assert.equal(2 + 2 * 2, before) -- one for each client, two for each one's fresh ports
+    s.world:run(3000)
+    assert.equal("no_path", support.events(b, "closed")[1].reason)
+    assert.is_nil(next(a.fresh_sockets))
+    assert.is_nil(next(b.fresh_sockets))
+  end)
+
+  it("closes a fresh port's socket that is still asking when the node is closed", function()
+    local _, b = spoilt()
+    s.world:run_until(function() return next(b.fresh_sockets) end, 3000)
+    assert.is_truthy(next(b.fresh_sockets))
+    s:run(function() b:close() end)
+    s.world:run(100)
+    assert.is_nil(next(b.fresh_sockets))
+  end)
+
+  it("leaves the address for servers as it was", function()
+    local a, b = spoilt()
+    local public = table.concat(b.addresses:public_texts(), " ")
+    s.world:run(3000)
+    assert.is_truthy(support.events(a, "path")[1])
+    assert.equal(public, table.concat(b.addresses:public_texts(), " "))
+    assert.equal(1, #support.events(b, "registered"))
   end)
 end)

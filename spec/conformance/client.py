@@ -76,6 +76,7 @@ class Session:
         self.tokens, self.filled, self.round, self.silent = BUCKET, now, 1, {}
         self.n, self.peer_n, self.select_due, self.select_wait = 0, 0, None, 0.1
         self.unanswered = None
+        self.again, self.renewed = 0, []  # schedules of the server's followed so far; (when, candidates) of them
         self.rekey_due, self.rekey_wait, self.question = now + REKEY_S, REKEY_FIRST_S, None
         self.newest_phase, self.erase = 0, None  # erase: (phase, when)
 
@@ -306,7 +307,19 @@ class Session:
     def _ms(self, now):
         return round((now - self.added) * 1000, 3)
 
+    def renew(self, now, again, start_in, candidates):
+        """The server scheduled the match again (section 8, Silence)."""
+        if again > self.again:
+            self.again = again
+            self.renewed.append((now + start_in, candidates))
+
     def tick(self, now):
+        for item in [x for x in self.renewed if now >= x[0]]:
+            self.renewed.remove(item)
+            for addr, kind in item[1]:
+                if addr not in self.paths:
+                    self.paths[addr] = Path(addr, kind, True)
+                    self.paths[addr].probe(now)
         if self.state == "armed" and now >= self.starts:
             self.state, self.give_up = "seeking", now + NO_PATH_S
             for path in self.paths.values():
@@ -546,13 +559,17 @@ class Client:
             self.send_to(self.server, self.link.write(wire.MESSAGE, wire.encode("matched_ack", tx=m["tx"])))
         mine = next((e.secret for e, _ in self.ephemerals if e.public[:8] == m["own"]), None)
         peer = noise.key_id(m["peer_key"])
-        known = any(s.peer == peer and s.keys.match == m["match"] and s.state != "closed" for s in self.sessions)
-        if m["tx"] in self.matched or mine is None or known:
-            return
-        self.matched[m["tx"]] = True
+        known = [s for s in self.sessions if s.peer == peer and s.keys.match == m["match"] and s.state != "closed"]
         candidates = {wire.unpack_addr(a): "public" for a in m["pubs"]}
         for a in m["locals"]:
             candidates.setdefault(wire.unpack_addr(a), "local")
+        if m["tx"] in self.matched or mine is None:
+            return
+        self.matched[m["tx"]] = True
+        if known or m["again"]:
+            for s in known:
+                s.renew(now, m["again"], m["start_in_ms"] / 1000, list(candidates.items()))
+            return
         try:
             keys = wire.Keys(m["match"], m["key"], self.me.secret, mine, m["peer_key"], m["peer_ephemeral"])
         except noise.Failed:

@@ -120,7 +120,7 @@ def reply_rule():
         equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
                "maintain": "maintained"}, replies)
         counted = server.counters()
-        equal((10, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
+        equal((11, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
         # Requests so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
         a.sock.send(a.to, msgpack.packb([27, 1, bytes(12), b""]))
@@ -212,7 +212,7 @@ def versions():
                   "noise": bytes(100)}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request").split()
+        asks = (asks + "key_request renew").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
             if number > 31:

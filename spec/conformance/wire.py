@@ -39,7 +39,7 @@ MESSAGES = {
     "select": (12, "* tx ephemeral target code pubs locals app name props token rtt_ms"),
     "selected": (13, "* tx match of_n"),
     "matched": (14, "* tx match key peer_key peer_ephemeral own name props pubs locals of_n start_in_ms age_ms data "
-                    "seat commit_us"),
+                    "seat again commit_us"),
     "matched_ack": (15, "* tx"),
     "maintain": (16, "tx id"),
     "maintained": (17, "tx boot"),
@@ -54,6 +54,7 @@ MESSAGES = {
     "lost": (26, "tx"),
     "key_request": (27, "tx pad"),
     "key_report": (28, "tx keys"),
+    "renew": (29, "* tx match peer epoch pubs rtt_ms"),
     "test": (32, "match role epoch rx_index nonce mac"),
     "confirm": (33, "match role epoch rx_index nonce origin mac"),
 }

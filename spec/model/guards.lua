@@ -209,8 +209,8 @@ M.list = {
   {
     name = "the filter of public candidates", file = "scripts/bodkin/servers/addresses.lua", quick = true,
     spec = "spec/servers/matching_spec.lua",
-    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then",
-    broken = "if a and addr.port(a) ~= 0 and #own < PUBS_MAX then",
+    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #list < PUBS_MAX then",
+    broken = "if a and addr.port(a) ~= 0 and #list < PUBS_MAX then",
   },
   {
     name = "the filter of local candidates", file = "scripts/bodkin/servers/addresses.lua",

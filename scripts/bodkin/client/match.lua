@@ -2,6 +2,7 @@
 -- A match: the peers put together, any number of them, each with a session of its own in the mux.
 
 local core = require "bodkin.core"
+local fresh = require "bodkin.client.fresh"
 local task = require "bodkin.task"
 local printable = require("bodkin.client.request").printable
 
@@ -47,10 +48,21 @@ function Match:check_wanted()
   self:leave()
 end
 
--- What `matched` brought: begins the session with that peer. One that is there already is left alone.
+-- The server scheduled the session with a peer again, since one of the two has a fresh port.
+local function matched_again(self, peer, m)
+  if not peer.session or m.again <= peer.again then return end
+  peer.again = m.again
+  self.node.mux:renew(peer.session, {
+    epoch = peer.epoch, start_in_ms = m.start_in_ms, candidates = fresh.candidates(self.node, peer, m),
+  })
+end
+
+-- What `matched` brought: begins the session with that peer. One that is there already is left alone, unless it is told
+-- again on purpose.
 function Match:matched(m)
   local id = core.crypto.hex(m.peer)
   local peer = self.by_id[id]
+  if peer and m.again > 0 then return matched_again(self, peer, m) end
   if peer and peer.session then return end
   if not peer then
     peer = { id = id }
@@ -58,7 +70,7 @@ function Match:matched(m)
     self.order[#self.order + 1] = peer
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
-  peer.commit_us = m.commit_us
+  peer.commit_us, peer.again, peer.epoch = m.commit_us, m.again, 0
   self.of_n = math.max(self.of_n, m.of_n)
   if m.seat then
     self.team, peer.team = m.seat.team, m.seat.peer_team
@@ -96,6 +108,7 @@ end
 function Match:on_session(kind, peer, x)
   if kind == "message" then return self:received(peer, x) end
   if kind == "closed" then return self:over(peer, x) end
+  if kind == "silent" then return fresh.open(self.node, self, peer) end
   local fields = path_fields(x)
   peer.path, peer.via, peer.remote = fields.path, fields.via, fields.remote
   peer.connected = true
@@ -124,6 +137,7 @@ end
 -- The session with a peer has ended.
 function Match:over(peer, reason)
   peer.session, peer.connected, peer.reason = nil, false, reason
+  fresh.release(self.node, peer)
   self:emit("closed", peer, { reason = reason })
   if reason == "no_path" and not self.closed then
     self.node:emit("error", {

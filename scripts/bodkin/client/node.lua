@@ -32,7 +32,7 @@ end
 function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
-    queues = queues.new(),
+    queues = queues.new(), fresh_sockets = {},
   }, Node)
   -- Also when the task is cancelled meanwhile, nothing stays open.
   local _ <close> = setmetatable({}, { __close = function() if not self.ready then self:close() end end })
@@ -255,7 +255,9 @@ end
 local function release(self)
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
-  for _, sock in pairs(self.socks or {}) do sock:close() end
+  for _, list in ipairs { self.socks or {}, self.fresh_sockets } do
+    for _, sock in pairs(list) do sock:close() end
+  end
 end
 
 -- Leaves all matches, gives the registration back (in a task it waits for that, at most a second; else one

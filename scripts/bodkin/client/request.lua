@@ -62,7 +62,7 @@ function Requests:answer(kind, reply, from, tx, ...)
 end
 
 function Requests:believe(r, kind, ...)
-  if kind == "address_report" then self.on_report(r.to, ...) end
+  if kind == "address_report" and not r.sock then self.on_report(r.to, ...) end
   if kind == r.expect and (not r.accept or r.accept(...)) then return self:finish(r, true, ...) end
   if kind ~= "address_report" then return self.env.counters:add("drop_reply") end
   local _, proof = ...
@@ -96,7 +96,7 @@ function Requests:encode(r)
 end
 
 function Requests:transmit(r)
-  local sock = self.sock_for(r.to)
+  local sock = r.sock or self.sock_for(r.to)
   if not sock then return end
   self.env.counters:add("request_sent")
   if r.sealed then return self.association:transmit(r) end
@@ -126,12 +126,13 @@ end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
 -- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
--- others that wait; timeout_ms; once = never repeated; quiet = silence is no failure.
+-- others that wait; sock = another socket than that of sock_for, whose address it reports; timeout_ms;
+-- once = never repeated; quiet = silence is no failure.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first, accept = spec.accept,
+    first = spec.first, accept = spec.accept, sock = spec.sock,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }
   local ok, err, code = self:encode(r)

@@ -25,15 +25,20 @@ local function insert_once(list, a)
   list[#list + 1] = a
 end
 
--- The observed source first; then the public addresses that a cookie proves, or whose IP is the observed
--- one (an address from a foreign STUN server counts only then). What does not count is left out.
-function M.collect(server, from, pubs, locals)
-  local own, near = { from }, {}
+-- The public addresses, after those of `list`, that a cookie proves, or whose IP is the observed one (an address from
+-- a foreign STUN server counts only then). What does not count is left out.
+function M.proven(server, from, pubs, list)
   for _, bytes in ipairs(pubs) do
     local a, proven = server.cookie:open(bytes)
     if a and not proven then server.counters:add("address_cookie_bad") end
-    if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then insert_once(own, a) end
+    if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #list < PUBS_MAX then insert_once(list, a) end
   end
+  return list
+end
+
+-- The observed source first, then the proven ones; and the local ones.
+function M.collect(server, from, pubs, locals)
+  local own, near = M.proven(server, from, pubs, { from }), {}
   for _, a in ipairs(locals) do
     if #near < LOCALS_MAX and local_ok(a, from) then insert_once(near, a) end
   end

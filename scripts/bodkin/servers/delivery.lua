@@ -41,7 +41,7 @@ local function send(self, d)
   local peer = d.peer
   server:push(self.locate(d.to), "matched", d.tx, d.match, d.key, peer.key, peer.ephemeral, d.own, peer.name,
     peer.props, peer.pubs, d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data,
-    d.seat, server.shared_clock and d.commit_us or nil)
+    d.seat, d.again or 0, server.shared_clock and d.commit_us or nil)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()
@@ -63,8 +63,8 @@ function Delivery:room_for(more)
 end
 
 -- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n, data and
--- seat (encoded). The first is sent now. One that was on its way for the same pair of the same
--- match is dropped: its key is void.
+-- seat (encoded), again (how often this pair was told before; nil: never). The first is sent now. One that was on its way for the same pair of the same
+-- match is dropped: it is void. Returns d.
 function Delivery:push(d)
   local server = self.server
   d.tx, d.commit_us, d.tries, d.wait_ms = server.env.random(12), server.env.now(), 0, FIRST_WAIT_MS
@@ -75,6 +75,7 @@ function Delivery:push(d)
   self.count[d.to.id] = (self.count[d.to.id] or 0) + 1
   self.total = self.total + 1
   send(self, d)
+  return d
 end
 
 -- An acknowledgement by a client.

@@ -7,6 +7,7 @@ local addresses = require "bodkin.servers.addresses"
 local delivery = require "bodkin.servers.delivery"
 local limits = require "bodkin.servers.limits"
 local people = require "bodkin.servers.people"
+local renewals = require "bodkin.servers.renewals"
 local recent = require "bodkin.servers.recent"
 local rooms = require "bodkin.servers.rooms"
 
@@ -21,18 +22,15 @@ Matches.__index = Matches
 -- Tells every one of `others` about `person` and the other way round, in one instant: all of the others
 -- first. Each pair has a key of its own.
 local function pair_up(self, match, of_n, person, others)
-  local keys, rule = {}, self.server.local_rule
+  local told, rule = {}, self.server.local_rule
   local function tell(to, peer, key)
-    self.delivery:push {
+    return self.delivery:push {
       to = to, peer = peer, match = match, key = key, of_n = of_n, data = NO_DATA,
       locals = addresses.visible(rule, peer.locals, peer.pubs, to.pubs),
     }
   end
-  for i, other in ipairs(others) do
-    keys[i] = self.server.env.random(32)
-    tell(other, person, keys[i])
-  end
-  for i, other in ipairs(others) do tell(person, other, keys[i]) end
+  for i, other in ipairs(others) do told[i] = tell(other, person, self.server.env.random(32)) end
+  for i, other in ipairs(others) do self.renewals:note(told[i], tell(person, other, told[i].key)) end
 end
 
 -- The people in a room but `id`, as they are known now.
@@ -172,7 +170,7 @@ function Matches:announce(members, host, data)
   end
   local match = env.random(16)
   local function tell(to, peer, key)
-    self.delivery:push {
+    return self.delivery:push {
       to = to.person, peer = peer.person, match = match, key = key, of_n = n, data = data,
       locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
       seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
@@ -181,8 +179,7 @@ function Matches:announce(members, host, data)
   for i = 2, n do
     for k = 1, i - 1 do
       local key = env.random(32)
-      tell(members[k], members[i], key)
-      tell(members[i], members[k], key)
+      self.renewals:note(tell(members[k], members[i], key), tell(members[i], members[k], key))
     end
   end
   return true
@@ -208,8 +205,13 @@ function M.install(server, on)
     guesses = limits.guesses(server.limits, env.now()),
     repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
   }, Matches)
+  self.renewals = renewals.new(server, function(d)
+    if self.delivery:fits(d.to.id, 1) and self.delivery:room_for(1) then self.delivery:push(d) end
+  end)
   handlers(self, on)
+  self.renewals:install(on)
   server:at_close(function()
+    self.renewals:close()
     self.delivery:close()
     self.rooms:close()
   end)
