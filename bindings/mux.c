@@ -270,7 +270,7 @@ static uint64_t read_start(lua_State *L, int idx) {
 }
 
 // [-0, +1|3, e] mux:add(now_us, { match=, key=, self=, peer=, own=, own_ephemeral=, peer_key=, peer_ephemeral=,
-// start_in_ms=, candidates= }) -> session | nil, ...: own ones are public .. secret
+// start_in_ms=, opener_ttl=, candidates= }) -> session | nil, ...: own ones are public .. secret
 static int add(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
@@ -287,6 +287,7 @@ static int add(lua_State *L) {
   memcpy(match.peer_key, bdk_need_bytes(L, 3, "peer_key", BDK_DH_LEN), BDK_DH_LEN);
   memcpy(match.peer_ephemeral, bdk_need_bytes(L, 3, "peer_ephemeral", BDK_DH_LEN), BDK_DH_LEN);
   match.start_in_us = read_start(L, 3);
+  match.opener_ttl = (uint8_t)bdk_opt_integer(L, 3, "opener_ttl", 0, 0, UINT8_MAX);
   lua_getfield(L, 3, "candidates");
   match.count = read_candidates(L, candidates);
   uint32_t session;
@@ -301,7 +302,8 @@ static int add(lua_State *L) {
   return 1;
 }
 
-// [-0, +1|3, e] mux:renew(now_us, session, { epoch=, start_in_ms=, candidates= }) -> true | nil, message, code
+// [-0, +1|3, e] mux:renew(now_us, session, { epoch=, start_in_ms=, opener_ttl=, candidates= }) -> true | nil, message,
+// code
 static int renew(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
@@ -311,6 +313,7 @@ static int renew(lua_State *L) {
   bdk_candidate candidates[BDK_SESSION_PATHS];
   bdk_renewal renewal = {.candidates = candidates, .epoch = (uint32_t)bdk_opt_integer(L, 4, "epoch", 0, 0, UINT32_MAX)};
   renewal.start_in_us = read_start(L, 4);
+  renewal.opener_ttl = (uint8_t)bdk_opt_integer(L, 4, "opener_ttl", 0, 0, UINT8_MAX);
   lua_getfield(L, 4, "candidates");
   renewal.count = read_candidates(L, candidates);
   bdk_trace_renew(m, now_us, session, &renewal);

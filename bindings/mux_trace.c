@@ -103,7 +103,7 @@ void bdk_trace_add(bdk_mux_box *m, uint64_t now_us, const bdk_match *match) {
   put_hex(&l, (const uint8_t *)&match->own_ephemeral, sizeof match->own_ephemeral);
   put_hex(&l, match->peer_key, BDK_DH_LEN);
   put_hex(&l, match->peer_ephemeral, BDK_DH_LEN);
-  put(&l, " %" PRIu64, match->start_in_us);
+  put(&l, " %" PRIu64 " %u", match->start_in_us, match->opener_ttl);
   put_candidates(&l, match->candidates, match->count);
   say(m, &l);
 }
@@ -111,7 +111,8 @@ void bdk_trace_add(bdk_mux_box *m, uint64_t now_us, const bdk_match *match) {
 void bdk_trace_renew(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_renewal *renewal) {
   if (!m->traced) return;
   line l = {.len = 0};
-  put(&l, "%" PRIu64 " renew %" PRIu32 " %" PRIu32 " %" PRIu64, now_us, session, renewal->epoch, renewal->start_in_us);
+  put(&l, "%" PRIu64 " renew %" PRIu32 " %" PRIu32, now_us, session, renewal->epoch);
+  put(&l, " %" PRIu64 " %u", renewal->start_in_us, renewal->opener_ttl);
   put_candidates(&l, renewal->candidates, renewal->count);
   say(m, &l);
 }

@@ -6,7 +6,7 @@
 
 #include "wire.h"
 
-#define BDK_FIELDS_MAX 20
+#define BDK_FIELDS_MAX 24
 #define BDK_REFUSED 18u // the type of the one message whose layout is the same in every version
 #define BDK_PAD_TO 128u // bytes a request is padded to, so that no reply to it need be longer
 

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "session.h"
+#include "session_in.h"
 
 #include <limits.h>
 #include <sodium.h>
 #include <string.h>
 
-#define MS 1000u
 #define NO_PATH_US (10000u * MS)      // SEEKING, never OPEN
-#define SILENT_US (1000u * MS)        // SEEKING and nothing heard: the owner may want a fresh port
-#define SILENCES_MAX 2u               // told so often
 #define SEEK_AGAIN_US (60000u * MS)   // SEEKING after a loss
 #define CONSENT_EVERY_US (5000u * MS) // ±20 %, as RFC 7675 section 5.1
 #define CONSENT_FIRST_US (250u * MS)  // while the peer may not have confirmed the path yet; doubles
@@ -16,8 +13,7 @@
 #define CONSENT_LOST_US (30000u * MS) // RFC 7675 section 5.1
 #define TOKEN_US (10u * MS)           // 100 tests a second a match
 #define BURST_US (60u * TOKEN_US)     // and 60 at once
-#define ROUND_TESTS 25u               // what the schedule takes in 10 s
-#define ROUND_TESTS_LATER 10u         // and in a later round, to an address that never answered
+#define ROUND_TESTS_LATER 10u         // in a later round, to an address that never answered
 #define ROUND_TESTS_KNOWN 120u        // 60 s, to one that did
 #define TEST_MAX 60u                  // bytes of a test, each number at its longest
 #define SILENT_IP_TESTS 100u          // in the first round, to any IP that never answered
@@ -48,7 +44,7 @@ int bdk_session_on(bdk_session *s, bdk_session_event event) { return s->state = 
 
 static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
+bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route) {
   for (int i = 0; i < s->path_count; i++)
     if (s->paths[i].route.sock == route->sock && bdk_addr_equal(&s->paths[i].route.remote, &route->remote))
       return &s->paths[i];
@@ -56,7 +52,7 @@ static bdk_path *find_path(bdk_session *s, const bdk_route *route) {
 }
 
 // Tests go to hosts alone, whatever a server lists: one to a group would reach everyone in it.
-static bool is_host(const bdk_addr *a) {
+bool bdk_session_is_host(const bdk_addr *a) {
   bdk_addr_class class = bdk_addr_classify(a);
   return a->port && class != BDK_ADDR_NONE && class != BDK_ADDR_MULTICAST;
 }
@@ -75,15 +71,15 @@ int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uin
   s->armed_us = s->sealed_us = now_us;
   s->start_us = now_us + match->start_in_us;
   s->give_up_us = s->start_us + NO_PATH_US;
-  s->select_due_us = s->renew_us = BDK_NEVER;
-  s->silent_us = s->start_us + SILENT_US;
+  s->select_due_us = BDK_NEVER;
+  bdk_session_schedule(s, match);
   s->rekey_due_us = s->keys.role == 0 ? now_us + REKEY_US : BDK_NEVER;
   for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
     bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
-    if (!is_host(&route.remote) || find_path(s, &route)) continue;
+    if (!bdk_session_is_host(&route.remote) || bdk_session_path(s, &route)) continue;
     bdk_path *p = &s->paths[s->path_count++];
     bdk_path_init(p, &route, match->candidates[i].via, true);
-    p->attempt_max = ROUND_TESTS;
+    p->attempt_max = BDK_ROUND_TESTS;
   }
   return BDK_OK;
 }
@@ -106,44 +102,31 @@ static int spare_rank(const bdk_session *s, int i) {
   return p->state == BDK_PATH_USABLE && !p->listed ? 4 : -1; // a test seen again elsewhere makes these, too
 }
 
-// A path for an address the peer was heard from but that nobody listed. When the table is full it takes the
-// place of the most dispensable, of those the one confirmed least lately; NULL when all are in use.
-static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
+// When the table is full it is the place of the most dispensable, of those the one confirmed least lately.
+bdk_path *bdk_session_place(bdk_session *s) {
+  if (s->path_count < BDK_SESSION_PATHS) return &s->paths[s->path_count++];
   bdk_path *p = NULL;
-  if (s->path_count < BDK_SESSION_PATHS) {
-    p = &s->paths[s->path_count++];
-  } else {
-    int lowest = INT_MAX;
-    for (int i = 0; i < s->path_count; i++) {
-      int rank = spare_rank(s, i);
-      if (rank < 0 || rank > lowest || (rank == lowest && s->paths[i].heard_us >= p->heard_us)) continue;
-      lowest = rank;
-      p = &s->paths[i];
-    }
-    if (!p) return NULL;
-    if (p->listed) s->lost_tests += p->attempt;
+  int lowest = INT_MAX;
+  for (int i = 0; i < s->path_count; i++) {
+    int rank = spare_rank(s, i);
+    if (rank < 0 || rank > lowest || (rank == lowest && s->paths[i].heard_us >= p->heard_us)) continue;
+    lowest = rank;
+    p = &s->paths[i];
   }
+  if (p && p->listed) s->lost_tests += p->attempt;
+  return p;
+}
+
+// A path for an address the peer was heard from but that nobody listed; NULL when all places are in use.
+static bdk_path *learn_path(bdk_session *s, const bdk_route *route) {
+  bdk_path *p = bdk_session_place(s);
+  if (!p) return NULL;
   bdk_addr_class class = bdk_addr_classify(&route->remote);
   bool local = class == BDK_ADDR_PRIVATE || class == BDK_ADDR_LOOPBACK || class == BDK_ADDR_LINK_LOCAL;
   bdk_via via = local ? BDK_VIA_HOST : route->remote.family == 6 ? BDK_VIA_IPV6 : BDK_VIA_PRFLX;
   bdk_path_init(p, route, via, false);
-  p->attempt_max = ROUND_TESTS;
+  p->attempt_max = BDK_ROUND_TESTS;
   return p;
-}
-
-void bdk_session_renew(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_renewal *renewal) {
-  if (renewal->epoch > s->epoch) s->epoch = renewal->epoch;
-  for (uint32_t i = 0; i < renewal->count; i++) {
-    const bdk_candidate *c = &renewal->candidates[i];
-    bdk_route route = {.remote = c->addr, .sock = c->sock};
-    bdk_path *p = find_path(s, &route);
-    if (!is_host(&route.remote) || (!p && !(p = learn_path(s, &route)))) continue;
-    p->via = c->via;
-    p->listed = true;
-  }
-  s->renew_us = now_us + renewal->start_in_us;
-  s->silent_us = s->opened || s->silences == SILENCES_MAX ? BDK_NEVER : s->renew_us + SILENT_US;
-  bdk_session_tick(s, q, now_us);
 }
 
 static void send_on(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *data, size_t len) {
@@ -257,21 +240,9 @@ static void start_round(bdk_session *s, bool later, uint64_t now_us) {
   s->lost_tests = 0;
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
-    p->attempt_max = !later ? ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : ROUND_TESTS_LATER;
+    p->attempt_max = !later ? BDK_ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : ROUND_TESTS_LATER;
     bdk_path_on(p, later ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
   }
-}
-
-// What is due of the server's schedule, once seeking has begun.
-static void tick_schedule(bdk_session *s, bdk_outq *q, uint64_t now_us) {
-  if (now_us >= s->renew_us) {
-    for (int i = 0; i < s->path_count; i++) bdk_path_on(&s->paths[i], BDK_PATH_START, now_us);
-    s->renew_us = BDK_NEVER;
-  }
-  if (now_us < s->silent_us) return;
-  s->silent_us = BDK_NEVER;
-  s->silences++;
-  bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_SILENT, .session = s->index});
 }
 
 // Is `a` to be preferred to `b` by the order of classes, then states, then round-trip times?
@@ -345,7 +316,6 @@ static void open_session(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   if (s->state == BDK_SESSION_ARMED) start_round(s, false, now_us); // the peer began: so do we
   if (bdk_session_on(s, BDK_SESSION_HEARD) != BDK_SESSION_OPEN || s->opened) return;
   s->opened = true;
-  s->silent_us = BDK_NEVER;
   bdk_count(q->counters, BDK_COUNT_session_opened, 1);
   tell(s, q, BDK_OUT_CONNECTED, &s->paths[s->selected], now_us);
 }
@@ -472,7 +442,7 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     bdk_session_close(s, q, now_us, s->opened ? BDK_REASON_consent_lost : BDK_REASON_no_path);
     return;
   }
-  if (s->state != BDK_SESSION_ARMED) tick_schedule(s, q, now_us);
+  bdk_session_scheduled(s, q, now_us);
   tick_paths(s, q, now_us);
   choose(s, q, now_us);
   open_session(s, q, now_us);
@@ -485,7 +455,7 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
   if (s->state == BDK_SESSION_CLOSED) return due;
   if (s->state == BDK_SESSION_ARMED) return s->start_us;
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
-  due = sooner(due, sooner(s->silent_us, s->renew_us));
+  due = sooner(due, bdk_session_schedule_due(s));
   if (s->seal.old_until_us) due = sooner(due, s->seal.old_until_us);
   if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
   due = sooner(sooner(due, s->select_due_us), s->rekey_due_us);
@@ -505,7 +475,7 @@ void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
     bdk_count(q->counters, BDK_COUNT_drop_probe, 1);
     return;
   }
-  bdk_path *p = find_path(s, route);
+  bdk_path *p = bdk_session_path(s, route);
   if (probe->confirm) {
     if (!p || !bdk_path_answered(p, probe->nonce, &route->remote, now_us)) {
       bdk_count(q->counters, BDK_COUNT_drop_confirm, 1);
@@ -580,7 +550,7 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
                                   [BDK_FRAME_REKEY_ANSWER] = BDK_KK_MESSAGE};
   bool newest = counter + 1 == s->seal.window.top; // mux marked it
   bool bad = kind > BDK_FRAME_REKEY_ANSWER || (kind == BDK_FRAME_DATA ? len > BDK_PAYLOAD_MAX : len != sizes[kind]);
-  bdk_path *p = bad ? NULL : find_path(s, route);
+  bdk_path *p = bad ? NULL : bdk_session_path(s, route);
   bool learned = !bad && !p;
   if (learned) p = learn_path(s, route);
   if (!p) {

@@ -47,6 +47,7 @@ typedef struct bdk_match {
   bdk_keypair own, own_ephemeral;
   uint8_t peer_key[BDK_DH_LEN], peer_ephemeral[BDK_DH_LEN];
   uint64_t start_in_us;
+  uint8_t opener_ttl; // of openers, sent at once where the start is later; 0: none
   const bdk_candidate *candidates;
   uint32_t count; // at most BDK_SESSION_PATHS are used
 } bdk_match;
@@ -55,6 +56,7 @@ typedef struct bdk_match {
 typedef struct bdk_renewal {
   uint32_t epoch;
   uint64_t start_in_us;
+  uint8_t opener_ttl;
   const bdk_candidate *candidates;
   uint32_t count;
 } bdk_renewal;
@@ -71,6 +73,7 @@ typedef struct bdk_session {
   bool peer_known;     // peer_index is
   bool round_later;    // candidates are sought again, after a loss
   uint8_t silences;    // how often the owner was told that nothing is heard
+  uint8_t opener_ttl;  // of the openers to be sent, 0: none
   uint16_t lost_tests; // of this round, to listed candidates whose places others took
   uint32_t index;      // what the peer's frames to us carry
   uint32_t peer_index, peer_epoch, epoch;
@@ -79,7 +82,7 @@ typedef struct bdk_session {
   uint64_t sealed_us;                   // since when the keys in use are
   uint64_t rekey_due_us, rekey_wait_us; // role 0: when to ask for new ones, or again; BDK_NEVER
   uint64_t armed_us, start_us, give_up_us;
-  uint64_t silent_us, renew_us;           // when silence is told; when candidates of a renewal begin; BDK_NEVER
+  uint64_t quiet_us, renew_us;            // when silence is told; when candidates of a renewal begin; BDK_NEVER
   uint64_t unconfirmed_us;                // since when, once OPEN, no path is VALID, 0: one is
   uint64_t unanswered_us;                 // when something was sent since the peer was last heard, 0: nothing was
   uint64_t bucket_us;                     // token bucket of tests: until when its tokens are spent
@@ -91,8 +94,6 @@ typedef struct bdk_session {
 // Copies what it needs and sets the session ARMED. `index` names it in the peer's frames, `counter` is of the first
 // one of ours. 0, or BDK_E_BAD_KEY: a key of the peer's is of low order.
 int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t counter, uint64_t now_us);
-// The keys of frames, from those of the match. 0, or BDK_E_BAD_KEY.
-int bdk_session_seal(bdk_session *s, const bdk_match *match, uint64_t counter);
 // The server scheduled the match again: tests more candidates from start_in on, beside those there are.
 void bdk_session_renew(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_renewal *renewal);
 // Forgets all keys.

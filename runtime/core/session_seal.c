@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Apart from session.c: it happens once a session, and is of the handshake rather than of paths.
-#include "session.h"
+#include "session_in.h"
 
 #include <string.h>
 

@@ -29,13 +29,14 @@ function verbs.add(mux, now, w)
   mux:add(now, {
     match = bytes_of(w[3]), key = bytes_of(w[4]), self = bytes_of(w[5]), peer = bytes_of(w[6]),
     own = bytes_of(w[7]), own_ephemeral = bytes_of(w[8]), peer_key = bytes_of(w[9]), peer_ephemeral = bytes_of(w[10]),
-    start_in_ms = tonumber(w[11]) / 1000, candidates = candidates_of(w, 12),
+    start_in_ms = tonumber(w[11]) / 1000, opener_ttl = math.tointeger(w[12]), candidates = candidates_of(w, 13),
   })
 end
 
 function verbs.renew(mux, now, w)
   mux:renew(now, math.tointeger(w[3]), {
-    epoch = math.tointeger(w[4]), start_in_ms = tonumber(w[5]) / 1000, candidates = candidates_of(w, 6),
+    epoch = math.tointeger(w[4]), start_in_ms = tonumber(w[5]) / 1000, opener_ttl = math.tointeger(w[6]),
+    candidates = candidates_of(w, 7),
   })
 end
 

@@ -156,7 +156,7 @@ describe("schema", function()
     wrong { name = "x", type = 1, fields = { { "a", "bin" }, { "a", "bin" } } }
     wrong { name = "x", type = 1, fields = { "a" } }
     local many = {}
-    for i = 1, 17 do many[i] = { "f" .. i, "bool" } end
+    for i = 1, 25 do many[i] = { "f" .. i, "bool" } end
     wrong { name = "x", type = 1, fields = many }
   end)
 

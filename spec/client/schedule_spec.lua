@@ -1,24 +1,29 @@
 -- SPDX-License-Identifier: MIT
 -- The server's schedule: two at different distances begin at the same time, so that their first tests cross on the way.
 
+local core = require "bodkin.core"
 local fresh = require "bodkin.client.fresh"
 local support = require "spec.client.support"
 
 local NEAR_MS, FAR_MS, BETWEEN_MS = 5, 60, 50 -- one way: the server and either, and the two
 
-local function delay(from, to)
-  local ends = { [from] = true, [to] = true }
-  if not ends.server then return BETWEEN_MS end
-  return ends.nat1 and NEAR_MS or FAR_MS
+local OUTSIDE = { "203.0.113.1", "192.0.2.1" }
+
+local function delays(far_ms)
+  return function(from, to)
+    local ends = { [from] = true, [to] = true }
+    if not ends.server then return BETWEEN_MS end
+    return ends.nat1 and NEAR_MS or far_ms()
+  end
 end
 
 -- Two behind plain Linux, or what `kind` says, the first one near the server.
 local function world(options)
   options = options or {}
-  options.delay_ms = delay
+  options.delay_ms = delays(options.far_ms or function() return FAR_MS end)
   local s, hosts = support.new(options), {}
   for n = 1, 2 do
-    local nat = s:nat("nat" .. n, ("203.0.113.%d"):format(n), { kind = options.kind or "plain_linux" })
+    local nat = s:nat("nat" .. n, OUTSIDE[n], { kind = options.kind or "plain_linux" })
     hosts[n] = s:host("h" .. n, ("192.168.%d.2"):format(n), nat)
   end
   return s, hosts[1], hosts[2]
@@ -61,6 +66,7 @@ describe("the server's schedule", function()
     it("lets both begin at once: the " .. selector .. " one selects", function()
       s, near, far = world()
       local a, b = s:open(near), s:open(far)
+      a.addresses.opener_ttl = function() return 0 end -- that would be its first test
       if selector == "near" then a, b = b, a end
       s:pair(a, b)
       local at = first_tests(s)
@@ -115,6 +121,65 @@ describe("the server's schedule", function()
     s.world:run(1500)
     assert.is_truthy(support.events(b, "path")[1])
     assert.is_truthy(support.events(a, "path")[1])
+  end)
+
+  -- Tests of a host that died of their TTL on the way.
+  local function openers(n)
+    local count = 0
+    for _, line in ipairs(s.world:trace()) do
+      if line:find("drop:ttl " .. OUTSIDE[n] .. ":", 1, true) and line:find(" test", 1, true) then count = count + 1 end
+    end
+    return count
+  end
+
+  -- The far one has come nearer since it was asked: the near one waits too long. Whether both are connected.
+  local function waited_too_long(without_opener)
+    local far_ms = FAR_MS
+    s, near, far = world { far_ms = function() return far_ms end }
+    local a, b = s:open(near), s:open(far)
+    if without_opener then a.addresses.opener_ttl = function() return 0 end end
+    s.world:run(1500)
+    far_ms = NEAR_MS
+    b.addresses.rtt_ms = function() return 2 * FAR_MS end
+    local ma = s:run(function() return assert(a:host()) end)
+    s:run(function() assert(b:join(ma.code)) end)
+    s.world:run(500)
+    return support.events(a, "path")[1] and support.events(b, "path")[1]
+  end
+
+  it("opens the waiting one's mapping before its time comes, by what dies right behind its NAT", function()
+    assert.is_truthy(waited_too_long(false))
+    assert.equal(1, openers(1))
+    assert.equal(0, openers(2))
+    s:close()
+    assert.is_nil(waited_too_long(true)) -- the control
+    assert.equal(0, openers(1))
+  end)
+
+  it("sends no opener from behind no NAT, nor where a second router is not known of, nor to a neighbour", function()
+    s, near, far = world()
+    local a = s:open(near)
+    local b = s:open(s:host("open", "203.0.113.77"))
+    local elsewhere = { core.addr.parse "198.51.100.99:9" }
+    s.world:run(1500)
+    assert.equal(2, a.addresses:opener_ttl(elsewhere))
+    assert.equal(0, b.addresses:opener_ttl(elsewhere))
+    assert.equal(0, a.addresses:opener_ttl { core.addr.parse "203.0.113.200:9" })
+    s:close()
+    s, near = world { hops = 0 } -- the server is right behind the NAT
+    a = s:open(near)
+    assert.equal(0, a.addresses:opener_ttl(elsewhere))
+    s.world:run(1500)
+    assert.equal(0, a.addresses:opener_ttl(elsewhere))
+  end)
+
+  it("knows of a second router soon after its first answer, and not before", function()
+    s, near, far = world()
+    local a = s:open(far, { register = false })
+    local elsewhere = { core.addr.parse "198.51.100.99:9" }
+    assert.equal(0, a.addresses:opener_ttl(elsewhere))
+    s.world:run(21)
+    assert.equal(2, a.addresses:opener_ttl(elsewhere))
   end)
 
   -- Two that told at once spoil each other's port: of unknown distances.

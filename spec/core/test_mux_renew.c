@@ -120,6 +120,69 @@ static void both_meet_at_a_fresh_port(void **state) {
   pair_free(&w);
 }
 
+// --- openers
+
+// The TTLs of what a side sends now, and how many; each must be a test.
+static int ttls(pair *w, uint8_t *ttl, const bdk_addr *to) {
+  bdk_output o;
+  int n = 0;
+  while (bdk_mux_next(w->side[0].mux, &o)) {
+    bdk_probe probe;
+    if (o.kind != BDK_OUT_SEND) continue;
+    assert_int_equal(bdk_probe_read(&probe, o.data, o.len), 0);
+    assert_false(probe.confirm);
+    if (to) assert_true(bdk_addr_equal(&o.route.remote, to));
+    ttl[n++] = o.route.ttl;
+  }
+  return n;
+}
+
+static void match_of(bdk_match *m, pair *w, const bdk_candidate *c, uint32_t count) {
+  *m = (bdk_match){.candidates = c, .count = count};
+  memset(m->match, 7, sizeof m->match);
+  memset(m->key, 9, sizeof m->key);
+  memcpy(m->self, w->side[0].id, BDK_ID_LEN);
+  memcpy(m->peer, w->side[1].id, BDK_ID_LEN);
+  person_keys(m, 1, 2);
+}
+
+// One to each candidate that may be behind a NAT, at once, and only where the start is later.
+static void openers_go_while_it_waits(void **state) {
+  (void)state;
+  const bdk_candidate list[] = {{.addr = pair_addr("198.51.100.2:2000"), .sock = 1, .via = BDK_VIA_SRFLX},
+                                {.addr = pair_addr("192.168.1.2:2000"), .sock = 1, .via = BDK_VIA_HOST}};
+  for (int wait = 0; wait < 2; wait++) {
+    pair w;
+    bdk_match m;
+    uint8_t ttl[8];
+    pair_init(&w, 7, DELAY);
+    match_of(&m, &w, list, 2);
+    m.opener_ttl = 2, m.start_in_us = wait ? 30 * MS : 0;
+    assert_int_equal(bdk_mux_add(w.side[0].mux, START, &m, &w.side[0].session), 0);
+    if (!wait) {
+      assert_int_equal(ttls(&w, ttl, NULL), 2);
+      assert_int_equal(ttl[0] + ttl[1], 0);
+    } else {
+      assert_int_equal(ttls(&w, ttl, &list[0].addr), 1);
+      assert_int_equal(ttl[0], 2);
+      bdk_mux_tick(w.side[0].mux, START + 29 * MS);
+      assert_int_equal(ttls(&w, ttl, NULL), 0);
+      bdk_mux_tick(w.side[0].mux, START + 30 * MS);
+      assert_int_equal(ttls(&w, ttl, NULL), 2);
+      assert_int_equal(ttl[0] + ttl[1], 0);
+    }
+    // Also with what comes later, and for that alone.
+    bdk_candidate c = {.addr = pair_addr("198.51.100.2:2001"), .sock = 3, .via = BDK_VIA_SRFLX};
+    bdk_renewal r = renewal_of(&c, 1, 5 * MS);
+    r.opener_ttl = 2;
+    bdk_mux_renew(w.side[0].mux, START + 31 * MS, w.side[0].session, &r);
+    int n = ttls(&w, ttl, NULL), low = 0;
+    for (int i = 0; i < n; i++) low += ttl[i] == 2;
+    assert_int_equal(low, 1);
+    pair_free(&w);
+  }
+}
+
 // More candidates than there are places, and what is no host's address.
 static void a_renewal_is_bounded(void **state) {
   (void)state;
@@ -152,6 +215,7 @@ int main(void) {
       cmocka_unit_test(a_renewal_tests_new_candidates_in_time),
       cmocka_unit_test(both_meet_at_a_fresh_port),
       cmocka_unit_test(a_renewal_is_bounded),
+      cmocka_unit_test(openers_go_while_it_waits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,7 +98,7 @@ function Watch:event(kind, x, peers_messages)
     return
   end
   if kind == "silent" then
-    if self.genuine then self.report "silent, though something authentic came" end
+    if self.connected then self.report "silent, though connected" end
     return
   end
   if not self.genuine then self.report(kind .. " before anything authentic came") end

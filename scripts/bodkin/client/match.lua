@@ -53,7 +53,8 @@ local function matched_again(self, peer, m)
   if not peer.session or m.again <= peer.again then return end
   peer.again = m.again
   self.node.mux:renew(peer.session, {
-    epoch = peer.epoch, start_in_ms = m.start_in_ms, candidates = fresh.candidates(self.node, peer, m),
+    epoch = peer.epoch, start_in_ms = m.start_in_ms, opener_ttl = self.node.addresses:opener_ttl(m.pubs),
+    candidates = fresh.candidates(self.node, peer, m),
   })
 end
 
@@ -87,6 +88,7 @@ function Match:matched(m)
     peer.tried = "none of these answered in 10 s: " .. listed(candidates)
     session, err = self.node.mux:add {
       match = m.match, key = m.key, self = self.node.identity.id, peer = m.peer, start_in_ms = m.start_in_ms,
+      opener_ttl = self.node.addresses:opener_ttl(m.pubs),
       own = self.node.identity.key .. self.node.identity.key_secret, own_ephemeral = ephemeral,
       peer_key = m.peer_key, peer_ephemeral = m.peer_ephemeral, candidates = candidates,
     }

@@ -101,7 +101,7 @@ function Requests:transmit(r)
   self.env.counters:add("request_sent")
   if r.sealed then return self.association:transmit(r) end
   r.sent, r.sent_us = r.sent + 1, self.env.now()
-  sock:send(r.to, r.bytes)
+  sock:send(r.to, r.bytes, r.ttl)
 end
 
 function Requests:timed_out(r)
@@ -126,13 +126,13 @@ end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
 -- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
--- others that wait; sock = another socket than that of sock_for, whose address it reports; timeout_ms;
+-- others that wait; sock = another socket than that of sock_for, whose address it reports; ttl; timeout_ms;
 -- once = never repeated; quiet = silence is no failure.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first, accept = spec.accept, sock = spec.sock,
+    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }
   local ok, err, code = self:encode(r)
