@@ -9,7 +9,8 @@ local function read(path)
   return f:read "a"
 end
 
--- The value of a #define, whose other names are looked up in the same file, in base.h, or in what a session's files share.
+-- The value of a #define, whose other names are looked up in the same file, in base.h, or in what a session's files
+-- share.
 local function define(path, name)
   local text = read(path)
   local raw = text:match("#define " .. name .. "%s+([^\n]+)") or read("runtime/core/base.h"):match(
@@ -159,7 +160,8 @@ function M.list()
     { "then each", define(PATH_C, "LATE_US"), "us", "and then each %s ±10 %" },
     { "spread of it", 100 / found(PATH_C, "LATE_US / (%d+) "), "percent", "and then each 500 ms %s" },
     { "between two tests of a path, at least", define(PATH_C, "GAP_US"), "us", "at least %s between two" },
-    { "tests a path, first round", define("runtime/core/session_in.h", "BDK_ROUND_TESTS"), nil, "at most %s tests in the first round" },
+    { "tests a path, first round", define("runtime/core/session_in.h", "BDK_ROUND_TESTS"), nil,
+      "at most %s tests in the first round" },
     { "in a later one, never answered", define(SESSION, "ROUND_TESTS_LATER"), nil, "%s in a later one" },
     { "in a later one, else", define(SESSION, "ROUND_TESTS_KNOWN"), nil, "%s where the address ever answered" },
     { "tests of a match at once", found(SESSION, "BURST_US %((%d+)u %* TOKEN_US"), nil, "share a token bucket of %s" },
@@ -183,7 +185,8 @@ function M.list()
     "Sessions",
     { "paths of a session", define("runtime/core/session.h", "BDK_SESSION_PATHS"), nil, "at most %s paths" },
     { "SEEKING, never OPEN", define(SESSION, "NO_PATH_US"), "us", "SEEKING for %s and never OPEN" },
-    { "SEEKING and nothing heard: a fresh port after", define("runtime/core/session_renew.c", "SILENT_US"), "us", "SEEKING for %s without anything" },
+    { "SEEKING and nothing heard: a fresh port after", define("runtime/core/session_renew.c", "SILENT_US"), "us",
+      "SEEKING for %s without anything" },
     { "fresh ports a session", define("runtime/core/session_renew.c", "SILENCES_MAX"), nil },
     { "SEEKING after a loss", define(SESSION, "SEEK_AGAIN_US"), "us", "all are tested again, for %s" },
     { "select, first repeat", define(SESSION, "SELECT_FIRST_US"), "us", "again after %s" },

@@ -12,7 +12,8 @@
 --       sock:send(to, bytes [, ttl]) :addr() :router(router) :on_packet(fn(from, bytes, to)) :close()
 --       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...)
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
---       mux:add(match) :renew(session, renewal) :send(session, bytes) :leave(session) :paths(session) :attach(sock) :close()
+--       mux:add(match) :renew(session, renewal) :send(session, bytes) :leave(session) :paths(session)
+--         :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
 --   env.interfaces() -> array of { name, addr, up, loopback }; where they cannot be listed, those of the last time
 --   env.close()                           closes all of these, quietly

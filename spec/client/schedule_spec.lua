@@ -156,6 +156,21 @@ describe("the server's schedule", function()
     assert.equal(0, openers(1))
   end)
 
+  it("makes all meet under loss and jitter, by seeds", function()
+    for seed = 1, 25 do
+      if s then s:close() end
+      s, near, far = world { seed = seed, loss = 0.05, jitter_ms = 10 }
+      local a, b = s:open(near), s:open(far)
+      if seed % 2 == 0 then a, b = b, a end
+      local ma = s:run(function() return assert(a:host()) end)
+      s:run(function() assert(b:join(ma.code)) end)
+      local met = s.world:run_until(function()
+        return support.events(a, "path")[1] and support.events(b, "path")[1]
+      end, 10000)
+      assert.is_true(met, "seed " .. seed)
+    end
+  end)
+
   it("sends no opener from behind no NAT, nor where a second router is not known of, nor to a neighbour", function()
     s, near, far = world()
     local a = s:open(near)

@@ -13,8 +13,8 @@ M.keys = { (core.crypto.keypair(M.key)) }
 local S = {}
 S.__index = S
 
--- options: of the world (seed, delay_ms, loss …); roles, maintenance_mode, expose_addresses, shared_clock of the server;
--- keys: the deployment's.
+-- options: of the world (seed, delay_ms, loss …); roles, maintenance_mode, expose_addresses, shared_clock of the
+-- server; keys: the deployment's.
 function M.new(options)
   options = options or {}
   local self = setmetatable({ world = sim.new(options), options = options, nodes = {}, servers = {} }, S)

@@ -97,7 +97,7 @@ function M.join(net, hosting, code, from)
   return last[1], last[2]
 end
 
--- The machine has other work, too: measures up to three times. `measure` returns what was too late, nil when nothing was.
+-- The machine has other work, too: measures up to three times. `measure` returns what was too late, nil: nothing.
 function M.in_time(measure)
   local late
   for _ = 1, 3 do

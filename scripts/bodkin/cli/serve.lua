@@ -42,8 +42,8 @@ of a deployment share one key file; bodkin keygen makes one, and rotates it.
 
 The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
 role_files, expose_addresses (true: list and lookup show addresses), local_addresses, limits, token_keys = { KEY, … }
-and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }, shared_clock (true: clients run
-on this machine and count commit_ms from when the server made the match). Options given here win.]],
+and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }, shared_clock (true: clients
+run on this machine and count commit_ms from when the server made the match). Options given here win.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },

@@ -63,8 +63,8 @@ function Delivery:room_for(more)
 end
 
 -- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n, data and
--- seat (encoded), again (how often this pair was told before; nil: never). The first is sent now. One that was on its way for the same pair of the same
--- match is dropped: it is void. Returns d.
+-- seat (encoded), again (how often this pair was told before; nil: never). The first is sent now. One that was on its
+-- way for the same pair of the same match is dropped: it is void. Returns d.
 function Delivery:push(d)
   local server = self.server
   d.tx, d.commit_us, d.tries, d.wait_ms = server.env.random(12), server.env.now(), 0, FIRST_WAIT_MS
