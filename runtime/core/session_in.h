@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the files of a session share, and no other: session.c is the machine, session_relay.c what it does with a relay
-// and while its path is silent.
+// and while its path is silent, session_renew.c what the server schedules, session_seal.c its first keys.
 #ifndef BDK_SESSION_IN_H
 #define BDK_SESSION_IN_H
 
@@ -31,5 +31,18 @@ int bdk_session_answering(const bdk_session *s, uint64_t now_us);
 // What is due of both: other paths are tested in doubt, direct ones from time to time while a relay is in use.
 void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_restless_due(const bdk_session *s);
+// Whether an address may be tested at all.
+bool bdk_session_is_host(const bdk_addr *a);
+
+// --- session_seal.c
+// The keys of frames, from those of the match. 0, or BDK_E_BAD_KEY.
+int bdk_session_seal(bdk_session *s, const bdk_match *match, uint64_t counter);
+
+// --- session_renew.c
+// What a new session has to do by the server's schedule.
+void bdk_session_schedule(bdk_session *s, const bdk_match *match);
+// Does what is due of it: openers, the start of candidates that came with a renewal, and telling of silence.
+void bdk_session_scheduled(bdk_session *s, bdk_outq *q, uint64_t now_us);
+uint64_t bdk_session_schedule_due(const bdk_session *s);
 
 #endif

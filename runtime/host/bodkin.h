@@ -73,7 +73,7 @@ typedef struct bdk_event {
   uint32_t peer_count, public_count, local_count, why_count;
   const bdk_candidate_path *why;
   const char *path, *via, *remote, *reason; // path: "lan", "direct" or "relay"
-  double first_ms, confirmed_ms, rtt_ms;
+  double first_ms, confirmed_ms, rtt_ms, commit_ms; // commit_ms: where the server shares its clock
   int team, channel, error;
   const char *message, *hint;
   const uint8_t *data; // of matched: a text as it is, anything else as msgpack

@@ -100,6 +100,7 @@ local fields = {
   maintenance_mode = one_of(servers.MODES),
   local_addresses = one_of(addresses.LOCAL_RULES),
   expose_addresses = kind "boolean",
+  shared_clock = kind "boolean",
   key_file = kind "string",
   token_keys = token_keys,
   require_token = kind "boolean",

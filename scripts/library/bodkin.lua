@@ -55,6 +55,7 @@ bodkin = {}
 ---@field first_ms? number
 ---@field confirmed_ms? number
 ---@field rtt_ms? number
+---@field commit_ms? number   since the server made the match, where its clock is ours
 ---@field reason? string
 ---@field code? string      error, and a room's code in hosting
 ---@field message? string

@@ -212,7 +212,7 @@ def versions():
                   "noise": bytes(100)}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request outcome").split()
+        asks = (asks + "key_request outcome renew").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
             if number > 31:

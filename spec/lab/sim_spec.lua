@@ -120,7 +120,7 @@ local function in_sim(n, loss)
   return result
 end
 
--- Asserts that pair n's outcomes are as the theory has them, prints its times, and returns those too far apart.
+-- Asserts that pair n's outcomes are as the theory has them, prints its times, returns those that are too far apart.
 local function compare(n, loss, found)
   local pair, sim, far = pairs_of[n], in_sim(n, loss), {}
   local name = ("%s–%s, loss %g"):format(pair[1], pair[2], loss)

@@ -84,7 +84,7 @@ M.list = {
   },
   {
     name = "what was sent to places others took", file = "session.c", seeds = 2000,
-    line = "if (p->listed) s->lost_tests += p->attempt;",
+    line = "if (p && p->listed) s->lost_tests += p->attempt;",
     broken = ";",
     wish = { bogus = { n = 15, one_ip = true } },
   },
@@ -176,7 +176,7 @@ M.list = {
   },
   {
     name = "filter of what is no host", file = "session.c", test = "spec/core/test_mux_hostile",
-    line = "if (!is_host(&route.remote) || bdk_session_path(s, &route)) continue;",
+    line = "if (!bdk_session_is_host(&route.remote) || bdk_session_path(s, &route)) continue;",
     broken = "if (bdk_session_path(s, &route)) continue;",
   },
   {
@@ -209,8 +209,8 @@ M.list = {
   {
     name = "the filter of public candidates", file = "scripts/bodkin/servers/addresses.lua", quick = true,
     spec = "spec/servers/matching_spec.lua",
-    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then",
-    broken = "if a and addr.port(a) ~= 0 and #own < PUBS_MAX then",
+    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #list < PUBS_MAX then",
+    broken = "if a and addr.port(a) ~= 0 and #list < PUBS_MAX then",
   },
   {
     name = "the filter of local candidates", file = "scripts/bodkin/servers/addresses.lua",

@@ -16,6 +16,12 @@ local locals_max = 4
 -- Interfaces are listed again after this long: a list costs some tenths of a millisecond, which would be lost between
 -- `matched` and the first test.
 local listed_us = 1000000
+-- Of so many round trips to a server the shortest counts: the others waited somewhere.
+local rtts_max = 8
+local rtt_longest_ms = 10000 -- what a message can say
+-- An opener passes this many routers but the last, which drops it: the first is taken for our NAT.
+local opener_ttl = 2
+local nearby = { copies = 2, timeout_ms = 1000, grace_us = 20000 }
 -- How long the other family is waited for once one has answered.
 local grace_ms = 300
 
@@ -28,14 +34,35 @@ function M.new(config)
     public = {}, -- by family: { addr =, proof = }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
+    rtts = {},   -- the latest round-trip times to each, in µs
+    beyond = nil, -- whether a second router is on the way to the address server, nil: not known
     stale = false, -- a server saw another address than before: ask the address server again
   }, Addresses)
 end
 
 -- Our address in a server's eyes.
 function Addresses:see(server, public)
-  if self.seen[server] and self.seen[server] ~= public then self.stale = true end
+  if self.seen[server] and self.seen[server] ~= public then
+    self.stale = true
+    self.rtts = {} -- of another way
+  end
   self.seen[server] = public
+end
+
+-- A round trip to a server and back took that long.
+function Addresses:timed(server, us)
+  local list = self.rtts[server] or {}
+  self.rtts[server] = list
+  list[#list + 1] = us
+  if #list > rtts_max then table.remove(list, 1) end
+end
+
+-- The round-trip time to a server in whole ms, nil while unknown.
+function Addresses:rtt_ms(server)
+  local list = self.rtts[server]
+  if not list then return nil end
+  local ms = (math.min(table.unpack(list)) + 500) // 1000
+  return ms <= rtt_longest_ms and ms or nil
 end
 
 -- The same, with a proof that it will take.
@@ -55,6 +82,49 @@ function Addresses:proof(server)
   return self.proofs[server] or (public and public.proof)
 end
 
+local function interfaces(self)
+  local now = self.env.now()
+  if not self.listed or now - self.listed.at_us >= listed_us then
+    self.listed = { at_us = now, list = self.env.interfaces() }
+  end
+  return self.listed.list
+end
+
+-- Finds out whether the address server is more than one router away: what may pass no more is then not answered, though
+-- the same that may is.
+local function seek_router(self)
+  local server, left = self.servers[4], nearby.copies
+  if not server or not self.socks[4] or self.loopback then return end
+  self.beyond = nil
+  for _ = 1, nearby.copies do
+    self.requests:post({
+      to = server, expect = "address_report", timeout_ms = nearby.timeout_ms, quiet = true, ttl = opener_ttl,
+      build = function(tx) return message.address_request:encode(tx) end,
+    }, function(ok)
+      left = left - 1
+      if ok then self.beyond = false end
+      if left == 0 and self.beyond == nil then self.beyond = self.public[4] ~= nil end
+    end)
+  end
+end
+
+-- The TTL of openers to a peer at these public addresses, 0: none are to be sent. They must pass our NAT and no other:
+-- see "Openers" in docs/NAT.md.
+function Addresses:opener_ttl(pubs)
+  local public = self.public[4]
+  if not public or self.beyond == false then return 0 end
+  -- Not answered yet, while the copy that may pass was, some time ago, will do.
+  local answered_us = self.learned_us or math.maxinteger
+  if self.beyond == nil and self.env.now() - nearby.grace_us < answered_us then return 0 end
+  for _, i in ipairs(interfaces(self)) do
+    if addr.same_ip(i.addr, public.addr) then return 0 end
+  end
+  for _, a in ipairs(pubs) do
+    if addr.family(a) == 4 and a:sub(1, 3) == public.addr:sub(1, 3) then return 0 end
+  end
+  return opener_ttl
+end
+
 -- In a task: asks the address server over each family. True when one answered.
 function Addresses:learn(timeout_ms)
   local asked = {}
@@ -62,7 +132,8 @@ function Addresses:learn(timeout_ms)
     if self.servers[family] and self.socks[family] then asked[#asked + 1] = self.servers[family] end
   end
   if #asked == 0 then return nil, "no address of the address server is of a family this host has", "invalid" end
-  self.stale = false
+  self.stale, self.learned_us = false, nil
+  seek_router(self)
   return task.await(function(resume)
     local open, learned, over, timer = #asked, false, false, nil
     local function finish(...)
@@ -71,10 +142,11 @@ function Addresses:learn(timeout_ms)
       if timer then timer:cancel() end
       resume(...)
     end
-    local function answered(ok, ...)
+    local function answered(server, ok, ...)
       open = open - 1
       if over then return end
       if ok then learned = true end
+      if ok and server == self.servers[4] then self.learned_us = self.env.now() end
       if open == 0 then
         self.stale = not learned
         if learned then finish(true) else finish(nil, ...) end
@@ -86,8 +158,8 @@ function Addresses:learn(timeout_ms)
       local posted, err, code = self.requests:post({
         to = server, expect = "address_report", timeout_ms = timeout_ms,
         build = function(tx) return message.address_request:encode(tx) end,
-      }, answered)
-      if not posted then answered(nil, err, code) end
+      }, function(...) answered(server, ...) end)
+      if not posted then answered(server, nil, err, code) end
     end
     return function() over = true; if timer then timer:cancel() end end
   end)
@@ -106,14 +178,6 @@ end
 local function bound_to(sock, ip)
   local bound = sock:addr()
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
-end
-
-local function interfaces(self)
-  local now = self.env.now()
-  if not self.listed or now - self.listed.at_us >= listed_us then
-    self.listed = { at_us = now, list = self.env.interfaces() }
-  end
-  return self.listed.list
 end
 
 -- Addresses of this host that a peer behind the same NAT may reach: private ones only, at most four.

@@ -34,7 +34,7 @@ function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
     joins = 0, early = {}, -- how many are under way, and what came for matches that were left
-    queues = queues.new(),
+    queues = queues.new(), fresh_sockets = {},
   }, Node)
   self.history = history.new(self)
   -- Also when the task is cancelled meanwhile, nothing stays open.
@@ -266,7 +266,9 @@ local function release(self)
   if self.relays then self.relays:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
-  for _, sock in pairs(self.socks or {}) do sock:close() end
+  for _, list in ipairs { self.socks or {}, self.fresh_sockets } do
+    for _, sock in pairs(list) do sock:close() end
+  end
 end
 
 -- Leaves all matches, gives the registration back (in a task it waits for that, at most a second; else one

@@ -32,7 +32,7 @@ function Registration:register()
     to = self.server, sealed = true, first = true, expect = "registered", timeout_ms = self.timeout_ms,
     build = function(tx)
       return message.register:encode(tx, self.ephemerals:public(), addresses:pubs(), addresses:locals(), self.app,
-        self.name, self.props, self.token)
+        self.name, self.props, self.token, addresses:rtt_ms(self.server))
     end,
   }
   if not ok then return nil, public, lifetime_s end

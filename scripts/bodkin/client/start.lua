@@ -118,6 +118,7 @@ local function build_managers(self, options, servers)
     sock_for = function(to) return self.socks[core.addr.family(to)] end,
     proof_for = function(to) return self.addresses:proof(to) end,
     on_report = function(to, public, proof) self.addresses:note(to, public, proof) end,
+    on_rtt = function(to, us) self.addresses:timed(to, us) end,
   }
   self.addresses = require("bodkin.client.address").new {
     env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,

@@ -218,6 +218,11 @@ function Mux:add(match)
   return drained(self, self.raw:add(self.proc.loop:now(), match))
 end
 
+function Mux:renew(session, renewal)
+  check(self)
+  return drained(self, self.raw:renew(self.proc.loop:now(), session, renewal))
+end
+
 function Mux:send(session, bytes)
   check(self)
   return drained(self, self.raw:send(self.proc.loop:now(), session, bytes))
