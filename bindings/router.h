@@ -39,6 +39,7 @@ typedef struct bdk_router {
   const bdk_schema *refused, *lost;
   bdk_assocs_box *assocs; // a server's
   bool frames;            // a client's: a function takes what begins with 0xC1
+  bool stun;              // functions say what becomes of STUN
   uint16_t number;        // of its socket, where that is a Lua object
   bdk_reply *reply;
   bdk_handler handlers[128];
