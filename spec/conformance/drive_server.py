@@ -487,6 +487,35 @@ def queues():
 
 
 @server_case()
+def stun():
+    """section 3a: a STUN client is told its address; what it asks beyond that is named, and nothing else answered"""
+    with Server() as server:
+        s = Sock()
+        cookie, tx = bytes.fromhex("2112a442"), os.urandom(12)
+
+        def ask(attributes=b"", kind=b"\0\1"):
+            s.send(server.addr, kind + struct.pack(">H", len(attributes)) + cookie + tx + attributes)
+
+        for attributes in (b"", b"\x80\x22\0\3abc\0", b"\0\6\0\1u\0\0\0"):
+            ask(attributes)
+            data, *_ = s.get()
+            equal(b"\1\1\0\x0c" + cookie + tx + b"\0\x20\0\x08\0\1", data[:26])
+            equal(s.addr, wire.unpack_addr(wire.mask(data[28:32] + data[26:28], tx)))
+        s.send(server.addr, b"\0\1\0\0" + bytes(4) + tx)
+        data, *_ = s.get()
+        equal(b"\1\1\0\x0c" + bytes(4) + tx + b"\0\1\0\x08\0\1", data[:26])
+        equal(s.addr, wire.unpack_addr(data[28:32] + data[26:28]))
+        ask(b"\0\3\0\4\0\0\0\6")
+        data, *_ = s.get()
+        equal(b"\1\x11\0\x10" + cookie + tx + b"\0\x09\0\4\0\0\4\x14\0\x0a\0\2\0\3\0\0", data)
+        ask(b"".join(bytes([0x40, i, 0, 0]) for i in range(7)))
+        ask(kind=b"\0\x11")
+        ask(b"\x80\x22\0\x10")
+        s.silent(0.2)
+        equal((5, 3), tuple(server.counters()[k] for k in ("stun_answered", "drop_stun")))
+
+
+@server_case()
 def rubbish():
     """section 1: what is malformed is dropped without an answer, and counted by its cause"""
     with Server() as server:
@@ -495,7 +524,7 @@ def rubbish():
         tx, pad = bytes(12), bytes(116)
         deep = msgpack.packb([1, 1, tx] + [[[[[[[[[1]]]]]]]]])
         cases = {
-            "drop_stun": [bytes.fromhex("000100002112a442") + tx, b"\x03abc"],
+            "drop_stun": [bytes.fromhex("001100002112a442") + tx, b"\x03abc"],
             "drop_frame": [b"\xc1" + bytes(27)],
             "drop_short": [b"\x91\x01", b"\x90"],
             "drop_msgpack": [b"\x80" + pad, b"junk" + pad, request(tx, pad) + b"\x00", request(tx, pad)[:-1], deep,

@@ -41,8 +41,9 @@ read it: server.key in $STATE_DIRECTORY (systemd's), else in bodkin/ in $XDG_STA
 of a deployment share one key file; bodkin keygen makes one, and rotates it.
 
 The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
-role_files, expose_addresses (true: list and lookup show addresses), local_addresses, limits, token_keys = { KEY, … }
-and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }. Options given here win.]],
+role_files, expose_addresses (true: list and lookup show addresses), local_addresses, stun (false: the address role
+answers no STUN client), limits, token_keys = { KEY, … } and require_token (see bodkin keygen --token-key),
+queues = { name = { policy = FILE } }. Options given here win.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },

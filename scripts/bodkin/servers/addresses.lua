@@ -31,7 +31,7 @@ function M.collect(server, from, pubs, locals)
   local own, near = { from }, {}
   for _, bytes in ipairs(pubs) do
     local a, proven = server.cookie:open(bytes)
-    if a and not proven then server.counters:add("address_cookie_bad") end
+    if a and proven == false then server.counters:add("address_cookie_bad") end
     if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then insert_once(own, a) end
   end
   for _, a in ipairs(locals) do
