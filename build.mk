@@ -15,7 +15,8 @@ NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/s
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
 TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
-  python3-msgpack python3-cryptography golang-github-flynn-noise-dev pkg-config g++ luajit luarocks coturn
+  python3-msgpack python3-cryptography golang-github-flynn-noise-dev pkg-config g++ luajit luarocks \
+  coturn
 LINT_PACKAGES := gcc-mingw-w64-x86-64
 BENCH_PACKAGES := coturn libnice-dev pkg-config
 SOAK_PACKAGES := valgrind $(BENCH_PACKAGES)

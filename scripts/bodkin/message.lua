@@ -21,8 +21,8 @@ local match = { "match", "bin", 16, 16 }
 local ticket = { "ticket", "bin", 16, 16 }
 local pad = { "pad", "pad" }
 
--- Numbers 1..31 are between client and server, 32..63 between peers, 64..127 for roles of your own. What is sealed
--- counts only when it comes in an association, which says who sent it.
+-- Numbers 1..31 and 40..63 are between client and server, 32..39 between peers, 64..127 for roles of your own. What is
+-- sealed counts only when it comes in an association, which says who sent it.
 local REQUEST, REPLY, SEALED_REQUEST, SEALED = "request", "reply", "sealed request", "sealed"
 local declared = {
   { 1, "address_request", REQUEST, tx, pad },
@@ -58,6 +58,8 @@ local declared = {
   { 26, "lost", REPLY, tx },
   { 27, "key_request", REQUEST, tx, pad },
   { 28, "key_report", REPLY, tx, { "keys", "bins", 1, 2 } },
+  { 40, "probe_request", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "via", "uint", 0, 4 }, pad },
+  { 41, "probe_report", REPLY, tx, { "via", "uint", 0, 4 }, { "others", "addrs", 0, 4 } },
 }
 
 for _, d in ipairs(declared) do

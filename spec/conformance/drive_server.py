@@ -118,7 +118,7 @@ def reply_rule():
             check(len(data) <= len(asked), name, "got", len(data), "for", len(asked))
             replies[name] = got
         equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
-               "maintain": "maintained"}, replies)
+               "maintain": "maintained", "probe_request": "address_report"}, replies)
         counted = server.counters()
         equal((10, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
         # Requests so short that the report would be longer.
@@ -209,13 +209,13 @@ def versions():
     with Server() as server:
         a = Asker(server)
         values = {"id": a.me.id, "match": bytes(16), "want_addr": False, "ticket": bytes(16), "queue": "q",
-                  "noise": bytes(100)}
+                  "noise": bytes(100), "via": 0, "others": []}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request").split()
+        asks = (asks + "key_request probe_request").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
-            if number > 31:
+            if name in ("test", "confirm"):
                 continue
             data = [a.send(name, v, **{f: values[f] for f in fields if f in values})[1] for v in (2, 0, 255, 258)]
             answers = 4 if name in asks and len(data[0]) >= refused else 0
@@ -484,6 +484,23 @@ def queues():
         equal((b.me.public, a.me.public), (at_a["peer_key"], at_b["peer_key"]))
         equal((mine, yours), (at_a["seat"][0], at_b["seat"][0]))
         equal((at_a["seat"][1], at_a["seat"][2]), (at_b["seat"][2], at_b["seat"][1]), "team, peer's team")
+
+
+@server_case()
+def probes():
+    """section 4: who has proven its address is told of the server's others, and answered from them"""
+    with Server("--listen", "127.0.0.2:0") as server:
+        a = Asker(server)
+        equal("address_report", a.ask("probe_request", proof=None, via=1)[0])
+        proof = a.prove()
+        name, m = a.ask("probe_request", proof=proof, via=0)
+        others = [wire.unpack_addr(x) for x in m["others"]]
+        equal(("probe_report", 0, 1, "127.0.0.2"), (name, m["via"], len(others), others[0][0]))
+        tx, asked = a.send("probe_request", proof=proof, via=1)
+        data, came_from, _ = a.sock.get()
+        equal((("probe_report", {"tx": tx, "via": 1, "others": []}), others[0]), (wire.decode(data), came_from))
+        check(len(data) <= len(asked))
+        equal(m["others"], a.ask("probe_request", proof=proof, via=2)[1]["others"])
 
 
 @server_case()

@@ -205,7 +205,7 @@ end
 -- fields, most often the transaction id first.
 function M.shapes(stream, count, fn)
   for _ = 1, count do
-    local type = 1 + stream.below(36)
+    local type = 1 + stream.below(45)
     local schema = M.schemas[type]
     local n = schema and stream.below(8) > 0 and #schema.fields or stream.below(14)
     local parts = { string.char(0x90 | n + 2 & 15, type, stream.below(16) == 0 and stream.below(128) or 1) }

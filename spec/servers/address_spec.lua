@@ -124,6 +124,64 @@ describe("S1 address server", function()
     end)
   end)
 
+  describe("asked by a client that looks at its NAT", function()
+    local here, port = support.addr "203.0.113.1:4433", support.addr "203.0.113.1:4434"
+    local ip = support.addr "203.0.113.2:4433"
+
+    before_each(function()
+      s:close()
+      s = support.server { roles = { "address" }, listen = { here, port, "[2001:db8::1]:4433", ip } }
+    end)
+
+    local function ask(a, proof, via, sock)
+      return s:feed(a, message.probe_request:encode(s:next_tx(), proof, via), sock)
+    end
+
+    it("says at which other addresses it is, of that family", function()
+      local answer = ask(from, s:proof(from), 0)[1]
+      assert.equal("probe_report", answer.name_of)
+      assert.same({ port, ip }, answer.others)
+      assert.equal(s.env.socks[1], answer.sock)
+      assert.same({ here, port }, ask(from, s:proof(from), 0, s.env.socks[4])[1].others)
+      assert.same({}, ask(from6, s:proof(from6), 0, s.env.socks[3])[1].others)
+      assert.same({ port, ip }, ask(from, s:proof(from), 3)[1].others) -- there is no third
+    end)
+
+    it("answers once, from the address it was told to, to where the request came from, and in fewer bytes", function()
+      for via, sock in ipairs { s.env.socks[2], s.env.socks[4] } do
+        local answers = ask(from, s:proof(from), via)
+        assert.equal(1, #answers)
+        assert.equal(from, answers[1].to)
+        assert.equal(sock, answers[1].sock)
+        assert.equal(via, answers[1].via)
+        assert.same({}, answers[1].others)
+        assert.is_true(answers[1].length <= 128)
+      end
+      assert.equal(2, s:count "probed")
+    end)
+
+    it("does it for none who has not proven where they are", function()
+      for _, proof in ipairs { false, s:proof(from6), ("p"):rep(20) } do
+        local answers = ask(from, proof or nil, 1)
+        assert.equal(1, #answers)
+        assert.equal("address_report", answers[1].name_of)
+        assert.equal(s.env.socks[1], answers[1].sock)
+      end
+      assert.equal(2, s:count "address_cookie_bad")
+      assert.equal(0, s:count "probed")
+    end)
+
+    it("never says more than it was asked with", function()
+      local long = message.probe_request:encode(s:next_tx(), s:proof(from), 0)
+      local head = long:sub(1, 3) .. long:sub(4, 17 + 22 + 1):sub(1, -2)
+      for via = 0, 1 do
+        local short = head .. string.char(via) .. "\xc4\0"
+        local answers = s:feed(from, short)
+        for _, a in ipairs(answers) do assert.is_true(a.length <= #short) end
+      end
+    end)
+  end)
+
   it("answers nothing that it does not handle", function()
     assert.equal(0, #(s:ask(from, "maintain", s:next_tx(), ("i"):rep(16))))
     assert.equal(1, s:count("drop_unknown"))
