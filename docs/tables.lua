@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, numbers, counters. And
--- of docs/SECURITY.md, the table of what is answered to whom.
+-- of docs/SECURITY.md, the table of what is answered to whom; of docs/NAT.md, what netcheck says.
 -- `lua5.4 docs/tables.lua` (with the module bodkin.core on its path: `make docs`) writes them between their
 -- markers; a spec fails when they differ.
 
@@ -154,6 +154,8 @@ M.security = {
   },
 }
 
+M.nat = { file = "docs/NAT.md", sections = { netcheck = function() return require("netcheck").transcripts() end } }
+
 -- The document with its made parts made anew.
 function M.fill(text, sections)
   for name, make in pairs(sections or M.sections) do
@@ -171,7 +173,7 @@ function M.read(file)
 end
 
 if arg and arg[0] and arg[0]:find "docs/tables%.lua$" then
-  for _, document in ipairs { M, M.security } do
+  for _, document in ipairs { M, M.security, M.nat } do
     local text = M.fill(M.read(document.file), document.sections)
     local f <close> = assert(io.open(document.file, "w"))
     f:write(text)

@@ -9,7 +9,7 @@ local M = {
   options = {},
 }
 
-local order = { "serve", "host", "join", "match", "list", "ping", "status", "check", "sim", "replay", "run",
+local order = { "serve", "host", "join", "match", "list", "ping", "netcheck", "status", "check", "sim", "replay", "run",
   "keygen", "version", "help" }
 
 local function option_line(option)

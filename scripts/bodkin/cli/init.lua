@@ -4,12 +4,12 @@
 
 local M = {}
 
-local commands = { serve = true, host = true, join = true, list = true, ping = true, run = true, status = true,
+local commands = { serve = true, host = true, join = true, list = true, ping = true,
+  netcheck = true, run = true, status = true,
   match = true, check = true, sim = true, replay = true, keygen = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
-local later = { tunnel = true, repl = true, netcheck = true,
-  top = true, why = true, lab = true }
+local later = { tunnel = true, repl = true, top = true, why = true, lab = true }
 
 local function usage_error(message, next_step)
   io.stderr:write("bodkin: ", message, "\n", next_step, "\n")

@@ -70,7 +70,8 @@ local function to_json(value, key, arrays)
 end
 
 local array_keys = { public = true, ["local"] = true, peers = true, why = true, entries = true, counters = true,
-  roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true }
+  roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true,
+  direct = true, relay = true, timing = true, unknown = true, asked = true }
 
 local function escaped(char)
   local code = utf8.codepoint(char)
