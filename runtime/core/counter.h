@@ -49,6 +49,7 @@
   X(stun_answered, "STUN Binding requests answered")                                                                   \
   X(stun_limited, "STUN Binding requests dropped: too many from their network")                                        \
   X(probed, "answers sent from another address of the server's, for a client that looks at its NAT")                   \
+  X(probe_limited, "answers after a silence not promised: too many wait for one")                                      \
   X(address_cookie_bad, "requests with a cookie that is not valid for their sender")                                   \
   X(associated, "associations opened with clients")                                                                    \
   X(association_refused, "handshakes refused: to no key of this server, forged, seen before, or too many")             \

@@ -58,7 +58,8 @@ local declared = {
   { 26, "lost", REPLY, tx },
   { 27, "key_request", REQUEST, tx, pad },
   { 28, "key_report", REPLY, tx, { "keys", "bins", 1, 2 } },
-  { 40, "probe_request", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "via", "uint", 0, 4 }, pad },
+  { 40, "probe_request", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "via", "uint", 0, 4 },
+    { "after_s", "uint", 0, 180 }, pad },
   { 41, "probe_report", REPLY, tx, { "via", "uint", 0, 4 }, { "others", "addrs", 0, 4 } },
 }
 

@@ -48,6 +48,16 @@ direct       with no NAT, full cone, address-restricted
 can't tell   with firewall, port-restricted, plain Linux, address-dependent, symmetric]], text)
   end)
 
+  it("says how long a mapping lives", function()
+    for text, lifetime in pairs { ["at least 130 s"] = { at_least_s = 130 }, ["under 15 s"] = { at_least_s = 0,
+      below_s = 15 }, ["between 25 and 35 s"] = { at_least_s = 25, below_s = 35 } } do
+      local lines = netcheck.lines("IPv4", { server = "s", asked = { "s" }, public = { "p" }, nat = true,
+        mapping = { EI = true }, filtering = { EI = true }, ports = "random", hairpin = false, race = false,
+        lifetime = lifetime })
+      assert.equal("lifetime     of a mapping " .. text, lines[7])
+    end
+  end)
+
   describe("as a command", function()
     local all
     before_each(function() all = processes.new() end)
@@ -74,6 +84,9 @@ can't tell   with firewall, port-restricted, plain Linux, address-dependent, sym
       assert.matches("public +127%.0%.0%.1:%d+, your own: no NAT between\n", text)
       assert.matches("filtering +endpoint%-independent: lets in anybody\n", text)
       assert.matches("IPv6 +can't tell: the server has no IPv6 address", text)
+      local ping = assert(io.popen(("timeout 20 %s ping --bind 127.0.0.1:0 %s"):format(binary, url)))
+      assert.matches("\nyour UDP port %d+ is reached by anybody\n$", ping:read "a")
+      ping:close()
       code, text = run(url .. " --json")
       assert.equal(0, code, text)
       local found = assert(dkjson.decode(text))

@@ -62,7 +62,7 @@ describe("C1 address manager", function()
       local back = answer(bytes, from)
       if back then sock:send(from, back) end
     end)
-    return sock
+    return sock, host
   end
 
   local stun = { address_server = "stun:198.51.100.30" }
@@ -114,9 +114,10 @@ describe("C1 address manager", function()
 
   it("survives a STUN server that answers anything, and takes the first that fits", function()
     local s = support.new()
-    local n = 0
-    local sock = stranger(s, function(bytes, from)
+    local n, elsewhere = 0, nil
+    local sock, host = stranger(s, function(bytes, from)
       n = n + 1
+      elsewhere:send(from, core.stun.answer(bytes, a "192.0.2.9:9"))
       local good = core.stun.answer(bytes, from)
       if n == 1 then return good:sub(1, -5) end                                  -- cut off
       if n == 2 then return good:sub(1, 8) .. ("x"):rep(12) .. good:sub(21) end  -- to nothing that was asked
@@ -124,13 +125,16 @@ describe("C1 address manager", function()
       if n == 4 then return core.stun.answer(bytes, a "192.0.2.1:0") end         -- nowhere
       return good
     end)
-    local host = s:host("a", "203.0.113.7")
-    local node, err, code = s:try(host, { address_server = "stun:198.51.100.30", timeout_ms = 20000 })
+    elsewhere = assert(host.env.udp(a "198.51.100.30:3479"))
+    local mine = s:host("a", "203.0.113.7")
+    local node, err, code = s:try(mine, { address_server = "stun:198.51.100.30", timeout_ms = 20000 })
     assert(node, err, code)
     assert.equal(5, n)
-    assert.equal(1, host.env.counters:get "drop_stun")
-    assert.equal(3, host.env.counters:get "drop_reply")
+    assert.equal(1, mine.env.counters:get "drop_stun")
+    assert.equal(8, mine.env.counters:get "drop_reply")
+    assert.same({ "203.0.113.7:49152" }, node.addresses:public_texts())
     sock:close()
+    elsewhere:close()
     s:close()
   end)
 

@@ -119,15 +119,44 @@ describe("a client that looks at its NAT", function()
       local record, n = s.world.net.record, 0
       s.world.net.record = function(event, src, dst, bytes)
         record(event, src, dst, bytes)
-        if event == "recv" and bytes:byte(2) == 41 then
+        if event == "recv" and bytes:byte(2) == 41 and n == 0 then
           n = n + 1
           host:sleep()
+          s.world.loop:timer(5000, function() host:wake() end)
         end
       end
       local found = assert(discover(s, client, at))
       assert.equal(1, n)
       assert.same(ALL, found.filtering)
-      host:wake()
+      assert.same(set "EI", found.mapping)
+    end)
+  end)
+
+  describe("and at how long a mapping lives", function()
+    local function lifetime(s, host, at, options)
+      return s:run(function() return behaviour.lifetime(host.env, at, options) end, 200000)
+    end
+
+    it("finds it between two silences", function()
+      for timeout_ms, expect in pairs { [30000] = { at_least_s = 25, below_s = 35 },
+        [60000] = { at_least_s = 50, below_s = 70 }, [300000] = { at_least_s = 130 },
+        [5000] = { at_least_s = 0, below_s = 15 } } do
+        with(one, { delay_ms = 20 }, function(s, at)
+          local host = behind(s, "port_restricted", { timeout_ms = timeout_ms })
+          local began = host.env.now()
+          assert.same(expect, lifetime(s, host, at))
+          assert.is_true(host.env.now() - began < 140e6)
+        end)
+      end
+    end)
+
+    it("says that the server stopped", function()
+      with(one, {}, function(s)
+        local found, err, code = lifetime(s, s:host("c", "203.0.113.9"), addr.parse("198.51.100.77:4433", 0))
+        assert.is_nil(found)
+        assert.equal("timeout", code)
+        assert.equal("198.51.100.77:4433 stopped answering", err)
+      end)
     end)
   end)
 
@@ -148,6 +177,7 @@ describe("a client that looks at its NAT", function()
     sock:router(router)
     local found = assert(discover(s, behind(s, "port_restricted"), at))
     assert.same({ "198.51.100.30:4433" }, found.asked)
+    assert.same(set("AD", "APD"), found.filtering) -- what came from its first address let nobody in
     local to = {}
     for _, d in ipairs(s:sent "192.168.1.2") do to[d.to] = (to[d.to] or 0) + 1 end
     for text, n in pairs(to) do

@@ -209,7 +209,7 @@ def versions():
     with Server() as server:
         a = Asker(server)
         values = {"id": a.me.id, "match": bytes(16), "want_addr": False, "ticket": bytes(16), "queue": "q",
-                  "noise": bytes(100), "via": 0, "others": []}
+                  "noise": bytes(100), "via": 0, "after_s": 0, "others": []}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
         asks = (asks + "key_request probe_request").split()
@@ -491,16 +491,20 @@ def probes():
     """section 4: who has proven its address is told of the server's others, and answered from them"""
     with Server("--listen", "127.0.0.2:0") as server:
         a = Asker(server)
-        equal("address_report", a.ask("probe_request", proof=None, via=1)[0])
+        equal("address_report", a.ask("probe_request", proof=None, via=1, after_s=0)[0])
         proof = a.prove()
-        name, m = a.ask("probe_request", proof=proof, via=0)
+        name, m = a.ask("probe_request", proof=proof, via=0, after_s=0)
         others = [wire.unpack_addr(x) for x in m["others"]]
         equal(("probe_report", 0, 1, "127.0.0.2"), (name, m["via"], len(others), others[0][0]))
-        tx, asked = a.send("probe_request", proof=proof, via=1)
+        tx, asked = a.send("probe_request", proof=proof, via=1, after_s=0)
         data, came_from, _ = a.sock.get()
         equal((("probe_report", {"tx": tx, "via": 1, "others": []}), others[0]), (wire.decode(data), came_from))
         check(len(data) <= len(asked))
-        equal(m["others"], a.ask("probe_request", proof=proof, via=2)[1]["others"])
+        equal(m["others"], a.ask("probe_request", proof=proof, via=2, after_s=0)[1]["others"])
+        tx, _ = a.send("probe_request", proof=proof, via=1, after_s=1)
+        a.sock.silent(0.7)
+        data, came_from, _ = a.sock.get()
+        equal((("probe_report", {"tx": tx, "via": 0, "others": []}), server.addr), (wire.decode(data), came_from))
 
 
 @server_case()

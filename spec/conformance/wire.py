@@ -54,7 +54,7 @@ MESSAGES = {
     "lost": (26, "tx"),
     "key_request": (27, "tx pad"),
     "key_report": (28, "tx keys"),
-    "probe_request": (40, "tx proof via pad"),
+    "probe_request": (40, "tx proof via after_s pad"),
     "probe_report": (41, "tx via others"),
     "test": (32, "match role epoch rx_index nonce mac"),
     "confirm": (33, "match role epoch rx_index nonce origin mac"),

@@ -12,6 +12,7 @@ local NAMES = { none = "none", endpoint = "endpoint_independent", address = "add
   address_port = "address_and_port_dependent", open = "endpoint_independent" }
 local HOSTS = { "a", "b", "c", "d" }
 
+local BY = { none = "anybody", open = "anybody", address = "asked_ips", address_port = "asked_addresses" }
 local sets = { { "full_cone", "plain_linux", "symmetric_sequential", "address_restricted" } }
 if os.getenv "SOAK" then
   sets[2] = { "none", "firewall", "port_restricted", "carrier" }
@@ -49,7 +50,23 @@ describe("netcheck", function()
         assert.matches("full cone", direct)
         local open = is.mapping ~= "address_port" and is.filtering ~= "address_port"
         assert.equal(open, direct:find "symmetric" ~= nil, kind)
+        checks[i] = net[HOSTS[i]]:start { support.binary, "ping", "--json", "bodkin://" .. net.server.addr }
+      end
+      for i, kind in ipairs(kinds) do
+        assert.equal(0, checks[i]:wait(10000), checks[i]:stderr())
+        local by = checks[i]:stdout():match '"event":"reachable","port":%d+,"by":"([%a_]+)"'
+        assert.equal(BY[lab.kinds[kind].filtering], by, kind)
       end
     end)
   end
+
+  if not os.getenv "SOAK" then return end
+
+  it("measures how long mappings live", function()
+    local net <close> = assert(lab.up { a = "port_restricted", delay_ms = 5, udp_timeout_s = 30 })
+    assert(support.serve(net) == nil)
+    local p = net.a:start { support.binary, "netcheck", "--json", "--lifetime", net.urls[2] }
+    assert.equal(0, p:wait(160000), p:stderr())
+    assert.same({ 25, 35 }, json.decode(p:stdout()).lifetime_s)
+  end)
 end)

@@ -134,7 +134,7 @@ describe("S1 address server", function()
     end)
 
     local function ask(a, proof, via, sock)
-      return s:feed(a, message.probe_request:encode(s:next_tx(), proof, via), sock)
+      return s:feed(a, message.probe_request:encode(s:next_tx(), proof, via, 0), sock)
     end
 
     it("says at which other addresses it is, of that family", function()
@@ -171,14 +171,38 @@ describe("S1 address server", function()
       assert.equal(0, s:count "probed")
     end)
 
-    it("never says more than it was asked with", function()
-      local long = message.probe_request:encode(s:next_tx(), s:proof(from), 0)
-      local head = long:sub(1, 3) .. long:sub(4, 17 + 22 + 1):sub(1, -2)
-      for via = 0, 1 do
-        local short = head .. string.char(via) .. "\xc4\0"
-        local answers = s:feed(from, short)
-        for _, a in ipairs(answers) do assert.is_true(a.length <= #short) end
+    it("answers after a silence, where it is told to, once, and only so many", function()
+      local function late(a, tx, after_s)
+        return s:feed(a, message.probe_request:encode(tx, s:proof(a), 0, after_s), s.env.socks[2])
       end
+      local tx = s:next_tx()
+      assert.equal(0, #late(from, tx, 30))
+      assert.equal(0, #s:advance(20000))
+      assert.equal(0, #late(from, tx, 30)) -- a copy: from now on
+      assert.equal(0, #s:advance(29000))
+      local answers = s:advance(2000)
+      assert.equal(1, #answers)
+      assert.same({ "probe_report", tx, from, 0, s.env.socks[2] }, { answers[1].name_of, answers[1].tx, answers[1].to,
+        answers[1].via, answers[1].sock })
+      assert.equal(0, #s:advance(60000))
+      for _ = 1, 40 do late(from, s:next_tx(), 5) end
+      assert.equal(8, s:count "probe_limited")
+      assert.equal(32, #s:advance(6000))
+      assert.equal(0, #late(from, s:next_tx(), 180)) -- that the server forgets it when it closes, after_each sees
+    end)
+
+    it("never says more than it was asked with", function()
+      s:close()
+      local listen = {}
+      for i = 1, 6 do listen[i] = "203.0.113.1:" .. 4432 + i end
+      s = support.server { roles = { "address" }, listen = listen }
+      assert.equal(4, #ask(from, s:proof(from), 0)[1].others)
+      local function short(via) -- the same without its pad
+        return message.probe_request:encode(s:next_tx(), s:proof(from), via, 0):sub(1, 41) .. "\xc4\0"
+      end
+      assert.equal(0, #s:feed(from, short(0)))
+      assert.equal(1, s:count "refuse_reply")
+      assert.is_true(s:feed(from, short(1))[1].length <= #short(1))
     end)
   end)
 

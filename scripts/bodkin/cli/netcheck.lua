@@ -16,7 +16,11 @@ local FILTERING = {
 local NAMES = { EI = "endpoint_independent", AD = "address_dependent", APD = "address_and_port_dependent" }
 local ORDER = { "EI", "AD", "APD" }
 local KEYS = { "event", "family", "server", "public", "nat", "mapping", "filtering", "ports", "hairpin",
-  "race", "direct", "relay", "timing", "unknown", "asked" }
+  "race", "lifetime_s", "direct", "relay", "timing", "unknown", "asked" }
+
+local function merged(list, more)
+  return table.move(more, 1, #more, #list + 1, table.move(list, 1, #list, 1, {}))
+end
 
 local function each_of(set)
   local list = {}
@@ -67,6 +71,12 @@ local function truth(value)
   return value and "yes" or "no"
 end
 
+local function lived(found)
+  if not found.below_s then return ("of a mapping at least %d s"):format(found.at_least_s) end
+  return found.at_least_s == 0 and ("of a mapping under %d s"):format(found.below_s)
+    or ("of a mapping between %d and %d s"):format(found.at_least_s, found.below_s)
+end
+
 local function line(title, text) return ("%-12s %s"):format(title, text) end
 
 -- What was found over a family ("IPv4"), as lines of text.
@@ -82,6 +92,7 @@ local function lines(family, found)
   if found.nat then
     add("ports", found.ports == "unknown" and "can't tell" or found.ports)
     add("hairpin", truth(found.hairpin))
+    if found.lifetime then add("lifetime", lived(found.lifetime)) end
     if found.race then add("race", "a packet that comes unasked spoils the way to its sender until it times out") end
   end
   add("direct", with(can.yes))
@@ -99,6 +110,7 @@ local function object(family, found)
     mapping = found.nat and one_name(found.mapping) or "none", filtering = one_name(found.filtering),
     ports = found.ports, hairpin = found.hairpin == nil and "unknown" or found.hairpin and "yes" or "no",
     race = found.race == nil and "unknown" or found.race and "yes" or "no",
+    lifetime_s = found.lifetime and { found.lifetime.at_least_s, found.lifetime.below_s },
     direct = can.yes, relay = can.no, timing = can.may, unknown = can.unknown, asked = found.asked,
   }
 end
@@ -112,8 +124,12 @@ Asks the server how it sees this host, from each of its addresses, and has it an
 Says how the NAT maps and filters (RFC 4787), how it chooses ports, whether it hairpins, and with which others a direct
 path works or a relay is needed. How much can be told depends on the server: two IPs of two ports each (serve --listen
 several times) tell everything, two ports the dependence on ports; what cannot be told is said so. --address-server,
-also a stun:HOST[:PORT], is asked as one more address. Takes two to three seconds; fails with 1 when nobody answers.]],
-  options = options.client("server", "address-server", "bind", "timeout"),
+also a stun:HOST[:PORT], is asked as one more address. Takes two to three seconds; fails with 1 when nobody answers.
+--lifetime also has the server answer after silences of 15 to 130 s, at once by a socket each, and says after which an
+answer still came in: so long lives a mapping that nothing uses.]],
+  options = merged(options.client("server", "address-server", "bind", "timeout"), {
+    { "lifetime", help = "find out how long a mapping lives; takes two minutes more" },
+  }),
   arguments = 1,
   run = function(values, rest)
     local text = rest[1] or values.server
@@ -133,6 +149,10 @@ also a stun:HOST[:PORT], is asked as one more address. Takes two to three second
           local found, why, what = behaviour.discover(env, server, {
             bind = bind, more = more, timeout_ms = (values.timeout or 5) * 1000,
           })
+          if found and found.nat and values.lifetime then
+            out:say("waiting up to 130 s for answers over IPv%d after a silence ...", family)
+            found.lifetime = behaviour.lifetime(env, server, { bind = bind })
+          end
           if found then
             shown = true
             if out.json then out:object(object("IPv" .. family, found), KEYS) end

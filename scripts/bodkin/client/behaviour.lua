@@ -17,6 +17,8 @@ local UNASKED_MS = { 0, 150, 300, 450 }  -- at these, the server is told to send
 local PATIENCE_MS = 600                  -- and is that not here so long after the last, and two round trips: filtered
 local OTHERS_MAX = 3                     -- addresses that a server may have us ask, besides its own
 local HAIRPIN_MS = { 0, 100, 200 }
+local LATE_MS = { 0, 100, 200 }          -- copies of a request answered after a silence, which begins with the last
+local STEPS_S = { 15, 25, 35, 50, 70, 100, 130 } -- of silence: usual time-outs are 30, 60, 120 s
 local STEP_MAX = 8                       -- between ports of a NAT that counts, with other hosts behind it
 
 -- --- what was seen -> what it means
@@ -143,7 +145,7 @@ end
 
 -- In a task: the server's other addresses, or nil where it says nothing of them.
 function Probe:others(server, proof)
-  return self:ask(server, function(tx) return message.probe_request:encode(tx, proof, 0) end, REPEATS_MS, 3000,
+  return self:ask(server, function(tx) return message.probe_request:encode(tx, proof, 0, 0) end, REPEATS_MS, 3000,
     function(from, via, others)
       if from == server and via == 0 and type(others) == "table" then return others end
     end)
@@ -152,7 +154,7 @@ end
 -- In a task: whether an answer comes from its address number `via`, where this socket never sent anything.
 function Probe:lets_in(server, proof, via, other, rtt_ms)
   local last_ms = UNASKED_MS[#UNASKED_MS] + PATIENCE_MS + 2 * rtt_ms
-  return self:ask(server, function(tx) return message.probe_request:encode(tx, proof, via) end, UNASKED_MS, last_ms,
+  return self:ask(server, function(tx) return message.probe_request:encode(tx, proof, via, 0) end, UNASKED_MS, last_ms,
     function(from, said) return from == other and said == via or nil end) or false
 end
 
@@ -209,39 +211,16 @@ local function hairpin(one, other, at_one, at_other)
   return heard[1] or heard[2]
 end
 
--- In a task: what stands between this host and `server` (packed). options: bind (packed); more = other places that tell
--- an address, { addr =, stun = }, …; timeout_ms (5000) for the first answer. Returns
---   { server =, public = { text, … }, nat = bool, mapping =, filtering = (sets, as above), ports = "preserved",
---     "sequential", "random" or "unknown", hairpin = bool or nil, race = bool or nil (what comes unasked moves the
---     mapping), asked = { text, … }: addresses that answered }
--- where nil is "can't tell"; or nil, message, code.
-function M.discover(env, server, options)
-  options = options or {}
-  local quiet, err, code = open(env, server, options.bind)
-  if not quiet then return nil, err, code end
-  local _ <close> = quiet
-  local loud, third
-  loud, err, code = open(env, server, options.bind and addr.with_port(options.bind, 0))
-  if not loud then return nil, err, code end
-  local _ <close> = loud
-  third, err, code = open(env, server, options.bind and addr.with_port(options.bind, 0))
-  if not third then return nil, err, code end
-  local _ <close> = third
-
-  local began = env.now()
-  local here = { addr = server }
-  local at_quiet, proof = quiet:mapped(here, options.timeout_ms or 5000)
-  if not at_quiet then
+-- In a task: what the quiet socket sees: { mapped =, others =, port =, ip = (see choose), from_ip =, from_port =
+-- whether what came unasked from there got in, nil: not tried }, or nil, message, code.
+local function listen(quiet, server, timeout_ms)
+  local began = quiet.env.now()
+  local mapped, proof = quiet:mapped({ addr = server }, timeout_ms)
+  if not mapped then
     return nil, ("no answer from %s after %g s: is the server running, and UDP %d open there?"):format(
-      addr.format(server), (options.timeout_ms or 5000) / 1000, addr.port(server)), "timeout"
+      addr.format(server), timeout_ms / 1000, addr.port(server)), "timeout"
   end
-  local rtt_ms = (env.now() - began) / 1000
-  local at_loud = loud:mapped(here, 5000)
-  local at_third = at_loud and third:mapped(here, 5000)
-  if not at_third then return nil, ("%s stopped answering"):format(addr.format(server)), "timeout" end
-  local result = { server = addr.format(server), asked = { addr.format(server) },
-    nat = not is_own(env, quiet.sock, at_quiet) }
-
+  local rtt_ms = (quiet.env.now() - began) / 1000
   local others, port, ip = choose(server, quiet:others(server, proof) or {})
   local function came(one)
     return function() return one and quiet:lets_in(server, proof, one.via, one.addr, rtt_ms) end
@@ -250,41 +229,123 @@ function M.discover(env, server, options)
   if others[1] and not quiet:others(server, proof) then -- silence means something while the server is heard
     heard = { heard[1] or nil, heard[2] or nil }
   end
-  result.filtering = M.filtering(heard[1], heard[2])
+  return { mapped = mapped, others = others, port = port, ip = ip, from_ip = heard[1],
+    from_port = heard[2] }
+end
 
-  local places, seen, ports, public = {}, { { to = server, mapped = at_loud } }, {}, { addr.format(at_loud) }
-  for _, one in ipairs(others) do places[#places + 1] = one end
-  for _, one in ipairs(options.more or {}) do
-    if #one.addr == #server and one.addr ~= server then places[#places + 1] = one end
+-- Toward an address whose packets were kept out, the mapping of the quiet socket is still what it was, unless they made
+-- the NAT move it. nil: that cannot be told.
+local function moved(quiet, at_quiet, result)
+  if not result.nat then return false end
+  local kept_out = at_quiet.ip and at_quiet.from_ip == false and at_quiet.ip
+    or at_quiet.port and at_quiet.from_port == false and at_quiet.port
+  if not kept_out then
+    if at_quiet.from_ip or at_quiet.from_port then return false end
+    return nil
   end
+  if not result.mapping.EI or result.mapping.APD or result.mapping.AD and kept_out ~= at_quiet.port then return nil end
+  local again = quiet:mapped({ addr = kept_out.addr }, 3000)
+  if again then return again ~= at_quiet.mapped end
+end
+
+-- Asks by the loud socket at all places; adds to the result what was seen. Returns the outer ports in order.
+local function ask_around(loud, at_loud, places, result)
+  local seen, ports = { { to = at_loud.to, mapped = at_loud.mapped } }, {}
   for _, place in ipairs(places) do
     local mapped = loud:mapped(place, 3000)
     if mapped then
       seen[#seen + 1] = { to = place.addr, mapped = mapped }
       ports[#ports + 1] = addr.port(mapped)
       result.asked[#result.asked + 1] = addr.format(place.addr)
-      if addr.format(mapped) ~= public[#public] then public[#public + 1] = addr.format(mapped) end
+      if addr.format(mapped) ~= result.public[#result.public] then
+        result.public[#result.public + 1] = addr.format(mapped)
+      end
     end
   end
-  result.public = public
   result.mapping = result.nat and M.mapping(seen) or { EI = true }
-  local function pair(probe, mapped) return { addr.port(probe.sock:addr()), addr.port(mapped) } end
-  result.ports = M.ports({ pair(quiet, at_quiet), pair(loud, at_loud), pair(third, at_third) }, ports)
+  return ports
+end
 
-  -- Toward an address whose packets were kept out, the mapping of the quiet socket is still what it was, unless they
-  -- made the NAT move it.
-  local kept_out = ip and heard[1] == false and ip or port and heard[2] == false and port
-  if not result.nat then
-    result.race = false
-  elseif kept_out and result.mapping.EI and not result.mapping.APD then
-    local again = quiet:mapped({ addr = kept_out.addr }, 3000)
-    if again then result.race = again ~= at_quiet and (result.mapping.AD == nil or kept_out == port) end
-  elseif heard[1] or heard[2] then
-    result.race = false
+-- In a task: what stands between this host and `server` (packed). options: bind (packed); more = other places that tell
+-- an address, { addr =, stun = }, …; timeout_ms (5000) for the first answer. Returns
+--   { server =, public = { text, … }, nat = bool, mapping =, filtering = (sets, as above), ports = "preserved",
+--     "sequential", "random" or "unknown", hairpin = bool or nil, race = bool or nil (what comes unasked moves the
+--     mapping), asked = { text, … }: addresses that answered }
+-- where nil is "can't tell"; or nil, message, code.
+function M.discover(env, server, options)
+  options = options or {}
+  local any_port = options.bind and addr.with_port(options.bind, 0)
+  local quiet, loud, third, err, code
+  quiet, err, code = open(env, server, options.bind)
+  if not quiet then return nil, err, code end
+  local _ <close> = quiet
+  loud, err, code = open(env, server, any_port)
+  if not loud then return nil, err, code end
+  local _ <close> = loud
+  third, err, code = open(env, server, any_port)
+  if not third then return nil, err, code end
+  local _ <close> = third
+
+  local at_quiet
+  at_quiet, err, code = listen(quiet, server, options.timeout_ms or 5000)
+  if not at_quiet then return nil, err, code end
+  local at_loud = loud:mapped({ addr = server }, 5000)
+  local at_third = at_loud and third:mapped({ addr = server }, 5000)
+  if not at_third then return nil, ("%s stopped answering"):format(addr.format(server)), "timeout" end
+  local result = { server = addr.format(server), asked = { addr.format(server) }, public = { addr.format(at_loud) },
+    nat = not is_own(env, quiet.sock, at_quiet.mapped), filtering = M.filtering(at_quiet.from_ip, at_quiet.from_port) }
+
+  local places = table.move(at_quiet.others, 1, #at_quiet.others, 1, {})
+  for _, one in ipairs(options.more or {}) do
+    if #one.addr == #server and one.addr ~= server then places[#places + 1] = one end
   end
+  local later = ask_around(loud, { to = server, mapped = at_loud }, places, result)
+  local function pair(probe, mapped) return { addr.port(probe.sock:addr()), addr.port(mapped) } end
+  result.ports = M.ports({ pair(quiet, at_quiet.mapped), pair(loud, at_loud), pair(third, at_third) }, later)
+  result.race = moved(quiet, at_quiet, result)
   if result.nat and count(result.mapping) < 3 and not result.mapping.APD then
     result.hairpin = hairpin(loud, third, at_loud, at_third)
     if not result.hairpin and not result.mapping.EI then result.hairpin = nil end
+  end
+  return result
+end
+
+-- In a task: who reaches the socket bound to `bind` from outside: its filtering, as a set; or nil, message, code.
+function M.reachable(env, server, bind, timeout_ms)
+  local quiet, err, code = open(env, server, bind)
+  if not quiet then return nil, err, code end
+  local _ <close> = quiet
+  local seen
+  seen, err, code = listen(quiet, server, timeout_ms)
+  if not seen then return nil, err, code end
+  return M.filtering(seen.from_ip, seen.from_port)
+end
+
+-- In a task: how long a mapping lives in which the server has answered: { at_least_s = the longest silence after which
+-- its answer came in, 0: none did; below_s = the shortest above that after which none did, or nil }, or nil, message,
+-- code. It takes as long as the longest step, and a socket for each. options: bind, steps_s.
+function M.lifetime(env, server, options)
+  options = options or {}
+  local function try(silence_s)
+    return function()
+      local probe = open(env, server, options.bind and addr.with_port(options.bind, 0))
+      if not probe then return nil end
+      local _ <close> = probe
+      local mapped, proof = probe:mapped({ addr = server }, 5000)
+      if not mapped then return nil end
+      return probe:ask(server, function(tx) return message.probe_request:encode(tx, proof, 0, silence_s) end, LATE_MS,
+        silence_s * 1000 + LATE_MS[#LATE_MS] + 2000, function(from) return from == server or nil end) or false
+    end
+  end
+  local list, steps, result = {}, options.steps_s or STEPS_S, { at_least_s = 0 }
+  for i, silence_s in ipairs(steps) do list[i] = try(silence_s) end
+  local heard = together(list)
+  for i, silence_s in ipairs(steps) do
+    if heard[i] then result.at_least_s, result.below_s = silence_s, nil end
+    if heard[i] == false then result.below_s = result.below_s or silence_s end
+  end
+  if result.at_least_s == 0 and not result.below_s then
+    return nil, ("%s stopped answering"):format(addr.format(server)), "timeout"
   end
   return result
 end
