@@ -115,6 +115,7 @@ void bdk_open_sandbox(lua_State *L);
 void bdk_open_schema(lua_State *L); // after wire
 void bdk_open_stream(lua_State *L); // the four of these after loop
 void bdk_open_timer(lua_State *L);
+void bdk_open_stun(lua_State *L);
 void bdk_open_tun(lua_State *L);
 void bdk_open_udp(lua_State *L);
 void bdk_open_wire(lua_State *L);

@@ -52,6 +52,7 @@ typedef struct bdk_router {
   bdk_assocs_box *assocs; // a server's
   bdk_relay_box *relay;   // a server's
   bool frames;            // a client's: a function takes what begins with 0xC1
+  bool stun;              // functions say what becomes of STUN
   uint16_t number;        // of its socket, where that is a Lua object
   bdk_reply *reply;
   bdk_handler handlers[128];

@@ -28,7 +28,7 @@ typedef struct bdk_node bdk_node;
 // Everything but `server` may be left as bdk_config_init set it. Texts are copied.
 typedef struct bdk_config {
   size_t size;
-  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT][#KEY]; the other two: server
+  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT][#KEY], the second also stun:HOST
   const char *app, *name, *props; // at most 64 and 32 bytes; a JSON object, at most 128 bytes as msgpack
   const char *bind, *local;       // "ADDR:PORT", in numbers; tell local addresses: "same-public", "always", "never"
   uint32_t timeout_ms;            // of each request to a server

@@ -22,8 +22,8 @@ local ticket = { "ticket", "bin", 16, 16 }
 local rtt = { "rtt_ms", "uint?", 0, 10000 }
 local pad = { "pad", "pad" }
 
--- Numbers 1..31 are between client and server, 32..63 between peers, 64..127 for roles of your own. What is sealed
--- counts only when it comes in an association, which says who sent it.
+-- Numbers 1..31 and 40..63 are between client and server, 32..39 between peers, 64..127 for roles of your own. What is
+-- sealed counts only when it comes in an association, which says who sent it.
 local REQUEST, REPLY, SEALED_REQUEST, SEALED = "request", "reply", "sealed request", "sealed"
 local declared = {
   { 1, "address_request", REQUEST, tx, pad },
@@ -65,6 +65,9 @@ local declared = {
   { 30, "relay_open", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "ticket", "bin", 37, 37 },
     { "tag", "uint", 1, 0xffffffff }, { "hello", "bin", 1, 100 }, pad },
   { 31, "relay_opened", REPLY, tx, { "channel", "uint", 1, 0xffffffff }, { "hello", "bin?", 1, 100 } },
+  { 40, "probe_request", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "via", "uint", 0, 4 },
+    { "after_s", "uint", 0, 180 }, pad },
+  { 41, "probe_report", REPLY, tx, { "via", "uint", 0, 4 }, { "others", "addrs", 0, 4 } },
   { 42, "renew", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "epoch", "uint", 1, 255 }, pubs,
     rtt },
 }

@@ -24,7 +24,7 @@ bodkin = {}
 
 ---@class bodkin.OpenOptions
 ---@field server string               bodkin://HOST[:PORT][#KEY[,KEY]], as bodkin serve prints it
----@field address_server? string      another address server than `server`
+---@field address_server? string      another address server than `server`, or stun:HOST[:PORT]
 ---@field maintenance_server? string  another mapping maintenance server
 ---@field app? string                 only clients of the same app meet; at most 64 bytes
 ---@field name? string                what others see; at most 32 bytes

@@ -171,8 +171,10 @@ describe("bodkin serve", function()
     assert.equal(0, code)
     assert.truthy(out:find "4 of 4 answered", out)
     assert.truthy(out:find "your public address is 127%.0%.0%.1:%d+ %(your own: no NAT between%)", out)
+    assert.truthy(out:find("\ncan't tell who else reaches your UDP port %d+: the server has too few addresses\n$"), out)
     code, out = run { "ping", "--json", "--server", url }
     assert.equal(0, code)
+    assert.truthy(out:find '"rtt_ms":[%d.]+}\n{"event":"reachable","port":%d+,"by":"unknown"}\n$', out)
     assert.truthy(out:find '^{"event":"pong","addr":"127%.0%.0%.1:%d+","public":%["127%.0%.0%.1:%d+"%],"rtt_ms":', out)
   end)
 

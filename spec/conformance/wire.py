@@ -56,6 +56,8 @@ MESSAGES = {
     "key_report": (28, "tx keys"),
     "outcome": (29, "* tx match peer report"),
     "renew": (42, "* tx match peer epoch pubs rtt_ms"),
+    "probe_request": (40, "tx proof via after_s pad"),
+    "probe_report": (41, "tx via others"),
     "test": (32, "match role epoch rx_index nonce mac"),
     "confirm": (33, "match role epoch rx_index nonce origin mac"),
 }

@@ -20,7 +20,8 @@ local M = {}
 
 local DATAGRAM = 1200
 local LATER_MS = 12000 -- repeats of `matched` end before
-local STUN = "\0\1\0\0\x21\x12\xa4\x42" .. ("t"):rep(12)
+local STUN = input.STUN
+local NETWORKS = 200 -- that ask by STUN, so that each keeps within what it may
 local OTHER_VERSION = "\x02"
 
 -- The message without its pad, or nil when it has none: a pad is the last field, a bin of zeros.
@@ -70,6 +71,24 @@ local function add(row, asked, sent)
   row.ratio = math.max(row.ratio, asked > 0 and sent / asked or math.huge)
 end
 
+-- STUN requests of every size, whose attribute may be skipped, and whose must be understood; cut and lengthened; over
+-- IPv4 and IPv6.
+local function each_stun(fn)
+  local turn = 0
+  local function both(bytes)
+    turn = turn + 1
+    fn(bytes, support.addr(("100.64.%d.1:9"):format(turn % NETWORKS)))
+    fn(bytes, support.addr(("[2001:db8:0:%x00::1]:9"):format(turn % NETWORKS)))
+  end
+  both(STUN)
+  for n = 0, DATAGRAM - #STUN - 4, 4 do
+    for _, attribute in ipairs { "\x80\x22", "\x40\x01" } do
+      both("\0\1" .. string.pack(">I2", n + 4) .. STUN:sub(5) .. attribute .. string.pack(">I2", n) .. ("\0"):rep(n))
+    end
+  end
+  for n = 0, DATAGRAM do both(#STUN >= n and STUN:sub(1, n) or STUN .. ("\0"):rep(n - #STUN)) end
+end
+
 -- --- the server
 
 -- A server with clients; what each of its messages needs to succeed, for input.messages.
@@ -87,10 +106,10 @@ local function stranger(turn)
   return addr.with_port(support.addr(("203.0.113.%d:1"):format(1 + turn // 60000)), 1024 + turn % 60000)
 end
 
-local function feed(s, row, turn, bytes)
+local function feed(s, row, turn, bytes, from)
   local sent = 0
   s.env.sent = {}
-  s.env.socks[1].to_router:input(s.env.socks[1], stranger(turn), bytes)
+  s.env.socks[1].to_router:input(s.env.socks[1], from or stranger(turn), bytes)
   for _, d in ipairs(s.env.sent) do sent = sent + #d.bytes end
   add(row, #bytes, sent)
 end
@@ -113,9 +132,9 @@ function M.at_server(rows)
   local stream = input.stream "amplification"
   local turn = 0
   local function batch(row, s, each)
-    each(function(bytes)
+    each(function(bytes, from)
       turn = turn + 1
-      feed(s, row, turn, bytes)
+      feed(s, row, turn, bytes, from)
     end)
     later(s, row)
     s.server:close()
@@ -134,7 +153,7 @@ function M.at_server(rows)
     rows[#rows].exempt = exempt
     batch(rows[#rows], populated(), each)
   end
-  others("STUN Binding", function(fn) fn(STUN) end, true)
+  others("STUN Binding", each_stun, true)
   -- A client lets others seem to send what it seals itself.
   local s = populated()
   local raw = s:assoc(support.who(1), support.addr "198.51.100.1:4001").raw
@@ -144,7 +163,11 @@ function M.at_server(rows)
   end)
   others("frame (0xC1)", function(fn) each_random(stream, "\xc1", fn) end)
   others("random bytes", function(fn) each_random(stream, nil, fn) end)
-  others("bombs", function(fn) for _, bomb in ipairs(input.bombs()) do fn(bomb) end end)
+  others("bombs", function(fn)
+    for _, bomb in ipairs(input.bombs()) do
+      if bomb ~= STUN then fn(bomb) end
+    end
+  end)
 end
 
 -- --- the client

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- The address manager (C1): the local addresses come from the network stack, the public one of each family
--- from the address server, with the proof that it is ours. Both are recorded here, and candidates made.
+-- The address manager (C1): the local addresses come from the network stack, the public one of each family from the
+-- address server, with the proof that it is ours, or from any STUN server, without one. Both are recorded here, and
+-- candidates made.
 
 local core = require "bodkin.core"
 local message = require "bodkin.message"
@@ -25,13 +26,14 @@ local nearby = { copies = 2, timeout_ms = 1000, grace_us = 20000 }
 -- How long the other family is waited for once one has answered.
 local grace_ms = 300
 
--- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family;
+-- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family, stun = it is a
+-- STUN server;
 -- loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never".
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
     loopback = config.loopback, reveal = config.reveal or "same-public",
-    public = {}, -- by family: { addr =, proof = }
+    public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
     rtts = {},   -- the latest round-trip times to each, in µs
@@ -65,14 +67,15 @@ function Addresses:rtt_ms(server)
   return ms <= rtt_longest_ms and ms or nil
 end
 
--- The same, with a proof that it will take.
+-- The same, with a proof that it will take; a STUN server gives none, and takes none of what is known.
 function Addresses:note(server, public, proof)
   local family = addr.family(public)
   self:see(server, public)
   self.proofs[server] = proof
   local known = self.public[family]
   if self.servers[family] == server or (known and known.addr == public) then
-    self.public[family] = { addr = public, proof = proof }
+    local same = known and known.addr == public
+    self.public[family] = { addr = public, proof = proof or same and known.proof or nil }
   end
 end
 
@@ -125,6 +128,15 @@ function Addresses:opener_ttl(pubs)
   return opener_ttl
 end
 
+-- What to ask the address server: without a proof, STUN tells no more than an address.
+local function question(self, server, timeout_ms)
+  if self.servers.stun then return self.requests.stun(server, timeout_ms) end
+  return {
+    to = server, expect = "address_report", timeout_ms = timeout_ms,
+    build = function(tx) return message.address_request:encode(tx) end,
+  }
+end
+
 -- In a task: asks the address server over each family. True when one answered.
 function Addresses:learn(timeout_ms)
   local asked = {}
@@ -155,22 +167,21 @@ function Addresses:learn(timeout_ms)
       end
     end
     for _, server in ipairs(asked) do
-      local posted, err, code = self.requests:post({
-        to = server, expect = "address_report", timeout_ms = timeout_ms,
-        build = function(tx) return message.address_request:encode(tx) end,
-      }, function(...) answered(server, ...) end)
+      local posted, err, code = self.requests:post(question(self, server, timeout_ms), function(...)
+        answered(server, ...)
+      end)
       if not posted then answered(server, nil, err, code) end
     end
     return function() over = true; if timer then timer:cancel() end end
   end)
 end
 
--- Proven public addresses, as the matching server wants them: address ‖ proof.
+-- Public addresses, as the matching server wants them: address ‖ proof, or the address alone.
 function Addresses:pubs()
   local out = {}
   for _, family in ipairs { 4, 6 } do
     local p = self.public[family]
-    if p then out[#out + 1] = p.addr .. p.proof end
+    if p then out[#out + 1] = p.addr .. (p.proof or "") end
   end
   return out
 end

@@ -8,15 +8,16 @@ local url = require "bodkin.url"
 local addr = core.addr
 local M = {}
 
--- In a task: { [4] = addr, [6] = addr }, the first of each family, or nil, message, code.
-local function resolve(env, text)
-  local where, err, code = url.parse(text)
+-- In a task: { [4] = addr, [6] = addr, stun = whether it speaks that alone }, the first of each family, or nil,
+-- message, code.
+local function resolve(env, text, parse)
+  local where, err, code = (parse or url.parse)(text)
   if not where then return nil, err, code end
   local addrs, why = task.await(function(resume) env.resolve(where.host, where.port, resume) end)
   if not addrs or #addrs == 0 then
     return nil, ("no address found for %s: %s; is the name right?"):format(where.host, why or "it has none"), "invalid"
   end
-  local out = {}
+  local out = { stun = where.stun }
   for _, a in ipairs(addrs) do
     local family = addr.family(a)
     out[family] = out[family] or a
@@ -33,7 +34,7 @@ function M.servers(env, options)
   out.matching = matching
   out.address = out.matching
   if options.address_server then
-    out.address, err, code = resolve(env, options.address_server)
+    out.address, err, code = resolve(env, options.address_server, url.parse_address)
     if not out.address then return nil, err, code end
   end
   if options.maintenance_server then

@@ -14,6 +14,8 @@ local Requests = {}
 Requests.__index = Requests
 
 local first_gap_ms, longest_gap_ms = 200, 500
+-- Of strangers' STUN servers no more is asked than RFC 8489 section 6.2.1 has it.
+local stun_gap_ms, stun_longest_ms = 500, 8000
 -- A server that answers one request with ever new proofs is broken; so many are taken.
 local proofs_max = 4
 local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
@@ -40,6 +42,7 @@ function M.new(config)
   for _, kind in ipairs(replies) do
     config.router:on(message[kind], nil, function(reply, from, tx, ...) self:answer(kind, reply, from, tx, ...) end)
   end
+  config.router:stun(nil, function(...) self:stunned(...) end)
   config.router:on(message.refused, nil, function(...) self:refused(...) end)
   return self
 end
@@ -78,6 +81,24 @@ function Requests:refused(reply, from, tx, number, text)
   text = M.printable(text)
   if text == "" then text = "the server refused without a reason" end
   self:finish(r, nil, text, code_names[number] or "refused")
+end
+
+-- A Binding request to a STUN server, which answers with our address or an error.
+function Requests.stun(server, timeout_ms)
+  return { to = server, expect = "stun", timeout_ms = timeout_ms, build = core.stun.request, gap_ms = stun_gap_ms,
+    longest_ms = stun_longest_ms }
+end
+
+function Requests:stunned(from, tx, mapped, number)
+  local r = self.pending[tx]
+  if not r or r.to ~= from or r.expect ~= "stun" then return self.env.counters:add("drop_reply") end
+  if not mapped then
+    return self:finish(r, nil, ("the STUN server %s answers with error %d: try another"):format(core.addr.format(from),
+      number), "refused")
+  end
+  if #mapped ~= #from or core.addr.port(mapped) == 0 then return self.env.counters:add("drop_reply") end
+  self.on_report(from, mapped)
+  self:finish(r, true, mapped)
 end
 
 function Requests:finish(r, ...)
@@ -120,7 +141,7 @@ function Requests:repeat_later(r, gap_ms)
   r.timer = self.env.timer(math.max(wait_ms, 0), function()
     if self.env.now() >= r.end_us then return self:timed_out(r) end
     self:transmit(r)
-    self:repeat_later(r, math.min(gap_ms * 2, longest_gap_ms))
+    self:repeat_later(r, math.min(gap_ms * 2, r.longest_ms))
   end)
 end
 
@@ -132,7 +153,8 @@ function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl,
+    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl, gap_ms = spec.gap_ms or first_gap_ms,
+    longest_ms = spec.longest_ms or longest_gap_ms,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }
   local ok, err, code = self:encode(r)
@@ -145,7 +167,7 @@ function Requests:go(r)
   self.pending[r.tx], r.number = r, self.count
   r.end_us = self.env.now() + math.floor(r.timeout_ms * 1000)
   self:transmit(r)
-  self:repeat_later(r, first_gap_ms)
+  self:repeat_later(r, r.gap_ms)
 end
 
 -- In a task: returns true and the answer's fields after tx, or nil, message, code.

@@ -30,7 +30,7 @@ end
 function M.proven(server, from, pubs, list)
   for _, bytes in ipairs(pubs) do
     local a, proven = server.cookie:open(bytes)
-    if a and not proven then server.counters:add("address_cookie_bad") end
+    if a and proven == false then server.counters:add("address_cookie_bad") end
     if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #list < PUBS_MAX then insert_once(list, a) end
   end
   return list
