@@ -17,9 +17,10 @@ local function delays(far_ms)
   end
 end
 
--- Two behind plain Linux, or what `kind` says, the first one near the server.
+-- Two behind plain Linux, or what `kind` says, the first one near the server. Without a relay unless that is said.
 local function world(options)
   options = options or {}
+  options.roles = not options.relay and support.NO_RELAY or nil
   options.delay_ms = delays(options.far_ms or function() return FAR_MS end)
   local s, hosts = support.new(options), {}
   for n = 1, 2 do
@@ -146,6 +147,22 @@ describe("the server's schedule", function()
     s.world:run(500)
     return support.events(a, "path")[1] and support.events(b, "path")[1]
   end
+
+  it("opens a fresh port, too, where a relay is all that was heard", function()
+    s, near, far = world { relay = true }
+    local a, b = s:open(near), s:open(far)
+    b.addresses.rtt_ms = function() end
+    local ma = s:run(function() return assert(a:host()) end)
+    s:run(function() assert(b:join(ma.code)) end)
+    s.world:run(500)
+    for _, n in ipairs { a, b } do assert.equal("relay", support.events(n, "connected")[1].path) end
+    b.addresses.rtt_ms = nil
+    s.world:run(1500)
+    for _, n in ipairs { a, b } do
+      local paths = support.events(n, "path")
+      assert.equal("direct", paths[#paths].path)
+    end
+  end)
 
   it("opens the waiting one's mapping before its time comes, by what dies right behind its NAT", function()
     assert.is_truthy(waited_too_long(false))

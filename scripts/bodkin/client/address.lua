@@ -97,7 +97,7 @@ end
 -- the same that may is.
 local function seek_router(self)
   local server, left = self.servers[4], nearby.copies
-  if not server or not self.socks[4] or self.loopback then return end
+  if not server or self.servers.stun or not self.socks[4] or self.loopback then return end
   self.beyond = nil
   for _ = 1, nearby.copies do
     self.requests:post({
