@@ -72,7 +72,7 @@ typedef struct bdk_event {
   const char *const *peers, *const *publics, *const *locals;
   uint32_t peer_count, public_count, local_count, why_count;
   const bdk_candidate_path *why;
-  const char *path, *via, *remote, *reason; // path: "lan", "direct" or "relay"
+  const char *path, *via, *remote, *reason;         // path: "lan", "direct" or "relay"
   double first_ms, confirmed_ms, rtt_ms, commit_ms; // commit_ms: where the server shares its clock
   int team, channel, error;
   const char *message, *hint;

@@ -8,21 +8,30 @@ local core = require "bodkin.core"
 local M = {}
 
 -- at_once: else the one who selects is told first, and its peer once it has answered: later by the way back and the way
--- to the peer. scheduled: the nearer waits. opener, fresh: as in docs/NAT.md.
+-- to the peer. scheduled: the nearer waits; late: and for a peer that has come nearer since. opener, fresh: as in
+-- docs/NAT.md.
 M.policies = {
   control = {},
   at_once = { at_once = true },
   scheduled = { at_once = true, scheduled = true },
   opener = { opener = true },
   fresh = { fresh = true },
+  late = { at_once = true, scheduled = true, late = true },
+  late_opener = { at_once = true, scheduled = true, late = true, opener = true },
   all = { at_once = true, scheduled = true, opener = true, fresh = true },
 }
 
-local function stranger(person)
+local function with_rtt(person, rtt_ms)
   local copy = {}
   for field, value in pairs(person) do copy[field] = value end
-  copy.rtt_ms = nil
+  copy.rtt_ms = rtt_ms
   return copy
+end
+
+local FAR_MS, ONCE_MS = 50, 400 -- who is farther than that was once so far
+
+local function mistaken(person)
+  return (person.rtt_ms or 0) > FAR_MS and with_rtt(person, ONCE_MS) or person
 end
 
 -- Takes from the server what the policy has not.
@@ -34,7 +43,8 @@ local function change_server(policy)
     local push, ack = real.push, real.ack
     local held = {} -- by pair and who is to be told first
     function real:push(d)
-      if not policy.scheduled then d.to, d.peer = stranger(d.to), stranger(d.peer) end
+      if not policy.scheduled then d.to, d.peer = with_rtt(d.to, nil), with_rtt(d.peer, nil) end
+      if policy.late then d.to, d.peer = mistaken(d.to), mistaken(d.peer) end
       if policy.at_once or d.again then return push(self, d) end
       -- The selected one's comes first, the selector's after it.
       local mine = d.match .. d.to.id

@@ -32,6 +32,16 @@ describe("the race on plain Linux NATs, with jitter and loss,", function()
   end)
   teardown(function() net:down() end)
 
+  it("is won by an opener, where one waits for too long", function()
+    local count = SOAK and 50 or 8
+    support.in_time(function()
+      local n = met(race.run(net, support.binary, "late_opener", count, { gap_ms = 50, last_ms = 1000 }))
+      if n < count then return ("%d of %d met"):format(n, count) end
+    end)
+    local lucky = met(race.run(net, support.binary, "late", count, { gap_ms = 50, last_ms = 1000 }))
+    assert.is_true(lucky <= count // 8, lucky .. " met without it")
+  end)
+
   if not SOAK then
     it("is not lost by our schedule, and is where the selector is told first", function()
       support.in_time(function()
