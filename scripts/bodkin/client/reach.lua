@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- What docs/NAT.md says of two behaviours whose hosts were told of each other: "yes", they connect; "no"; or "may",
--- where it depends on whose packet comes first ("The race"), or on what is not known. The reasons are there; spec/sim/stats_spec.lua holds the
--- two together. A behaviour: mapping and filtering, each "EI", "AD" or "APD" (RFC 4787), and race.
+-- where it depends on whose packet comes first ("The race"), or on what is not known. The reasons are there;
+-- spec/sim/stats_spec.lua holds the two together. A behaviour: mapping and filtering, each "EI", "AD" or "APD" (RFC
+-- 4787), and race.
 
 local M = {}
 
