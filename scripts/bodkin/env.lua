@@ -97,7 +97,10 @@ function M.new(options)
     return interfaces
   end
 
-  function env.resolve(host, port, fn) loop:resolve(host, port, fn) end
+  function env.resolve(host, port, fn)
+    local ok, err = loop:resolve(host, port, fn)
+    if not ok then env.timer(0, function() fn(nil, err) end) end -- too many at once
+  end
 
   function env.run() loop:run() end
 
