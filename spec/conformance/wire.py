@@ -54,6 +54,8 @@ MESSAGES = {
     "lost": (26, "tx"),
     "key_request": (27, "tx pad"),
     "key_report": (28, "tx keys"),
+    "relay_open": (30, "tx proof ticket tag hello pad"),
+    "relay_opened": (31, "tx channel hello"),
     "outcome": (29, "* tx match peer report"),
     "renew": (42, "* tx match peer epoch pubs rtt_ms"),
     "probe_request": (40, "tx proof via after_s pad"),
