@@ -187,11 +187,13 @@ bench-server: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
 bench-tunnel: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/tunnel.lua
+bench-relay: all $(r)/bench/relay
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/relay.lua
 bench-flood: all $(r)/bench/flood
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/flood.lua
 bench-connect: all $(r)/bench/nice
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/connect.lua
-$(r)/bench/echo $(r)/bench/load $(r)/bench/flood: $(r)/bench/%: $(r)/bench/%.o
+$(r)/bench/echo $(r)/bench/load $(r)/bench/flood $(r)/bench/relay: $(r)/bench/%: $(r)/bench/%.o
 	$(call quiet,LD) $(CC) -o $@ $^
 $(r)/bench/nice.o: CFLAGS += $$(pkg-config --cflags nice)
 $(r)/bench/nice: $(r)/bench/nice.o
@@ -246,7 +248,7 @@ install-rock: rock
 	cd scripts && find bodkin -name '*.lua' -exec install -Dm644 {} $(LUADIR)/{} ';'
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
-bench_goals := $(filter bench-server bench-connect,$(MAKECMDGOALS))
+bench_goals := $(filter bench-server bench-connect bench-relay,$(MAKECMDGOALS))
 lab_goals := $(filter demo bench bench-flood,$(MAKECMDGOALS))$(bench_goals)
 test_goals := $(filter deps soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
@@ -259,8 +261,8 @@ FORCE:
 
 help:
 	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-tunnel bench-flood fuzz lint layers asan format clean install uninstall deps'
+	@echo 'bench-policy bench-tunnel bench-relay bench-flood fuzz lint layers asan format clean install uninstall deps'
 
 .PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-tunnel bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  bench-noise bench-seal bench-policy bench-tunnel bench-relay bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

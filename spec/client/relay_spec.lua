@@ -261,6 +261,45 @@ describe("relay", function()
     end
   end)
 
+  it("that a lying server names and that never answers is sent little, and ever more seldom", function()
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "192.0.2.66:1", "192.0.2.67:1" } }
+    table.insert(s.server.relays, core.addr.parse("192.0.2.66", 2))
+    local heard, record = {}, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      local to = core.addr.format(dst)
+      if event == "send" and to:find "^192.0.2.6[67]:" and core.addr.format(src):find "^203.0.113.1:" then
+        heard[#heard + 1] = { at_us = s.world:now(), to = to, bytes = #bytes }
+      end
+    end
+    local a, b = s:open(s:host("a", "203.0.113.1")), s:open(natted(2))
+    s:pair(a, b)
+    local mark_us = s.world:now() -- a moment after the first request
+    s.world:run(3600000)
+    local function sent(ip, from_s, to_s)
+      local n, bytes = 0, 0
+      for _, d in ipairs(heard) do
+        local at_s = (d.at_us - mark_us) / 1e6
+        if d.to:find(ip, 1, true) and at_s >= from_s and at_s < to_s then n, bytes = n + 1, bytes + d.bytes end
+      end
+      return n, bytes
+    end
+    for _, ip in ipairs { "192.0.2.66", "192.0.2.67" } do
+      local n, bytes = sent(ip, -10, 10)
+      print("# to " .. ip .. ", first 10 s:", n, bytes)
+      assert.is_true(n > 5)
+      -- Beside a hundred tests of 60 bytes: within 10,000.
+      assert.is_true(bytes <= 10000 - 100 * 60, bytes)
+      for from_s = 10, 3590, 10 do
+        n, bytes = sent(ip, from_s, from_s + 10)
+        assert.is_true(n <= 2 and bytes <= 1000 - 10 * 60, ("%d: %d, %d"):format(from_s, n, bytes))
+      end
+      assert.is_true(sent(ip, 10, 3600) <= 2 * 17)
+      assert.is_true(sent(ip, 1800, 3600) >= 2 * 5, "it is not asked again")
+    end
+    assert.equal(0, sent("192.0.2.66:2", -10, 3600))
+  end)
+
   it("is all that there is between a client with IPv4 and one with IPv6", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY }
     for host in pairs(s.servers) do s:kill(host) end
