@@ -186,8 +186,8 @@ describe("IPv6", function()
     local n, err, code = s:try(s:host("h1", four(1), home(1)), { server = URL })
     assert.is_nil(n)
     assert.equal("invalid", code)
-    assert.equal("no socket of this host can reach [2001:db8::30]:4433: has this host IPv6, and is --bind of its family?",
-      err)
+    assert.equal("no socket of this host can reach [2001:db8::30]:4433: has this host IPv6, and is --bind of its "
+      .. "family?", err)
     n, err = s:try(s:host("h2", { four(2), six(2) }, home(2)), { server = URL, bind = "0.0.0.0" })
     assert.is_nil(n)
     assert.matches("is %-%-bind of its family", err)
