@@ -28,7 +28,7 @@ static void prefixes_are_parsed(void **state) {
   static const char *const bad[] = {
       "",        "1.2.3",       "1.2.3.4/", "1.2.3.4/33", "1.2.3.4/-1",          "1.2.3.4/ 1",
       "::1/129", "1.2.3.4/24x", "/24",      "1.2.3.4.5",  "1234.123.123.123.123",
-      "1::2::3", "fe80::1%1",   "::/",      "::g/64",     "1111:1111:1111:1111:1111:1111:111.111.111.111"};
+      "1::2::3", "fe80::1%1",   "::/",      "::g/64",     "1111:1111:1111:1111:1111:1111:1111.111.111.111"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_int_equal(bdk_tun_prefix_parse(&p, bad[i]), BDK_E_INVALID);
   assert_int_equal(p.bits, 128); // untouched
