@@ -320,10 +320,10 @@ end
 -- What a host's file of names says.
 function M.hosts_file(plan)
   local out = { "127.0.0.1 localhost", "::1 localhost" }
-  for name, host in pairs(plan.hosts) do
+  for name, one in pairs(plan.hosts) do
     if name:find "^server" then
-      out[#out + 1] = host.addr .. " " .. name
-      out[#out + 1] = host.addr6 .. " " .. name
+      out[#out + 1] = one.addr .. " " .. name
+      out[#out + 1] = one.addr6 .. " " .. name
     end
   end
   return table.concat(out, "\n") .. "\n"
@@ -340,8 +340,8 @@ function M.setup(plan)
   for _, b in ipairs(plan.boxes) do setup_box(plan, b, out) end
   if plan.ipv6 then -- IPv6 takes to a link only once the kernel has seen it up, which it looks after each second
     for _, b in ipairs(plan.boxes) do
-      out[#out + 1] = ("for n in $(seq 60); do ip -n %s -br link show type veth | grep -q DOWN || break; sleep 0.05; done")
-        :format(b.name)
+      out[#out + 1] = ("for n in $(seq 60); do ip -n %s -br link show type veth | grep -q DOWN || break; "
+        .. "sleep 0.05; done"):format(b.name)
     end
   end
   return table.concat(out, "\n") .. "\n"

@@ -9,7 +9,8 @@ Process.__index = Process
 
 -- Starts options[1..] in namespace `ns`; files go to `base`.out and so on. options: stdin (path; "pipe": see write;
 -- default /dev/null), stdout, stderr (paths), env (name = value), realtime (a scheduling priority, for measuring).
--- `hosts`: a file that it finds as /etc/hosts. Misuse throws; a command that is not there ends with 127 and says so on stderr.
+-- `hosts`: a file that it finds as /etc/hosts. Misuse throws; a command that is not there ends with 127 and says so on
+-- stderr.
 function M.start(ns, base, options, hosts)
   assert(options[1], "start: a command expected")
   local self = setmetatable({
