@@ -25,10 +25,22 @@ static void prefixes_are_parsed(void **state) {
   assert_memory_equal(p.ip, "\x20\x01\x0d\xb8\x00\x01\x00\x00\x00\x00", 10);
   assert_int_equal(bdk_tun_prefix_parse(&p, "2001:db8::1"), 0);
   assert_int_equal(p.bits, 128);
-  static const char *const bad[] = {
-      "",        "1.2.3",       "1.2.3.4/", "1.2.3.4/33", "1.2.3.4/-1",          "1.2.3.4/ 1",
-      "::1/129", "1.2.3.4/24x", "/24",      "1.2.3.4.5",  "1234.123.123.123.123",
-      "1::2::3", "fe80::1%1",   "::/",      "::g/64",     "1111:1111:1111:1111:1111:1111:1111.111.111.111"};
+  static const char *const bad[] = {"",
+                                    "1.2.3",
+                                    "1.2.3.4/",
+                                    "1.2.3.4/33",
+                                    "1.2.3.4/-1",
+                                    "1.2.3.4/ 1",
+                                    "::1/129",
+                                    "1.2.3.4/24x",
+                                    "/24",
+                                    "1.2.3.4.5",
+                                    "1234.123.123.123.123",
+                                    "1::2::3",
+                                    "fe80::1%1",
+                                    "::/",
+                                    "::g/64",
+                                    "1111:1111:1111:1111:1111:1111:1111.111.111.111"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_int_equal(bdk_tun_prefix_parse(&p, bad[i]), BDK_E_INVALID);
   assert_int_equal(p.bits, 128); // untouched

@@ -35,8 +35,8 @@ and gone when both programs have ended, or after Ctrl-C. The NATs there are:
   %s
 CMD finds $BODKIN_SERVER, the server's URL with its key; $BODKIN_LAB_HOST, a or b; and $BODKIN_LAB_DIR, a directory that
 both share and that goes with the lab. Its input is empty; XDG_STATE_HOME and XDG_CONFIG_HOME are the host's own. What
-it writes comes out line by line after its host's name. There is no way out to any other network. With --ipv6 hosts have
-IPv6 beside IPv4, not translated but behind a firewall (with none as the NAT: open), and $BODKIN_SERVER names the server.
+it writes comes out line by line after its host's name. There is no way out to any other network. With --ipv6 hosts
+have IPv6 beside IPv4, not translated but behind a firewall (none: without one); $BODKIN_SERVER then names the server.
 
 The exit code is that of the first CMD that failed, else 0. Root is not needed where the kernel gives users namespaces
 of their own (most do): CMD then takes itself for root, and has its user's rights.]]):format(nat.names()
