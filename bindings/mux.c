@@ -436,7 +436,7 @@ static int deadline(lua_State *L) {
   return 1;
 }
 
-// [-0, +1..5, e] mux:next() -> nil | "send", sock, to, bytes, ttl | kind, session, x
+// [-0, +1..6, e] mux:next() -> nil | "send", sock, to, bytes, ttl, from or nil | kind, session, x
 static int next(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   bdk_output out;
@@ -455,7 +455,9 @@ static int next(lua_State *L) {
   bdk_push_addr(L, &out.route.remote);
   lua_pushlstring(L, (const char *)out.data, out.len);
   lua_pushinteger(L, out.route.ttl);
-  return 5;
+  if (!out.route.local.family) return 5;
+  bdk_push_addr(L, &out.route.local);
+  return 6;
 }
 
 // [-0, +1, e] mux:paths(session) -> array of { remote=, via=, state=, reason=, tests=, rtt_ms=, selected= } | nil

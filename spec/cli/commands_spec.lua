@@ -91,6 +91,7 @@ describe("bodkin", function()
       { { "join", "a", "b" }, "unexpected argument b" },
       { { "ping" }, "ping needs a URL" },
       { { "ping", "http://x" }, "does not begin with bodkin://" },
+      { { "ping", "bodkin://127.0.0.1", "--bind", "[::1]:0" }, "127.0.0.1 has no address of the family of --bind" },
       { { "serve", "--roles", "adress" }, "did you mean address?" },
       { { "serve", "--maintenance-mode", "loud" }, "one of confirm, silent" },
       { { "run" }, "run needs a FILE" },

@@ -92,14 +92,21 @@ local function reachable(self, out, timeout_ms)
   out:line(("can't tell who else reaches your UDP port %d: the server has too few addresses"):format(addr.port(bound)))
 end
 
-local function resolve(env, text)
+-- The server's first address, of the family of `bind` where that is given.
+local function resolve(env, text, bind)
   local where, err, code = require("bodkin.url").parse(text)
   if not where then return nil, err, code end
   local addrs, why = require("bodkin.task").await(function(resume) env.resolve(where.host, where.port, resume) end)
   if not addrs or #addrs == 0 then
     return nil, ("no address found for %s: %s; is the name right?"):format(where.host, why or "it has none"), "invalid"
   end
-  return addrs[1]
+  local addr = require("bodkin.core").addr
+  local from = bind and addr.parse(bind, 0)
+  if not from then return addrs[1] end
+  for _, a in ipairs(addrs) do
+    if addr.family(a) == addr.family(from) then return a end
+  end
+  return nil, ("%s has no address of the family of --bind %s"):format(where.host, bind), "invalid"
 end
 
 return {
@@ -118,7 +125,7 @@ with 1 when nothing was answered within --timeout (5 s).]],
     local out, timeout_ms = output.of(values), (values.timeout or 5) * 1000
     return require("bodkin.cli.process").run(values, function(p)
       local env = p.env
-      local server, err, code = resolve(env, url)
+      local server, err, code = resolve(env, url, values.bind)
       if not server then return nil, err, code end
       local self
       self, err, code = open(env, server, values.bind)
@@ -134,6 +141,10 @@ with 1 when nothing was answered within --timeout (5 s).]],
       end
       if #self.rtts == 0 then
         local where = require("bodkin.core").addr
+        if env.counters:get "udp_tx_unreachable" > 0 then
+          return nil, ("this host's network knows no way to %s: %s"):format(where.format(server),
+            where.family(server) == 6 and "has it IPv6? Else try the server's IPv4" or "is it up?"), "timeout"
+        end
         return nil, ("no answer from %s after %g s: is the server running, and UDP %d open there?"):format(
           where.format(server), timeout_ms / 1000, where.port(server)), "timeout"
       end

@@ -4,6 +4,7 @@
 -- candidates made.
 
 local core = require "bodkin.core"
+local locate = require "bodkin.client.locate"
 local message = require "bodkin.message"
 local task = require "bodkin.task"
 
@@ -23,16 +24,17 @@ local rtt_longest_ms = 10000 -- what a message can say
 -- An opener passes this many routers but the last, which drops it: the first is taken for our NAT.
 local opener_ttl = 2
 local nearby = { copies = 2, timeout_ms = 1000, grace_us = 20000 }
--- How long the other family is waited for once one has answered.
-local grace_ms = 300
+-- How long the other family is waited for once one has answered: as long again as that one took, within these. A family
+-- that is dead, as IPv6 is behind many a router, costs no more; one that is late is told of when it answers.
+local grace_min_ms, grace_max_ms = 50, 300
 
 -- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family, stun = it is a
--- STUN server;
--- loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never".
+-- STUN server; loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never";
+-- on_late() once a family answered that learn() no longer waited for.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
-    loopback = config.loopback, reveal = config.reveal or "same-public",
+    loopback = config.loopback, reveal = config.reveal or "same-public", on_late = config.on_late,
     public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
@@ -143,11 +145,12 @@ function Addresses:learn(timeout_ms)
   for _, family in ipairs { 4, 6 } do
     if self.servers[family] and self.socks[family] then asked[#asked + 1] = self.servers[family] end
   end
-  if #asked == 0 then return nil, "no address of the address server is of a family this host has", "invalid" end
+  if #asked == 0 then return locate.unreachable(self.servers) end
   self.stale, self.learned_us = false, nil
   seek_router(self)
   return task.await(function(resume)
-    local open, learned, over, timer = #asked, false, false, nil
+    local open, learned, over, cancelled, timer = #asked, false, false, false, nil
+    local began_us = self.env.now()
     local function finish(...)
       if over then return end
       over = true
@@ -156,14 +159,20 @@ function Addresses:learn(timeout_ms)
     end
     local function answered(server, ok, ...)
       open = open - 1
-      if over then return end
+      if over then
+        if ok and not cancelled then self.on_late() end
+        return
+      end
       if ok then learned = true end
       if ok and server == self.servers[4] then self.learned_us = self.env.now() end
       if open == 0 then
         self.stale = not learned
         if learned then finish(true) else finish(nil, ...) end
       elseif ok then
-        timer = timer or self.env.timer(grace_ms, function() finish(true) end)
+        local took_ms = (self.env.now() - began_us) / 1000
+        timer = timer or self.env.timer(math.min(math.max(took_ms, grace_min_ms), grace_max_ms), function()
+          finish(true)
+        end)
       end
     end
     for _, server in ipairs(asked) do
@@ -172,7 +181,7 @@ function Addresses:learn(timeout_ms)
       end)
       if not posted then answered(server, nil, err, code) end
     end
-    return function() over = true; if timer then timer:cancel() end end
+    return function() over, cancelled = true, true; if timer then timer:cancel() end end
   end)
 end
 

@@ -46,6 +46,13 @@ function M.servers(env, options)
   return out
 end
 
+-- nil, message, code: none of a server's addresses is of a family that this host, or --bind, has.
+function M.unreachable(server)
+  local some = addr.format(server[4] or server[6])
+  local why = server[4] and "is --bind of its family?" or "has this host IPv6, and is --bind of its family?"
+  return nil, ("no socket of this host can reach %s: %s"):format(some, why), "invalid"
+end
+
 -- One of a server's addresses: of a family that has a socket and, where known, a public address; IPv4 first.
 function M.choose(server, public, socks)
   for _, known in ipairs { public, socks } do
@@ -53,8 +60,7 @@ function M.choose(server, public, socks)
       if server[family] and socks[family] and known[family] then return server[family] end
     end
   end
-  local some = addr.format(server[4] or server[6])
-  return nil, ("no socket of this host can reach %s: is --bind of its family?"):format(some), "invalid"
+  return M.unreachable(server)
 end
 
 local function has_ipv6(env, loopback)

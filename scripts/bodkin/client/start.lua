@@ -123,6 +123,7 @@ local function build_managers(self, options, servers)
   self.addresses = require("bodkin.client.address").new {
     env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,
     loopback = servers.loopback, reveal = options["local"],
+    on_late = function() if self.registration then self.registration:complete() end end,
   }
   local ok, err, code = self.addresses:learn(options.timeout_ms)
   if not ok then return nil, err, code end
