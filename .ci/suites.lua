@@ -95,6 +95,7 @@ add_named = {
     add("soak seeds", lua_env .. "lua5.4 spec/model/soak.lua 100000", 1800, true)
     add("soak loss", "SOAK=1 " .. busted .. "spec/model/loss_spec.lua", 300)
     add("soak attacked", "SOAK=1 " .. busted .. "spec/model/attacked_spec.lua", 600)
+    add("soak life", "SOAK=1 " .. busted .. "spec/model/life_spec.lua", 1800)
     add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,

@@ -76,8 +76,9 @@ static void push_info(lua_State *L, const bdk_output *out) {
 // Pushes kind, session, x of an event.
 static void push_event(lua_State *L, const bdk_output *out) {
   static const char *const kinds[] = {
-      [BDK_OUT_CONNECTED] = "connected",   [BDK_OUT_PATH] = "path",     [BDK_OUT_MESSAGE] = "message",
-      [BDK_OUT_RELAY_LOST] = "relay_lost", [BDK_OUT_CLOSED] = "closed", [BDK_OUT_SILENT] = "silent"};
+      [BDK_OUT_CONNECTED] = "connected",   [BDK_OUT_PATH] = "path",   [BDK_OUT_MESSAGE] = "message",
+      [BDK_OUT_RELAY_LOST] = "relay_lost", [BDK_OUT_DOUBT] = "doubt", [BDK_OUT_CLOSED] = "closed",
+      [BDK_OUT_SILENT] = "silent"};
   lua_pushstring(L, kinds[out->kind]);
   lua_pushinteger(L, out->session);
   if (out->kind == BDK_OUT_MESSAGE)
@@ -86,7 +87,7 @@ static void push_event(lua_State *L, const bdk_output *out) {
     lua_pushstring(L, bdk_reason_name(out->reason));
   else if (out->kind == BDK_OUT_RELAY_LOST)
     bdk_push_addr(L, &out->route.remote);
-  else if (out->kind == BDK_OUT_SILENT)
+  else if (out->kind == BDK_OUT_SILENT || out->kind == BDK_OUT_DOUBT)
     lua_pushnil(L);
   else
     push_info(L, out);
@@ -381,6 +382,30 @@ static int relay(lua_State *L) {
   return 1;
 }
 
+// [-0, +0, e] mux:listed(now_us, session, { { addr, via, sock }, … }): where the peer may be now
+static int listed(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  uint32_t session = check_session(L, 3);
+  lua_settop(L, 4);
+  bdk_candidate candidates[BDK_SESSION_PATHS];
+  uint32_t count = read_candidates(L, candidates);
+  bdk_trace_listed(m, now_us, session, candidates, count);
+  bdk_mux_listed(m->mux, now_us, session, candidates, count);
+  drain(m);
+  return 0;
+}
+
+// [-0, +0, e] mux:moved(now_us): an address of this host has changed
+static int moved(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  bdk_trace_moved(m, now_us);
+  bdk_mux_moved(m->mux, now_us);
+  drain(m);
+  return 0;
+}
+
 // [-0, +0, e] mux:leave(now_us, session)
 static int leave(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
@@ -509,14 +534,11 @@ static int mux_tostring(lua_State *L) {
 
 void bdk_open_mux(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"drive", drive},         {"add", add},
-      {"renew", renew},         {"send", send},
-      {"hello", hello},         {"relay", relay},
-      {"leave", leave},         {"input", input},
-      {"tick", tick},           {"deadline", deadline},
-      {"next", next},           {"paths", paths},
-      {"trace", bdk_mux_trace}, {"unreachable", unreachable},
-      {"close", mux_close},     {NULL, NULL},
+      {"drive", drive},     {"add", add},     {"renew", renew},         {"send", send},
+      {"hello", hello},     {"relay", relay}, {"listed", listed},       {"moved", moved},
+      {"leave", leave},     {"input", input}, {"tick", tick},           {"deadline", deadline},
+      {"next", next},       {"paths", paths}, {"trace", bdk_mux_trace}, {"unreachable", unreachable},
+      {"close", mux_close}, {NULL, NULL},
   };
   static const luaL_Reg meta[] = {
       {"__gc", mux_close}, {"__close", mux_close}, {"__tostring", mux_tostring}, {NULL, NULL}};

@@ -117,6 +117,21 @@ void bdk_trace_renew(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bd
   say(m, &l);
 }
 
+void bdk_trace_listed(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "%" PRIu64 " listed %" PRIu32, now_us, session);
+  put_candidates(&l, list, count);
+  say(m, &l);
+}
+
+void bdk_trace_moved(bdk_mux_box *m, uint64_t now_us) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "%" PRIu64 " moved", now_us);
+  say(m, &l);
+}
+
 void bdk_trace_send(bdk_mux_box *m, uint64_t now_us, uint32_t session, const uint8_t *bytes, size_t len) {
   if (!m->traced) return;
   line l = {.len = 0};
@@ -200,6 +215,9 @@ void bdk_trace_output(bdk_mux_box *m, const bdk_output *out) {
   case BDK_OUT_RELAY_LOST:
     put(&l, " relay_lost");
     put_addr(&l, &out->route.remote);
+    break;
+  case BDK_OUT_DOUBT:
+    put(&l, " doubt");
     break;
   case BDK_OUT_CLOSED:
     put(&l, " closed %s", bdk_reason_name(out->reason));

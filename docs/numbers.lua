@@ -49,6 +49,7 @@ end
 
 local SESSION, PATH_C, PATH_H = "runtime/core/session.c", "runtime/core/path.c", "runtime/core/path.h"
 local SESSION_IN, RELAYED = "runtime/core/session_in.h", "runtime/core/session_relay.c"
+local ROAM = "runtime/core/session_roam.c"
 local BASE, SEAL, MESSAGE = "runtime/core/base.h", "runtime/core/seal.h", "runtime/core/message.h"
 local ASSOC, ASSOC_C = "runtime/core/assoc.h", "runtime/core/assoc.c"
 local SERVERS, CLIENT = "scripts/bodkin/servers/", "scripts/bodkin/client/"
@@ -102,7 +103,7 @@ function M.list()
       "at most %s different proofs" },
     { "lifetime of a registration", found(SERVERS .. "matching.lua", "LIFETIME_S = (%d+)"), "s",
       "its lifetime (%s)" },
-    { "refresh, ms a second of lifetime", found(CLIENT .. "registration.lua", "again_in%(self.lifetime_s %* (%d+)%)"),
+    { "refresh, ms a second of lifetime", found(CLIENT .. "registration.lua", "self.lifetime_s %* (%d+)%)"),
       nil, "repeated at half the lifetime" },
     { "pause after a failed refresh", found(CLIENT .. "registration.lua", "first_pause_ms, [%w_]+ = (%d+)"), "ms" },
     { "the longest such pause", found(CLIENT .. "registration.lua", "longest_pause_ms = %d+, (%d+)"), "ms" },
@@ -177,6 +178,14 @@ function M.list()
     { "beside a relay, failed paths again after", define(RELAYED, "AGAIN_FIRST_US"), "us", "first %s after the relay" },
     { "at the most", define(RELAYED, "AGAIN_MAX_US"), "us", "then doubling to %s" },
 
+    "Who moves",
+    { "asked again where the peer is, after", define(ROAM, "ASK_FIRST_US"), "us", "at once, again after %s" },
+    { "at the most, each", define(ROAM, "ASK_MAX_US"), "us", "then doubling to %s. A candidate" },
+    { "such a question is given up after", found(CLIENT .. "roaming.lua", "ANSWER_MS = (%d+)"), "ms",
+      "gives a question up after %s" },
+    { "a client looks at its interfaces each", found(CLIENT .. "roaming.lua", "LOOK_MS = (%d+)"), "ms",
+      "it looks each %s" },
+
     "Paths",
     { "tests at", early(), nil, "tested at\n%s and then" },
     { "then each", define(PATH_C, "LATE_US"), "us", "and then each %s ±10 %" },
@@ -184,7 +193,7 @@ function M.list()
     { "between two tests of a path, at least", define(PATH_C, "GAP_US"), "us", "at least %s between two" },
     { "tests a path, first round", define(SESSION_IN, "BDK_ROUND_TESTS"), nil, "at most %s tests in the first round" },
     { "in a later one, never answered", define(SESSION_IN, "BDK_ROUND_LATER"), nil, "%s in a later one" },
-    { "in a later one, else", define(SESSION, "ROUND_TESTS_KNOWN"), nil, "%s where the address ever answered" },
+    { "in a later one, else", define(SESSION_IN, "BDK_ROUND_KNOWN"), nil, "%s where the address ever answered" },
     { "tests of a match at once", found(SESSION, "BURST_US %((%d+)u %* TOKEN_US"), nil, "share a token bucket of %s" },
     { "one more each", define(SESSION, "TOKEN_US"), "us", "one more each %s" },
     { "tests to an IP that never answered, first round", define(SESSION, "SILENT_IP_TESTS"), nil,

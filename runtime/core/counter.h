@@ -78,6 +78,7 @@
   X(match_formed, "matches made by policies")                                                                          \
   X(policy_failed, "runs or loads of a policy that failed")                                                            \
   X(policy_restarted, "ends of the policy process, each followed by a new one")                                        \
+  X(whereabouts_told, "clients told where their peer is now")                                                          \
   X(relay_opened, "ends of pairs of peers that opened a relay here")                                                   \
   X(relay_refused, "requests to relay refused: no valid ticket, expired, or too many")                                 \
   X(relay_datagrams, "datagrams forwarded between the ends of a pair")                                                 \

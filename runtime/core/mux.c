@@ -229,7 +229,7 @@ static void input_lost(bdk_mux *m, const bdk_route *route, uint32_t channel) {
     bdk_route at = *route;
     at.channel = channel;
     const bdk_path *p = bdk_session_path(s, &at);
-    if (!p || p->route.channel != channel) continue;
+    if (!p || !channel || p->route.channel != channel) continue; // 0 is of direct paths
     bdk_outq_put(&m->out, &(bdk_output){.kind = BDK_OUT_RELAY_LOST, .session = s->index, .route = at});
     return;
   }
@@ -290,6 +290,24 @@ bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const ui
   else
     input_frame(m, now_us, route, bytes, len);
   return true;
+}
+
+void bdk_mux_moved(bdk_mux *m, uint64_t now_us) {
+  reap(m);
+  for (uint32_t i = 0; i < m->config.max_sessions; i++) {
+    bdk_session *s = m->sessions[i];
+    if (!s || s->state == BDK_SESSION_CLOSED) continue;
+    bdk_session_moved(s, &m->out, now_us);
+    settle(m, s);
+  }
+}
+
+void bdk_mux_listed(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count) {
+  reap(m);
+  bdk_session *s = find_open(m, session);
+  if (!s) return;
+  bdk_session_listed(s, &m->out, now_us, list, count);
+  settle(m, s);
 }
 
 void bdk_mux_unreachable(bdk_mux *m, uint64_t now_us, const bdk_addr *remote) {

@@ -37,6 +37,10 @@ size_t bdk_mux_hello(bdk_mux *m, uint32_t session, uint8_t out[BDK_PROBE_MAX]);
 // length 0 while that is not there. BDK_E_CLOSED, BDK_E_LIMIT.
 int bdk_mux_relay(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,
                   size_t len);
+// An address of this host has changed, of an interface or a NAT's: every session tests all its paths at once.
+void bdk_mux_moved(bdk_mux *m, uint64_t now_us);
+// Where the peer of a session may be from now on, besides where it was. Unknown sessions are ignored.
+void bdk_mux_listed(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count);
 // Leaves: tells the peer, then CLOSED(closed). Unknown sessions are ignored.
 void bdk_mux_close(bdk_mux *m, uint64_t now_us, uint32_t session);
 // A datagram that came in by `route`. True when it was of the kinds handled here (whatever became of it);

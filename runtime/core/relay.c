@@ -96,7 +96,8 @@ static uint32_t add(bdk_relay *r, const uint8_t *name) {
   if (!p) return r->config.max;
   memset(p, 0, sizeof *p);
   memcpy(p->name, name, sizeof p->name);
-  bdk_outq_random(&r->random, &random, sizeof random);
+  do bdk_outq_random(&r->random, &random, sizeof random);
+  while (!(random << 19)); // no channel is 0
   for (uint32_t role = 0; role < 2; role++) p->ends[role].channel = random << 19 | place << 1 | role;
   if (place == r->top) r->top++;
   r->pairs[place] = p;

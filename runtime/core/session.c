@@ -16,7 +16,6 @@
 #define CONSENT_LOST_US (30000u * MS)  // RFC 7675 section 5.1
 #define TOKEN_US (10u * MS)            // 100 tests a second a match
 #define BURST_US (60u * TOKEN_US)      // and 60 at once
-#define ROUND_TESTS_KNOWN 120u         // 60 s, to one that did answer
 #define TEST_MAX 60u                   // bytes of a test, each number at its longest
 #define SILENT_IP_TESTS 100u           // in the first round, to any IP that never answered
 #define SELECT_FIRST_US (100u * MS)
@@ -263,7 +262,7 @@ void bdk_session_round(bdk_session *s, bool later, uint64_t now_us) {
   s->lost_tests = 0;
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
-    p->attempt_max = !later ? BDK_ROUND_TESTS : p->answered ? ROUND_TESTS_KNOWN : BDK_ROUND_LATER;
+    p->attempt_max = !later ? BDK_ROUND_TESTS : p->answered ? BDK_ROUND_KNOWN : BDK_ROUND_LATER;
     bdk_path_on(p, later ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
   }
 }
@@ -427,13 +426,8 @@ static void tick_open(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     s->select_due_us = now_us + s->select_wait_us;
   }
   tick_rekey(s, q, p, now_us);
-  uint64_t token_us;
   if (s->unanswered_us && now_us - s->unanswered_us >= patience_us(s)) {
-    if (p->state == BDK_PATH_VALID && bdk_session_token(s, now_us, &token_us)) {
-      uint64_t consent_us = p->due_us; // a test beside the consent checks leaves their schedule alone
-      bdk_session_test(s, q, p, now_us);
-      p->due_us = consent_us;
-    }
+    if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
     s->unanswered_us = now_us;
   }
 }
@@ -479,8 +473,8 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   choose(s, q, now_us);
   open_session(s, q, now_us);
   announce(s, q, now_us);
-  if (s->state != BDK_SESSION_OPEN || tick_unconfirmed(s, q, now_us)) return;
-  tick_open(s, q, now_us);
+  if (s->state == BDK_SESSION_OPEN && tick_unconfirmed(s, q, now_us)) return;
+  if (s->state == BDK_SESSION_OPEN) tick_open(s, q, now_us);
   bdk_session_restless(s, q, now_us);
 }
 
@@ -492,8 +486,8 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
   due = sooner(due, bdk_session_schedule_due(s));
   if (s->seal.old_until_us) due = sooner(due, s->seal.old_until_us);
   if (s->state == BDK_SESSION_ARMED) return due;
-  if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
   due = sooner(due, bdk_session_restless_due(s));
+  if (s->state == BDK_SESSION_SEEKING) return sooner(due, s->give_up_us);
   due = sooner(sooner(due, s->select_due_us), s->rekey_due_us);
   if (s->unconfirmed_us) due = sooner(due, unconfirmed_until(s));
   return s->unanswered_us ? sooner(due, s->unanswered_us + patience_us(s)) : due;
@@ -525,6 +519,9 @@ void bdk_session_probe(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
     bdk_count(q->counters, BDK_COUNT_test_received, 1);
     if (!p && !(p = learn_path(s, route))) return;
   }
+  // It has left where it was, and is here: where else, its next tests will say.
+  if (probe->epoch > s->peer_epoch && s->state == BDK_SESSION_OPEN && p - s->paths != s->selected)
+    s->rebound = (int8_t)(p - s->paths);
   s->peer_epoch = probe->epoch;
   s->peer_index = probe->rx_index;
   s->peer_known = true;

@@ -63,6 +63,7 @@ typedef struct bdk_session {
   uint64_t silent_us;                     // the same of the selected path, 0: nothing was
   uint64_t doubt_due_us;                  // in doubt of it: when the other paths are tested
   uint64_t again_us, again_wait_us;       // by relay: when direct ones are sought again, 0: not
+  uint64_t ask_us, ask_wait_us;           // while nothing comes back: when the owner is told again, 0: not
   uint8_t hello[BDK_NONCE_LEN];           // of the test that was handed out
   uint64_t bucket_us;                     // token bucket of tests: until when its tokens are spent
   uint32_t select_n;                      // latest selection sent (controlling) or followed (controlled)
@@ -87,6 +88,10 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
                        uint64_t counter, const uint8_t *data, size_t len, size_t wire_len);
 // A relay has opened a channel: it becomes a path, tested at once, or a failed one is again. BDK_E_LIMIT: no place.
 int bdk_session_relay(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route);
+// An address of ours has changed: everything is tested at once.
+void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us);
+// The peer may be at these addresses, too, from now on. Copied.
+void bdk_session_listed(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_candidate *list, uint32_t count);
 // A test for the relay to hand to the peer once that is there; its length.
 size_t bdk_session_hello(bdk_session *s, bdk_outq *q, uint8_t out[BDK_PROBE_MAX]);
 // Does what is due. Also called after each of the above.

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT
 // What the files of a session share, and no other: session.c is the machine, session_relay.c what it does with a relay
-// and while its path is silent, session_renew.c what the server schedules, session_seal.c its first keys.
+// and while its path is silent, session_roam.c what it does when an end moves, session_renew.c what the server
+// schedules, session_seal.c its first keys.
 #ifndef BDK_SESSION_IN_H
 #define BDK_SESSION_IN_H
 
 #include "session.h"
 
 #define MS 1000u
-#define BDK_ROUND_TESTS 25u // what the schedule takes in 10 s
-#define BDK_ROUND_LATER 10u // and in a later round, to an address that never answered
+#define BDK_ROUND_TESTS 25u  // what the schedule takes in 10 s
+#define BDK_ROUND_LATER 10u  // and in a later round, to an address that never answered
+#define BDK_ROUND_KNOWN 120u // 60 s, to one that did answer
 
+// Whether tests may go there.
+bool bdk_session_is_host(const bdk_addr *a);
 // The path of a route, NULL when there is none.
 bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route);
 // A place for another one, NULL when all are in use. Its former path is forgotten.
@@ -31,8 +35,8 @@ int bdk_session_answering(const bdk_session *s, uint64_t now_us);
 // What is due of both: other paths are tested in doubt, direct ones from time to time while a relay is in use.
 void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_restless_due(const bdk_session *s);
-// Whether an address may be tested at all.
-bool bdk_session_is_host(const bdk_addr *a);
+// Sends a test on a VALID path, if the token bucket has one, that leaves the schedule of its consent alone.
+void bdk_session_test_beside(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
 
 // --- session_seal.c
 // The keys of frames, from those of the match. 0, or BDK_E_BAD_KEY.
@@ -44,5 +48,9 @@ void bdk_session_schedule(bdk_session *s, const bdk_match *match);
 // Does what is due of it: openers, the start of candidates that came with a renewal, and telling of silence.
 void bdk_session_scheduled(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_schedule_due(const bdk_session *s);
+
+// --- session_roam.c
+// While nothing comes back, asks the owner from time to time where the peer is.
+void bdk_session_ask(bdk_session *s, bdk_outq *q, uint64_t now_us);
 
 #endif

@@ -63,17 +63,20 @@ int bdk_session_answering(const bdk_session *s, uint64_t now_us) {
   return best;
 }
 
+void bdk_session_test_beside(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+  uint64_t wait_us, consent_us = p->due_us;
+  if (!bdk_session_token(s, now_us, &wait_us)) return;
+  bdk_session_test(s, q, p, now_us);
+  p->due_us = consent_us;
+}
+
 // All paths but the one in doubt, which is tested for its silence already.
 static void test_others(bdk_session *s, bdk_outq *q, uint64_t now_us) {
-  uint64_t wait_us;
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
     if (i == s->selected) continue;
     if (p->state == BDK_PATH_FAILED && p->valid_us) bdk_path_on(p, BDK_PATH_REVIVE, now_us);
-    if (p->state != BDK_PATH_VALID || !bdk_session_token(s, now_us, &wait_us)) continue;
-    uint64_t consent_us = p->due_us; // a test beside the consent checks leaves their schedule alone
-    bdk_session_test(s, q, p, now_us);
-    p->due_us = consent_us;
+    if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
   }
 }
 
@@ -86,6 +89,7 @@ static bool probing(const bdk_session *s) {
 }
 
 void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  bdk_session_ask(s, q, now_us);
   if (bdk_session_doubts(s, now_us) && now_us >= s->doubt_due_us) {
     uint8_t jitter;
     bdk_outq_random(q, &jitter, sizeof jitter);
@@ -109,6 +113,7 @@ void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us) {
 
 uint64_t bdk_session_restless_due(const bdk_session *s) {
   uint64_t due = s->again_us ? s->again_us : BDK_NEVER;
+  if (s->ask_us && s->ask_us < due) due = s->ask_us;
   if (!s->silent_us || s->selected < 0) return due;
   uint64_t doubt = doubt_us(s) > s->doubt_due_us ? doubt_us(s) : s->doubt_due_us;
   return doubt < due ? doubt : due;

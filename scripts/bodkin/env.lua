@@ -14,7 +14,8 @@
 --       max_bytes of a datagram, either way: 1200, at most 2232
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
 --       mux:add(match) :renew(session, renewal) :send(session, bytes) :hello(session)
---         :relay(session, sock, addr, channel, hello | nil) :leave(session) :paths(session) :attach(sock) :close()
+--         :relay(session, sock, addr, channel, hello | nil) :listed(session, candidates) :moved() :leave(session)
+--         :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
 --   env.interfaces() -> array of { name, addr, up, loopback }; where they cannot be listed, those of the last time
 --   env.close()                           closes all of these, quietly
@@ -40,6 +41,11 @@ function Mux:hello(session) return self.raw:hello(session) end
 function Mux:relay(session, sock, at, channel, hello)
   return self.raw:relay(nil, session, sock:number(), at, channel, hello)
 end
+
+function Mux:listed(session, candidates) self.raw:listed(nil, session, candidates) end
+
+function Mux:moved() self.raw:moved() end
+
 function Mux:leave(session) return self.raw:leave(nil, session) end
 
 function Mux:paths(session) return self.raw:paths(session) end

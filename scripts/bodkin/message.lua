@@ -70,6 +70,8 @@ local declared = {
   { 41, "probe_report", REPLY, tx, { "via", "uint", 0, 4 }, { "others", "addrs", 0, 4 } },
   { 42, "renew", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "epoch", "uint", 1, 255 }, pubs,
     rtt },
+  { 62, "where", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, pubs, locals },
+  { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals },
 }
 
 for _, d in ipairs(declared) do

@@ -48,6 +48,8 @@ function verbs.relay(mux, now, w)
     bytes_of(w[7]))
 end
 
+function verbs.listed(mux, now, w) mux:listed(now, math.tointeger(w[3]), candidates_of(w, 4)) end
+function verbs.moved(mux, now) mux:moved(now) end
 function verbs.leave(mux, now, w) mux:leave(now, math.tointeger(w[3])) end
 function verbs.tick(mux, now) mux:tick(now) end
 

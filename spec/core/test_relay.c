@@ -229,6 +229,18 @@ static void holds_so_many_pairs_and_survives_without_memory(void **state) {
   bdk_relay_free(NULL);
 }
 
+// One in 8,192 would be 0 by chance.
+static void never_gives_out_channel_0(void **state) {
+  (void)state;
+  for (unsigned i = 0; i < 40000; i++) {
+    fixture f;
+    begin(&f, (bdk_relay_config){.max = 1, .seed = {(uint8_t)i, (uint8_t)(i >> 8)}});
+    open_end(&f, 0, 1, 0, "203.0.113.1:1", "a");
+    assert_int_not_equal(f.own.channel, 0);
+    end(&f);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(forwards_between_the_ends_of_a_pair),
@@ -237,6 +249,7 @@ int main(void) {
       cmocka_unit_test(bounds_the_rate_of_an_end_and_the_bytes_of_a_pair),
       cmocka_unit_test(forgets_what_is_idle_or_has_expired),
       cmocka_unit_test(holds_so_many_pairs_and_survives_without_memory),
+      cmocka_unit_test(never_gives_out_channel_0),
   };
   return cmocka_run_group_tests_name("core/relay", tests, NULL, NULL);
 }

@@ -34,6 +34,8 @@ typedef struct side {
   bool heard_ip[IPS];
   unsigned silent[IPS]; // datagrams to each IP that was never heard from
   uint64_t counter;     // of its latest frame
+  uint8_t last[SMALL];  // that frame
+  size_t last_len;
   bool heard[MESSAGES];
   uint8_t sent;
 } side;
@@ -91,6 +93,9 @@ static void told(world *w, int which, const bdk_output *o) {
     REQUIRE(!s->heard[o->data[0]]);
     s->heard[o->data[0]] = true;
     break;
+  case BDK_OUT_DOUBT:
+    REQUIRE(s->connected);
+    break;
   case BDK_OUT_CLOSED:
     REQUIRE(session->state == BDK_SESSION_CLOSED && o->reason > BDK_REASON_none && o->reason < BDK_REASON_COUNT);
     s->closed = true;
@@ -116,8 +121,12 @@ static void leave(world *w, int which, const bdk_output *o) {
     uint8_t kind;
     uint64_t counter;
     REQUIRE(bdk_frame_head(o->data, o->len, &index, &kind, &counter));
-    REQUIRE(counter > s->counter || s->counter == 0);
+    // The same bytes by a second path are no second use: the peer takes whichever come first.
+    bool again = o->len == s->last_len && memcmp(o->data, s->last, o->len) == 0;
+    REQUIRE(counter > s->counter || s->counter == 0 || (again && counter == s->counter));
     s->counter = counter;
+    s->last_len = o->len;
+    memcpy(s->last, o->data, o->len);
   }
   if (w->count == QUEUE) return;
   datagram *d = &w->queue[w->count++];
@@ -169,10 +178,8 @@ static void begin(world *w, int which, uint8_t listed, uint64_t start_in_us) {
   s->state = s->losses = 0;
   memset(s->silent, 0, sizeof s->silent);
   memset(s->heard_ip, 0, sizeof s->heard_ip);
-  s->counter = 0; // under another index, and from a random number on
-  int error = bdk_mux_add(s->mux, w->now_us, &match, &s->session);
-  REQUIRE(error == (match.count ? 0 : BDK_E_INVALID));
-  if (error) s->session = 0, s->closed = true;
+  s->counter = 0;                                                    // under another index, and from a random number on
+  REQUIRE(bdk_mux_add(s->mux, w->now_us, &match, &s->session) == 0); // without any, only a relay can open it
   drain(w, which);
 }
 
@@ -255,6 +262,19 @@ static void send(world *w, int which) {
   drain(w, which);
 }
 
+// Another address of the peer's is learned, or one of its own has changed.
+static void roam(world *w, int which, uint8_t end) {
+  side *s = &w->side[which];
+  if (end < ENDS) {
+    bdk_candidate c = {.addr = address(!which, end), .sock = 1, .via = BDK_VIA_SRFLX};
+    s->listed[end] = s->known[end] = true;
+    bdk_mux_listed(s->mux, w->now_us, s->session, &c, 1);
+  } else {
+    bdk_mux_moved(s->mux, w->now_us);
+  }
+  drain(w, which);
+}
+
 static void leave_match(world *w, int which) {
   bdk_mux_close(w->side[which].mux, w->now_us, w->side[which].session);
   drain(w, which);
@@ -307,7 +327,10 @@ static void step(world *w, fuzz_input *in) {
       leave_match(w, which);
     break;
   case 15:
-    if (w->side[which].closed) begin(w, which, fuzz_take(in), operand * 10000u);
+    if (w->side[which].closed)
+      begin(w, which, fuzz_take(in), operand * 10000u);
+    else
+      roam(w, which, operand >> 1 == 7 ? ENDS : operand >> 1);
     break;
   }
 }

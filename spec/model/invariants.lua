@@ -111,6 +111,10 @@ function Watch:event(kind, x, peers_messages)
     self.messages[x] = true
     return
   end
+  if kind == "doubt" then
+    if not self.connected then self.report("doubt before connected") end
+    return
+  end
   if not self.heard[x.remote] then self.report(kind .. " by an address nothing authentic came from") end
   if kind == "path" and not self.confirmed[x.remote] then
     self.report("path by an address that confirmed no test of ours sent there")

@@ -200,6 +200,19 @@ local function bound_to(sock, ip)
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
 end
 
+-- Whether the host has other addresses than when this was asked last.
+function Addresses:changed()
+  self.listed = nil
+  local list = {}
+  for _, i in ipairs(interfaces(self)) do
+    if i.up and not i.loopback then list[#list + 1] = i.name .. i.addr end
+  end
+  table.sort(list)
+  local now, before = table.concat(list, "\n"), self.before
+  self.before = now
+  return before ~= nil and now ~= before
+end
+
 -- Addresses of this host that a peer behind the same NAT may reach: private ones only, at most four.
 -- Loopback counts when the servers are there too, so that everything can run on one machine.
 function Addresses:locals()

@@ -48,6 +48,11 @@ function Maintenance:start()
   self:next()
 end
 
+-- At once, whenever the next was due: the mappings are others.
+function Maintenance:now()
+  if self.timer then self:send() end
+end
+
 -- The mappings may lapse from now on. Idempotent.
 function Maintenance:stop()
   if self.timer then self.timer:cancel() end

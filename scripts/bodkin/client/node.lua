@@ -132,6 +132,7 @@ end
 function Node:on_session(kind, session, x)
   local s = self.sessions[session]
   if not s then return end
+  if kind == "doubt" then return self.roaming:ask(session) end
   if kind == "relay_lost" then return self.relays:lost(session, x) end
   if kind == "closed" then
     self.sessions[session] = nil
@@ -263,6 +264,7 @@ end
 
 local function release(self)
   self.history:close()
+  if self.roaming then self.roaming:close() end
   if self.relays then self.relays:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end

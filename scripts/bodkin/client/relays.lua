@@ -119,6 +119,15 @@ function Relays:lost(session, at)
   end
 end
 
+-- Our address is another: all channels are opened again.
+function Relays:moved()
+  for _, all in pairs(self.by_session) do
+    for _, r in ipairs(all) do
+      if r.channel then self:ask(r) end
+    end
+  end
+end
+
 -- What became of a session's relays: an array of { at, channel or nil, error or nil, code }.
 function Relays:list(session)
   return self.by_session[session] or {}

@@ -151,6 +151,10 @@ local function build_managers(self, options, servers)
     env = self.env, requests = self.requests, router = self.router, mux = self.mux, server = self.server,
     sock_for = function(to) return self.socks[core.addr.family(to)] end,
   }
+  self.roaming = require("bodkin.client.roaming").new {
+    env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,
+    node = self, server = self.server,
+  }
   local common = {
     ephemerals = self.ephemerals, association = link, token = self.identity.token,
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, server = self.server,
@@ -186,6 +190,7 @@ function M.start(self, options)
   if not ok then return nil, err, code end
   ok, err, code = build_managers(self, options, servers)
   if not ok then return nil, err, code end
+  self.roaming:start()
   self.together = options.register == "together"
   if options.register == false or self.together then return true end
   return self:register()

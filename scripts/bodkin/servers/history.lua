@@ -105,6 +105,19 @@ function History:acknowledged(match, id, peer)
   if e then e.acknowledged = true end
 end
 
+-- The two of a pair, as they were known last (addrs: see addresses.lua; to be set when that changes); nil when there is
+-- none, or one has said that it is over.
+function History:pair(match, id, peer)
+  local mine, r = end_of(self, match, id, peer)
+  local other = end_of(self, match, peer, id)
+  if not mine or not other then return nil end
+  for _, e in ipairs { mine, other } do
+    local report = e.report and outcome.unpack(e.report)
+    if report and report.state == "closed" then return nil end
+  end
+  return r.members[id], r.members[peer]
+end
+
 -- What a client says of its own end, which replaces what it said before. Whether it was believed.
 function History:report(id, match, peer, bytes)
   local e, r = end_of(self, match, id, peer)

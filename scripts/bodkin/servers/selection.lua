@@ -11,6 +11,7 @@ local people = require "bodkin.servers.people"
 local renewals = require "bodkin.servers.renewals"
 local recent = require "bodkin.servers.recent"
 local rooms = require "bodkin.servers.rooms"
+local whereabouts = require "bodkin.servers.whereabouts"
 
 local M = {}
 
@@ -235,6 +236,7 @@ function M.install(server, on)
     if self.delivery:fits(d.to.id, 1) and self.delivery:room_for(1) then self.delivery:push(d) end
   end)
   handlers(self, on)
+  whereabouts.install(server, on, self.history)
   function server.why(_, asked) return self.history:why(asked) end
   self.renewals:install(on)
   server:at_close(function()

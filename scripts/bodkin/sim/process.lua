@@ -238,6 +238,16 @@ function Mux:relay(session, sock, at, channel, hello)
   return drained(self, self.raw:relay(self.proc.loop:now(), session, sock.mux_number, at, channel, hello))
 end
 
+function Mux:listed(session, candidates)
+  check(self)
+  return drained(self, self.raw:listed(self.proc.loop:now(), session, candidates))
+end
+
+function Mux:moved()
+  check(self)
+  return drained(self, self.raw:moved(self.proc.loop:now()))
+end
+
 function Mux:leave(session)
   check(self)
   return drained(self, self.raw:leave(self.proc.loop:now(), session))

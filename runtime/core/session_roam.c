@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// A session whose ends move: an own address that changed, the peer's new ones as the owner learned them, and asking the
+// owner for these while nothing comes back.
+#include "session_in.h"
+
+#define ASK_FIRST_US (1000u * MS) // from the first time to the second; doubles
+#define ASK_MAX_US (8000u * MS)
+
+void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  s->epoch++; // by which the peer sees it
+  for (int i = 0; i < s->path_count; i++) {
+    bdk_path *p = &s->paths[i];
+    p->route.local = (bdk_addr){0}; // that address of ours may be gone
+    if (p->state == BDK_PATH_FAILED && p->valid_us) bdk_path_on(p, BDK_PATH_REVIVE, now_us);
+    if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
+  }
+  bdk_session_tick(s, q, now_us);
+}
+
+// A place for an address that is no path yet, or the path that failed; NULL when there is nothing to begin.
+static bdk_path *candidate(bdk_session *s, const bdk_candidate *c) {
+  bdk_route route = {.remote = c->addr, .sock = c->sock};
+  if (!bdk_session_is_host(&c->addr)) return NULL;
+  bdk_path *p = bdk_session_path(s, &route);
+  if (p) return p->state == BDK_PATH_FAILED ? p : NULL;
+  if (!(p = bdk_session_place(s))) return NULL;
+  bdk_path_init(p, &route, (bdk_via)c->via, true);
+  return p;
+}
+
+void bdk_session_listed(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_candidate *list, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    bdk_path *p = candidate(s, &list[i]);
+    if (!p) continue;
+    // However often it is named, an address that never answers is sent no more than in any round.
+    if (!p->answered) s->lost_tests += p->attempt;
+    p->attempt_max = p->answered ? BDK_ROUND_KNOWN : BDK_ROUND_LATER;
+    if (s->started) bdk_path_on(p, p->state == BDK_PATH_FAILED ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
+  }
+  bdk_session_tick(s, q, now_us);
+}
+
+void bdk_session_ask(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  bool lost = s->opened && (s->state == BDK_SESSION_SEEKING || bdk_session_doubts(s, now_us));
+  if (!lost) {
+    s->ask_us = 0;
+    return;
+  }
+  if (s->ask_us > now_us) return;
+  uint64_t twice = s->ask_wait_us * 2 < ASK_MAX_US ? s->ask_wait_us * 2 : ASK_MAX_US;
+  s->ask_wait_us = s->ask_us ? twice : ASK_FIRST_US;
+  s->ask_us = now_us + s->ask_wait_us;
+  bdk_outq_put(q, &(bdk_output){.kind = BDK_OUT_DOUBT, .session = s->index});
+}

@@ -1,0 +1,40 @@
+-- SPDX-License-Identifier: MIT
+-- In the middle of a match, a client that hears nothing says where it is: its peer is told, and it hears where that
+-- one is. Only between the two of a pair that was made here and of which neither has said that it is over.
+
+local addresses = require "bodkin.servers.addresses"
+local people = require "bodkin.servers.people"
+
+local M = {}
+
+-- Adds its handler to `on`. history: see history.lua.
+function M.install(server, on, history)
+  local env, registry = server.env, server.registry
+
+  function on.where(reply, from, tx, match, peer, pubs, locals)
+    local id, _, assoc = reply:who()
+    local me, other = history:pair(match, id, peer)
+    if not me then return server:refuse(reply, tx, "no_match", "no such match is going on") end
+    local own, near = addresses.collect(server, from, pubs, locals)
+    local entry = registry:get(id)
+    if entry then -- these are fresher than the registration's
+      local _, ephemeral = addresses.unpack(entry.addrs)
+      entry.addrs = addresses.pack(assoc, ephemeral, own, near)
+      registry:put(entry)
+    end
+    local _, ephemeral = addresses.unpack(me.addrs)
+    me.addrs = addresses.pack(assoc, ephemeral, own, near)
+    local there = people.registered(registry, peer)
+    if not there then
+      there = {}
+      there.assoc, _, there.pubs, there.locals = addresses.unpack(other.addrs)
+    end
+    local rule = server.local_rule
+    server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
+      addresses.visible(rule, near, own, there.pubs))
+    server.counters:add "whereabouts_told"
+    reply("whereabouts", tx, match, peer, there.pubs, addresses.visible(rule, there.locals, there.pubs, own))
+  end
+end
+
+return M

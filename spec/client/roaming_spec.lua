@@ -1,0 +1,107 @@
+-- SPDX-License-Identifier: MIT
+-- A client whose host goes elsewhere, or whose NAT maps anew. What befalls a session with traffic, by seeds, is in
+-- spec/model/life_spec.lua.
+
+local core = require "bodkin.core"
+local support = require "spec.client.support"
+
+describe("roaming", function()
+  local s
+  after_each(function() s:close() end)
+
+  local function natted(n, kind)
+    local nat = s:nat("nat" .. n, ("203.0.113.%d"):format(n), { kind = kind })
+    return s:host("h" .. n, "192.168.1.2", nat), nat
+  end
+
+  -- A pair, and how long it takes until what each says is heard by the other: see `meet`.
+  local function pair(kind, options)
+    local hosts, nats, nodes = {}, {}, {}
+    for i = 1, 2 do
+      hosts[i], nats[i] = natted(i, kind)
+      nodes[i] = s:open(hosts[i], options)
+    end
+    local ma, mb = s:pair(nodes[1], nodes[2])
+    s.world:run(3000)
+    return { hosts = hosts, nats = nats, nodes = nodes, matches = { ma, mb } }
+  end
+
+  local function elsewhere(n, kind)
+    return s:nat("other" .. n, "203.0.113.10" .. n, { kind = kind })
+  end
+
+  -- Whether what both say now arrives, sent once.
+  local function heard(p)
+    local got = {}
+    for i = 1, 2 do p.nodes[i]:on("message", function(e) got[i] = e.data end) end
+    for i = 1, 2 do p.matches[i]:send("from " .. i) end
+    s.world:run(500)
+    return got[1] == "from 2" and got[2] == "from 1"
+  end
+
+  it("is noticed by the interfaces, and a session that says nothing goes on from there", function()
+    s = support.new { roles = support.NO_RELAY }
+    local p = pair "port_restricted"
+    assert.is_true(heard(p))
+    p.hosts[1]:move("192.168.7.3", elsewhere(1, "port_restricted"))
+    s.world:run(2000) -- looked at each second; no datagram is sent meanwhile
+    assert.is_true(heard(p))
+    local said = support.events(p.nodes[1], "registered")
+    assert.same({ "203.0.113.101" }, { said[#said].public[1]:match "^[^:]+" })
+    assert.same({ "192.168.7.3" }, { said[#said]["local"][1]:match "^[^:]+" })
+    for i = 1, 2 do assert.equal(0, #support.events(p.nodes[i], "closed")) end
+  end)
+
+  it("is followed where both go elsewhere in the same moment", function()
+    s = support.new { roles = support.NO_RELAY }
+    local p = pair "port_restricted"
+    for i = 1, 2 do p.hosts[i]:move("192.168.7." .. 2 + i, elsewhere(i, "port_restricted")) end
+    s.world:run(4000)
+    assert.is_true(heard(p))
+  end)
+
+  it("opens the channels of its relays again", function()
+    s = support.new {}
+    local p = pair "symmetric_random"
+    p.hosts[1]:move("192.168.7.3", elsewhere(1, "symmetric_random"))
+    s.world:run(2000)
+    assert.is_true(heard(p))
+    assert.equal("relay", p.matches[1]:peers()[1].path)
+  end)
+
+  it("of which no interface tells is found out by silence, and told to the peer", function()
+    s = support.new { roles = support.NO_RELAY }
+    local p = pair "port_restricted"
+    p.nats[1].rebind()
+    for _ = 1, 100 do
+      for i = 1, 2 do p.matches[i]:send "x" end
+      s.world:run(20)
+    end
+    assert.is_true(heard(p))
+    assert.is_true(s.server.counters:get "whereabouts_told" >= 1)
+  end)
+
+  it("means nothing where there is no such session", function()
+    s = support.new { roles = support.NO_RELAY }
+    local p = pair "full_cone"
+    local before = #p.nodes[1]:paths(next(p.nodes[1].sessions))
+    local far, id = { core.addr.parse "203.0.113.77:7777" }, p.nodes[1].identity.id
+    p.nodes[1].roaming:told(("x"):rep(16), id, far, {})
+    p.nodes[1].roaming:told(p.matches[1].raw, ("y"):rep(16), far, {})
+    assert.equal(before, #p.nodes[1]:paths(next(p.nodes[1].sessions)))
+    p.nodes[1].roaming:told(p.matches[1].raw, p.nodes[2].identity.id, far, {})
+    assert.equal(before + 1, #p.nodes[1]:paths(next(p.nodes[1].sessions)))
+    -- Nobody answers there, and nothing comes of it.
+    s.world:run(12000)
+    assert.is_true(heard(p))
+  end)
+
+  it("is survived by nobody whose server is gone, too, and then the reason is said", function()
+    s = support.new { roles = support.NO_RELAY }
+    local p = pair "port_restricted"
+    s:kill()
+    for i = 1, 2 do p.hosts[i]:move("192.168.7." .. 2 + i, elsewhere(i, "port_restricted")) end
+    s.world:run(100000)
+    for i = 1, 2 do assert.equal("consent_lost", support.events(p.nodes[i], "closed")[1].reason) end
+  end)
+end)

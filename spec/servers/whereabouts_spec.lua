@@ -1,0 +1,108 @@
+-- SPDX-License-Identifier: MIT
+-- In the middle of a match, who is told where the other is, and who is not.
+local core = require "bodkin.core"
+local outcome = require "bodkin.outcome"
+local support = require "spec.servers.support"
+
+local who, only = support.who, support.only
+
+local function at(n) return support.addr(("198.51.100.%d:40000"):format(n)) end
+
+local function texts(list)
+  local out = {}
+  for i, a in ipairs(list) do out[i] = core.addr.format(a) end
+  return out
+end
+
+describe("where a peer is", function()
+  local s
+  before_each(function() s = support.server { roles = { "matching" } } end)
+  after_each(function() s:close() end)
+
+  -- 1 and 2 are matched; 2 selects, and is registered or not. Returns the match id.
+  local function match(unregistered)
+    s:register(who(1), at(1))
+    if not unregistered then s:register(who(2), at(2)) end
+    local sent = s:select(who(2), at(2), { target = who(1).id })
+    s:ack(sent)
+    return only(sent, "selected")[1].match
+  end
+
+  local function ask(n, from, id, peer, options)
+    options = options or {}
+    return (s:ask(who(n), from, "where", s:next_tx(), id, who(peer).id, options.pubs or {}, options.locals or {}))
+  end
+
+  it("is told to who asks, and that one's own to the peer, from wherever it asks", function()
+    local id = match()
+    local sent = ask(1, at(7), id, 2)
+    assert.equal(2, #sent)
+    local push, answer = sent[1], sent[2]
+    assert.same({ "whereabouts", "whereabouts" }, { push.name_of, answer.name_of })
+    assert.same({ at(2), at(7) }, { push.to, answer.to })
+    assert.same({ id, who(1).id }, { push.match, push.peer })
+    assert.same({ "198.51.100.7:40000" }, texts(push.pubs))
+    assert.same({ id, who(2).id }, { answer.match, answer.peer })
+    assert.same({ "198.51.100.2:40000" }, texts(answer.pubs))
+    assert.equal(1, s:count "whereabouts_told")
+    -- The other moves, too: each is told at the place where it is now.
+    sent = ask(2, at(8), id, 1)
+    assert.same({ at(7), at(8) }, { sent[1].to, sent[2].to })
+    assert.same({ "198.51.100.8:40000" }, texts(sent[1].pubs))
+    assert.same({ "198.51.100.7:40000" }, texts(sent[2].pubs))
+  end)
+
+  it("is known of one who is not registered, too", function()
+    local id = match(true)
+    local sent = ask(2, at(9), id, 1)
+    assert.same({ "198.51.100.9:40000" }, texts(only(sent, "whereabouts")[1].pubs))
+    sent = ask(1, at(1), id, 2)
+    assert.same({ at(9), at(1) }, { sent[1].to, sent[2].to })
+    assert.same({ "198.51.100.9:40000" }, texts(sent[2].pubs))
+  end)
+
+  it("amends the registration, so that who is matched next looks in the right place", function()
+    local id = match()
+    ask(1, at(7), id, 2)
+    s:register(who(3), at(3))
+    local sent = s:select(who(3), at(3), { target = who(1).id })
+    s:ack(sent)
+    local told = only(sent, "matched")
+    assert.same({ at(7), at(3) }, { told[1].to, told[2].to })
+    assert.same({ "198.51.100.7:40000" }, texts(told[2].pubs))
+  end)
+
+  it("has public addresses only that are proven, and local ones only for who is behind the same", function()
+    local id = match()
+    local locals = { support.addr "192.168.1.2:5000" }
+    local forged, proven = support.addr "203.0.113.9:99", support.addr "203.0.113.8:99"
+    local pubs = { forged .. ("\0"):rep(20), proven .. s:proof(proven) }
+    local push = ask(1, at(1), id, 2, { pubs = pubs, locals = locals })[1]
+    assert.same({ "198.51.100.1:40000", "203.0.113.8:99" }, texts(push.pubs))
+    assert.same({}, push.locals)
+    local near = support.addr "198.51.100.2:41000" -- behind the NAT of 2
+    push = ask(1, near, id, 2, { locals = locals })[1]
+    assert.same({ "192.168.1.2:5000" }, texts(push.locals))
+  end)
+
+  it("tells nobody but the two of a match that lasts", function()
+    local id = match()
+    s:register(who(3), at(3))
+    local function refused(n, of, peer)
+      local sent = ask(n, at(n), of, peer)
+      assert.equal(1, #sent)
+      assert.same({ "refused", 1002 }, { sent[1].name_of, sent[1].code })
+    end
+    refused(3, id, 1) -- not in it
+    refused(1, id, 3) -- that one is not
+    refused(1, id, 1)
+    refused(1, ("x"):rep(16), 2)
+    assert.equal(2, #ask(1, at(1), id, 2))
+    -- Either says that it is over: from then on neither learns where the other is.
+    local report = outcome.pack({ state = "closed", reason = "left", lasted_ms = 1, paths = {} }, 1)
+    s:one(who(2), at(2), "outcome", s:next_tx(), id, who(1).id, report)
+    refused(1, id, 2)
+    refused(2, id, 1)
+    assert.equal(1, s:count "whereabouts_told")
+  end)
+end)
