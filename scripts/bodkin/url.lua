@@ -10,6 +10,7 @@ local M = { default_port = 4433, stun_port = 3478 }
 local shape = "give it as bodkin://HOST[:PORT][#KEY[,KEY]]"
 local KEYS_MAX = 2
 local KEY_TEXT = 43
+local SERVERS_MAX = 8
 
 local function fail(text, why)
   return nil, ("%q is not a server's URL (%s): %s"):format(text, why, shape), "invalid"
@@ -78,6 +79,23 @@ function M.parse_address(text)
   local host, port = place_of(rest, M.stun_port)
   if host then return { host = host, port = port, stun = true } end
   return nil, ("%q is no STUN server's URL (%s): give it as stun:HOST[:PORT]"):format(text, port), "invalid"
+end
+
+-- One or several, as an array or as one text with commas before each further one (keys have commas, too): an array of
+-- texts, each of which parse takes; or nil, message, "invalid".
+function M.list(urls)
+  local list = {}
+  if type(urls) == "table" then
+    table.move(urls, 1, #urls, 1, list)
+  elseif type(urls) == "string" then
+    for one in (urls:gsub(",%s*bodkin://", "\0bodkin://") .. "\0"):gmatch "([^\0]*)\0" do list[#list + 1] = one end
+  end
+  for i = 1, math.max(1, #list) do
+    local ok, err, code = M.parse(list[i])
+    if not ok then return nil, err, code end
+  end
+  if #list > SERVERS_MAX then return nil, ("more than %d servers"):format(SERVERS_MAX), "invalid" end
+  return list
 end
 
 -- HOST:PORT, IPv6 in brackets.

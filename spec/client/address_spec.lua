@@ -10,7 +10,7 @@ local function manager(config)
   config = config or {}
   local sock4 = { addr = function() return a(config.bound or "0.0.0.0:5000") end }
   local sock6 = { addr = function() return a("[::]:6000") end }
-  local interfaces = {}
+  local interfaces = config.interfaces or {}
   for _, ip in ipairs(config.ips or {}) do
     interfaces[#interfaces + 1] = { name = "eth", addr = core.addr.parse(ip, 0), up = ip ~= config.down }
   end
@@ -18,6 +18,7 @@ local function manager(config)
     env = { now = function() return 1 end, interfaces = function() return interfaces end }, requests = {},
     socks = { [4] = sock4, [6] = sock6 },
     servers = { [4] = a "198.51.100.10:4433" }, loopback = config.loopback, reveal = config.reveal,
+    virtual = config.virtual,
   }
 end
 
@@ -30,6 +31,44 @@ end
 local server, proof = a "198.51.100.10:4433", ("p"):rep(20)
 
 describe("C1 address manager", function()
+  -- Which of these interfaces, each with an address of its own, peers are told of.
+  local function told_of(names, virtual)
+    local list, by_text, out = {}, {}, {}
+    for i, name in ipairs(names) do
+      local ip = a("10.0.0." .. i .. ":0")
+      list[i], by_text["10.0.0." .. i .. ":5000"] = { name = name, addr = ip, up = true }, name
+    end
+    local m = manager { virtual = virtual, interfaces = list }
+    for i, text in ipairs(m:local_texts()) do out[i] = by_text[text] end
+    return out
+  end
+
+  it("leaves out what leads into VPNs and containers, unless told otherwise", function()
+    for _, name in ipairs { "docker0", "veth1a2b3c", "br-0a1b2c3d4e5f", "virbr0", "cni0", "flannel.1", "tun0", "tap3",
+      "wg0", "tailscale0", "vboxnet0", "utun3" } do
+      assert.same({ "eth0" }, told_of { name, "eth0" })
+      assert.same({ name, "eth0" }, told_of({ name, "eth0" }, true))
+    end
+    for _, name in ipairs { "wlan0", "enp3s0", "eth1", "br0", "ppp0", "wwan0", "en0", "bond0", "tunnelling" } do
+      assert.same({ name }, told_of { name })
+    end
+  end)
+
+  it("sees that the host's addresses have changed, and not when a container's did", function()
+    local list = { { name = "eth0", addr = a "10.0.0.1:0", up = true } }
+    local m = manager { interfaces = list }
+    assert.is_false(m:changed()) -- from nothing
+    list[2] = { name = "veth77", addr = a "172.17.0.1:0", up = true }
+    assert.is_false(m:changed())
+    list[2] = { name = "wg0", addr = a "10.8.0.2:0", up = true }
+    assert.is_true(m:changed())
+    assert.is_false(m:changed())
+    list[1] = { name = "wwan0", addr = a "10.0.0.1:0", up = true } -- the same address elsewhere
+    assert.is_true(m:changed())
+    list[1].up = false
+    assert.is_true(m:changed())
+  end)
+
   it("records the local address of the stack and the public one of the address server, with its proof", function()
     local s = support.new()
     local n = s:open(s:host("a", "192.168.1.2", s:nat("nat", "203.0.113.1")))

@@ -19,7 +19,7 @@ Joins the room of this CODE, or selects the client with this ID (32 digits, from
 place of both: the first client whose properties equal it. Lines from stdin go to every peer, theirs come to
 stdout. Leaves with 0 when the peers left or, with --expect, when the messages came (3 when they did not).]],
   options = options.client("server", "address-server", "maintenance-server", "app", "name", "props", "query",
-    "identity", "token", "trust-first-use", "bind", "send", "expect", "timeout", "trace", "why"),
+    "identity", "token", "trust-first-use", "bind", "virtual", "send", "expect", "timeout", "trace", "why"),
   arguments = 1,
   run = function(values, rest)
     if not rest[1] and not values.query then

@@ -10,7 +10,7 @@ two at a time) makes a match, then talks to everyone in it: lines from stdin go 
 Leaves with 0 when the peers left or, with --expect, when the messages came (3 when they did not); with 4 when --timeout
 passed without a match.]],
   options = options.client("server", "address-server", "maintenance-server", "app", "name", "props", "identity",
-    "token", "trust-first-use", "bind", "send", "expect", "timeout", "trace", "why"),
+    "token", "trust-first-use", "bind", "virtual", "send", "expect", "timeout", "trace", "why"),
   arguments = 1,
   run = function(values, rest)
     local queue, props = rest[1], values.props

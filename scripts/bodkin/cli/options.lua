@@ -14,8 +14,8 @@ M.common = {
 }
 
 local client = {
-  { "server", arg = "URL", env = "BODKIN_SERVER", kind = "url",
-    help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it" },
+  { "server", arg = "URL", env = "BODKIN_SERVER", kind = "urls",
+    help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it; or several, with commas" },
   { "address-server", arg = "URL", kind = "address_url",
     help = "another address server than --server, or stun:HOST[:PORT]" },
   { "maintenance-server", arg = "URL", kind = "url", help = "another mapping maintenance server than --server" },
@@ -27,6 +27,7 @@ local client = {
   { "token", arg = "FILE", help = "what the game's backend says of you, signed" },
   { "trust-first-use", help = "where the URL has no key: take the first that answers, and remember it" },
   { "bind", arg = "ADDR:PORT", kind = "address", help = "the local address of the socket (default: any)" },
+  { "virtual", help = "tell peers of addresses of VPNs and containers, too" },
   { "send", arg = "TEXT", kind = "payload", help = "send this to each peer once connected" },
   { "expect", arg = "N", kind = "count", help = "leave with 0 once N messages came, a second later" },
   { "timeout", arg = "SECONDS", kind = "seconds", help = "give up after this long" },
@@ -90,6 +91,13 @@ function kinds.address_url(text)
   local url, err = require("bodkin.url").parse_address(text)
   if url then return text end
   return nil, "a STUN server such as stun:example.org:3478; " .. tostring(err):match "%((.*)%)"
+end
+
+function kinds.urls(text)
+  local list, err = require("bodkin.url").list(text)
+  if list then return text end
+  local why = tostring(err):match "%((.*)%)"
+  return nil, "a URL such as bodkin://example.org:4433" .. (why and "; " .. why or "")
 end
 
 function kinds.name(text)

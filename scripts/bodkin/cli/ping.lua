@@ -120,7 +120,7 @@ with 1 when nothing was answered within --timeout (5 s).]],
   options = options.client("server", "bind", "timeout"),
   arguments = 1,
   run = function(values, rest)
-    local url = rest[1] or values.server
+    local url = rest[1] or values.server and require("bodkin.url").list(values.server)[1]
     if not url then return nil, "ping needs a URL: bodkin://HOST[:PORT]", "usage" end
     local out, timeout_ms = output.of(values), (values.timeout or 5) * 1000
     return require("bodkin.cli.process").run(values, function(p)

@@ -22,8 +22,9 @@ function M.open_options(options, env, on_event)
   return {
     env = env, register = "together", server = options.server, address_server = options.address_server,
     maintenance_server = options.maintenance_server, app = options.app, name = options.name, props = options.props,
-    bind = options.bind, timeout_ms = timeout_ms, on_event = on_event, trace = options.tracer,
-    identity = options.identity, token = options.token, trust_first_use = options.trust_first_use ~= nil,
+    bind = options.bind, virtual = options.virtual ~= nil, timeout_ms = timeout_ms, on_event = on_event,
+    trace = options.tracer, identity = options.identity, token = options.token,
+    trust_first_use = options.trust_first_use ~= nil,
   }
 end
 

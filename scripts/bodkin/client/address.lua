@@ -4,6 +4,7 @@
 -- candidates made.
 
 local core = require "bodkin.core"
+local kind_of = require("bodkin.client.interfaces").kind
 local locate = require "bodkin.client.locate"
 local message = require "bodkin.message"
 local task = require "bodkin.task"
@@ -30,11 +31,12 @@ local grace_min_ms, grace_max_ms = 50, 300
 
 -- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family, stun = it is a
 -- STUN server; loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never";
--- on_late() once a family answered that learn() no longer waited for.
+-- virtual = also addresses of VPNs and containers; on_late() once a family answered that learn() no longer waited for.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
     loopback = config.loopback, reveal = config.reveal or "same-public", on_late = config.on_late,
+    virtual = config.virtual,
     public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
@@ -200,12 +202,13 @@ local function bound_to(sock, ip)
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
 end
 
--- Whether the host has other addresses than when this was asked last.
+-- Whether the host has other addresses than when this was asked last. Containers come and go without meaning; a VPN
+-- may take all traffic.
 function Addresses:changed()
   self.listed = nil
   local list = {}
   for _, i in ipairs(interfaces(self)) do
-    if i.up and not i.loopback then list[#list + 1] = i.name .. i.addr end
+    if i.up and not i.loopback and kind_of(i.name) ~= "container" then list[#list + 1] = i.name .. i.addr end
   end
   table.sort(list)
   local now, before = table.concat(list, "\n"), self.before
@@ -221,7 +224,8 @@ function Addresses:locals()
   local function collect(class)
     for _, i in ipairs(interfaces(self)) do
       local sock = self.socks[addr.family(i.addr)]
-      if #out < locals_max and i.up and sock and addr.class(i.addr) == class and bound_to(sock, i.addr) then
+      if #out < locals_max and i.up and sock and addr.class(i.addr) == class and bound_to(sock, i.addr)
+        and (self.virtual or not kind_of(i.name)) then
         out[#out + 1] = addr.with_port(i.addr, addr.port(sock:addr()))
       end
     end

@@ -176,16 +176,28 @@ function Association:renew()
   if self.current and self.env.now() - self.opened_us >= RENEW_US then retire(self) end
 end
 
--- Idempotent.
-function Association:close()
-  self.closed = true
+local function let_go(self)
   if self.timer then self.timer:cancel() end
   if self.later then self.later:cancel() end
   for _, raw in ipairs { self.current or false, self.retired or false, self.previous or false } do
     if raw then raw:close() end
   end
   if self.opening then self.opening.raw:close() end
-  self.current, self.retired, self.previous, self.opening, self.timer = nil, nil, nil, nil, nil
+  self.current, self.retired, self.previous, self.opening, self.timer, self.later = nil, nil, nil, nil, nil, nil
+end
+
+-- Another server, and what it is known by. What waits is asked there.
+function Association:move(server, keys, explain)
+  let_go(self)
+  self.server, self.keys, self.key, self.explain = server, keys, 1, explain
+  for _, r in ipairs(self.requests:sealed_pending()) do r.to = server end
+  self:flush()
+end
+
+-- Idempotent.
+function Association:close()
+  self.closed = true
+  let_go(self)
 end
 
 return M

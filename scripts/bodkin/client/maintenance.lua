@@ -41,6 +41,15 @@ function Maintenance:next()
   end)
 end
 
+-- Another matching server in place of the one there was.
+function Maintenance:move(server)
+  for i, known in ipairs(self.servers) do
+    if known == self.server then self.servers[i] = server end
+  end
+  self.server = server
+  self:now()
+end
+
 -- Idempotent.
 function Maintenance:start()
   if self.timer then return end

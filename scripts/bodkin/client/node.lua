@@ -23,11 +23,13 @@ for name in ("listening registered hosting queued matched connected path message
 end
 
 -- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
--- latter two default to server, the second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a
--- request, local ("same-public", "always", "never": when local addresses are told and tried), register = "together"
--- (with the first thing asked of the server, which saves a round trip) or false (not before host or match is called),
--- on_event = fn(event, match) for all events from the beginning, trace = fn(line) for all that goes into and comes out
--- of the sessions' machines (it tells their keys), identity, token, trust_first_use, known_servers (see identity.lua,
+-- latter two default to server, which may be several: the first that answers is used, and another where that stays
+-- silent; the second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
+-- ("same-public", "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and
+-- containers, too), register = "together" (with the first thing asked of the server, which saves a round trip) or false
+-- (not before host or match is called), on_event = fn(event, match) for all events from the beginning, trace = fn(line)
+-- for all that goes into and comes out of the sessions' machines (it tells their keys), identity, token,
+-- trust_first_use, known_servers (see identity.lua,
 -- trust.lua), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)

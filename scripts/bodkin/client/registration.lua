@@ -11,16 +11,19 @@ Registration.__index = Registration
 
 -- Pauses between attempts while the server does not answer.
 local first_pause_ms, longest_pause_ms = 1000, 8000
+-- So often in a row, then it is silent, and another is looked for; and again.
+local silent_after = 3
 
 -- `config`: env, requests, addresses, ephemerals, association; server; app, name, props (encoded); token (bytes or
--- nil); timeout_ms; on_registered(), on_restart() (in a task, after registering again), on_error(text, code).
+-- nil); timeout_ms; on_silent() (in a task) -> whether there is another server now; on_registered(), on_restart() (in a
+-- task, after registering again), on_error(text, code).
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
     ephemerals = config.ephemerals, association = config.association, app = config.app, name = config.name,
     props = config.props, token = config.token,
     timeout_ms = config.timeout_ms, on_registered = config.on_registered, on_restart = config.on_restart,
-    on_error = config.on_error, pause_ms = first_pause_ms,
+    on_error = config.on_error, on_silent = config.on_silent, pause_ms = first_pause_ms, silent = 0,
   }, Registration)
 end
 
@@ -73,10 +76,14 @@ function Registration:refresh()
     self.addresses:learn(self.timeout_ms)
     ok, err, code = self:register()
   end
+  self.silent = not ok and code == "timeout" and self.silent + 1 or 0
+  if self.silent > 0 and self.silent % silent_after == 0 and not self.stopped and self.on_silent() then
+    ok, err, code = self:register()
+  end
   self.busy = false
   if self.stopped then return end
   if ok then
-    self.pause_ms, self.failing = first_pause_ms, false
+    self.pause_ms, self.failing, self.silent = first_pause_ms, false, 0
     self:again_later()
     if self.restarted then
       self.restarted = false

@@ -112,21 +112,59 @@ local function remember(self, options, keys, key)
   end)
 end
 
+-- The options as if this were the only server.
+local function with(options, server) return setmetatable({ server = server }, { __index = options }) end
+
+-- In a task: the sockets, and the first server that answers: the options with it alone, and where its servers are; or
+-- nil, message, code.
+local function find_server(self, options)
+  local list, err, code = url.list(options.server)
+  if not list then return nil, err, code end
+  for number, one in ipairs(list) do
+    local servers, ok
+    servers, err, code = locate.servers(self.env, with(options, one))
+    if servers and not self.requests then
+      ok, err, code = open_sockets(self, options, servers.loopback)
+      if not ok then return nil, err, code end
+      self.requests = request.new {
+        env = self.env, router = self.router,
+        sock_for = function(to) return self.socks[core.addr.family(to)] end,
+        proof_for = function(to) return self.addresses:proof(to) end,
+        on_report = function(to, public, proof) self.addresses:note(to, public, proof) end,
+        on_rtt = function(to, us) self.addresses:timed(to, us) end,
+      }
+    end
+    if servers then
+      self.addresses = require("bodkin.client.address").new {
+        env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,
+        loopback = servers.loopback, reveal = options["local"],
+        virtual = options.virtual,
+        on_late = function() if self.registration then self.registration:complete() end end,
+      }
+      ok, err, code = self.addresses:learn(options.timeout_ms)
+    end
+    if ok then
+      self.urls, self.url = list, number
+      return with(options, one), servers
+    end
+  end
+  if #list > 1 then err = ("none of the %d servers can be used; the last: %s"):format(#list, err) end
+  return nil, err, code
+end
+
+-- From now on another matching server is asked, and its address server unless that is one apart.
+local function use_server(self, server, located, keys, options)
+  self.server = server
+  for _, manager in ipairs { self.registration, self.sharing, self.relays, self.roaming } do manager.server = server end
+  self.addresses.servers, self.addresses.stale = located.address, true
+  local where = url.parse(options.server)
+  local is_given = options.server_keys or where.keys
+  self.requests.association:move(server, keys, not is_given and function() return trust.changed(options, where) end)
+  self.maintenance:move(server)
+end
+
 local function build_managers(self, options, servers)
-  self.requests = request.new {
-    env = self.env, router = self.router,
-    sock_for = function(to) return self.socks[core.addr.family(to)] end,
-    proof_for = function(to) return self.addresses:proof(to) end,
-    on_report = function(to, public, proof) self.addresses:note(to, public, proof) end,
-    on_rtt = function(to, us) self.addresses:timed(to, us) end,
-  }
-  self.addresses = require("bodkin.client.address").new {
-    env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,
-    loopback = servers.loopback, reveal = options["local"],
-    on_late = function() if self.registration then self.registration:complete() end end,
-  }
-  local ok, err, code = self.addresses:learn(options.timeout_ms)
-  if not ok then return nil, err, code end
+  local err, code
   self.server, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
   if not self.server then return nil, err, code end
   local keys, remembered
@@ -165,12 +203,21 @@ local function build_managers(self, options, servers)
     on_error = function(text, why) self:emit("error", { code = why, message = text, hint = "trying again" }) end,
     on_matched = function(m) self:matched(m) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
+    on_silent = function() return self.fallback:look() end,
   }
   local upkeep = servers.maintenance and locate.choose(servers.maintenance, self.addresses.public, self.socks)
   if upkeep and upkeep ~= self.server then common.servers[2] = upkeep end
   self.registration = require("bodkin.client.registration").new(common)
   self.sharing = require("bodkin.client.sharing").new(common)
   self.maintenance = require("bodkin.client.maintenance").new(common)
+  self.fallback = require("bodkin.client.fallback").new {
+    node = self, urls = self.urls, number = self.url, options_of = function(one) return with(options, one) end,
+    keys_of = function(one)
+      local where = url.parse(one.server)
+      return options.server_keys or where.keys or trust.known(one, where)
+    end,
+    use = function(...) use_server(self, ...) end,
+  }
   return true
 end
 
@@ -183,12 +230,10 @@ function M.start(self, options)
   self.id = core.crypto.hex(self.identity.id)
   ok, err, code = configure(self, options)
   if not ok then return nil, err, code end
-  local servers
-  servers, err, code = locate.servers(self.env, options)
-  if not servers then return nil, err, code end
-  ok, err, code = open_sockets(self, options, servers.loopback)
-  if not ok then return nil, err, code end
-  ok, err, code = build_managers(self, options, servers)
+  local found, servers
+  found, servers, code = find_server(self, options)
+  if not found then return nil, servers, code end
+  ok, err, code = build_managers(self, found, servers)
   if not ok then return nil, err, code end
   self.roaming:start()
   self.together = options.register == "together"

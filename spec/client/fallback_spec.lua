@@ -1,0 +1,111 @@
+-- SPDX-License-Identifier: MIT
+-- Several servers, and names that lead elsewhere after a while.
+
+local core = require "bodkin.core"
+local support = require "spec.client.support"
+local url = require "bodkin.url"
+
+local ONE, TWO = "bodkin://198.51.100.10:4433", "bodkin://198.51.100.20:4433"
+
+describe("a list of servers", function()
+  local s
+  after_each(function() if s then s:close() end s = nil end)
+
+  local function second()
+    local host = s:host("second", "198.51.100.20")
+    return s:serve(host, support.NO_RELAY), host
+  end
+
+  it("is an array or one text, whose keys have commas, too", function()
+    local k1, k2 = url.key_text { ("a"):rep(32) }, url.key_text { ("b"):rep(32), ("c"):rep(32) }
+    local text = ("bodkin://a#%s,bodkin://b:1#%s, bodkin://[::1]"):format(k1, k2)
+    assert.same({ "bodkin://a#" .. k1, "bodkin://b:1#" .. k2, "bodkin://[::1]" }, url.list(text))
+    assert.same({ ONE, TWO }, url.list { ONE, TWO })
+    assert.same({ ONE }, url.list(ONE))
+    for _, bad in ipairs { "", "x", ONE .. ",", ONE .. ",x", ONE .. "," .. TWO .. ":x", {}, { ONE, 7 }, 7 } do
+      local list, err, code = url.list(bad)
+      assert.is_nil(list)
+      assert.is_string(err)
+      assert.equal("invalid", code)
+    end
+    assert.matches("more than 8", select(2, url.list((ONE .. ","):rep(8) .. ONE)))
+  end)
+
+  it("is tried in order until one answers", function()
+    s = support.new { roles = support.NO_RELAY }
+    local other = second()
+    local list = { "bodkin://198.51.100.99", "bodkin://nowhere", TWO, ONE }
+    local n = s:open(s:host("a", "203.0.113.7"), { server = list })
+    assert.equal(1, other.counters:get "registered")
+    assert.equal(0, s.server.counters:get "registered")
+    assert.equal(TWO:sub(10), core.addr.format(n.server))
+  end)
+
+  it("of which none can be used says so", function()
+    s = support.new {}
+    local n, err, code = s:try(s:host("a", "203.0.113.7"), { server = "bodkin://nowhere,bodkin://198.51.100.99" })
+    assert.is_nil(n)
+    assert.matches("none of the 2 servers can be used; the last: no answer from 198.51.100.99:4433", err)
+    assert.equal("timeout", code)
+  end)
+
+  it("serves when the one in use stays silent: matches go on, and rooms are opened there", function()
+    s = support.new { roles = support.NO_RELAY }
+    local other = second()
+    local both = ONE .. "," .. TWO
+    local a = s:open(s:host("a", "192.168.1.2", s:nat("nat1", "203.0.113.1")), { server = both })
+    local b = s:open(s:host("b", "192.168.1.2", s:nat("nat2", "203.0.113.2")), { server = both })
+    local ma, mb = s:pair(a, b)
+    assert.equal(0, other.counters:get "registered")
+    s:kill()
+    s.world:run(60000)
+    for _, n in ipairs { a, b } do
+      assert.equal(TWO:sub(10), core.addr.format(n.server))
+      assert.equal(0, #support.events(n, "closed"))
+    end
+    assert.is_true(ma:send "still here")
+    s.world:run(200)
+    local messages = support.events(b, "message")
+    assert.equal("still here", messages[#messages].data)
+    local c = s:open(s:host("c", "203.0.113.3"), { server = both })
+    local mc = s:run(function()
+      local m = assert(c:join(ma.code))
+      assert(m:wait_connected(10000))
+      return m
+    end)
+    assert.equal(a.id, mc:peers()[1].id)
+    assert.is_true(mb:send "me too")
+  end)
+
+  it("of one name leads elsewhere when the name does", function()
+    s = support.new { roles = support.NO_RELAY }
+    local other, host = second()
+    s.world.names["game.example"] = { core.addr.parse("198.51.100.10", 0) }
+    local n = s:open(s:host("a", "203.0.113.7"), { server = "bodkin://game.example" })
+    s.world.names["game.example"] = { core.addr.parse("198.51.100.20", 0) }
+    s.world:run(60000)
+    assert.equal(0, other.counters:get "registered") -- while the first one answers, nobody asks
+    s:kill()
+    s.world:run(60000)
+    assert.is_true(other.counters:get "registered" >= 1)
+    -- Back again, the same way.
+    s:serve(s.hub, support.NO_RELAY)
+    s.world.names["game.example"] = { core.addr.parse("198.51.100.10", 0) }
+    s:kill(host)
+    s.world:run(60000)
+    assert.equal(ONE:sub(10), core.addr.format(n.server))
+    assert.is_true(n:stats().registered)
+  end)
+
+  it("is asked in bounds while nobody answers", function()
+    s = support.new { roles = support.NO_RELAY }
+    local n = s:open(s:host("a", "203.0.113.7"), { server = ONE .. "," .. TWO })
+    s:kill()
+    s.world:run(60000)
+    local before = n:stats().counters.request_sent
+    s.world:run(600000)
+    local per_minute = (n:stats().counters.request_sent - before) / 10
+    assert.is_true(per_minute <= 120, per_minute)
+    assert.is_true(per_minute >= 10, per_minute)
+  end)
+end)
