@@ -81,7 +81,9 @@ describe("relay", function()
         return push(server, assoc, name, ...)
       end
       local at = {}
-      for k, n in ipairs { a, b } do n:on("connected", function(e) at[k] = at[k] or { s.world:now(), e.path, e.via } end) end
+      for k, n in ipairs { a, b } do
+        n:on("connected", function(e) at[k] = at[k] or { s.world:now(), e.path, e.via } end)
+      end
       local ma, mb = s:pair(a, b)
       s.world:run(1000)
       local bound_ms = math.max(t.a + 1.5 * t.p, t.b + 1.5 * t.q) + math.max(t.p, t.q) / 2 + 5
