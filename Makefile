@@ -200,6 +200,8 @@ $(r)/bench/nice: $(r)/bench/nice.o
 	$(call quiet,LD) $(CC) -o $@ $^ $$(pkg-config --libs nice)
 bench: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
+nat-table: all
+	@$(SUITES) nat-table
 fuzz: $(FUZZ_BINS)
 	@$(SUITES) fuzz 60
 layers: all $(r)/core.a $(r)/io.a $(r)/bindings.a
@@ -249,8 +251,8 @@ install-rock: rock
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
 bench_goals := $(filter bench-server bench-connect bench-relay,$(MAKECMDGOALS))
-lab_goals := $(filter demo bench bench-flood,$(MAKECMDGOALS))$(bench_goals)
-test_goals := $(filter deps soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
+lab_goals := $(filter demo bench bench-flood nat-table,$(MAKECMDGOALS))$(bench_goals)
+test_goals := $(filter deps nat-table soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
@@ -261,8 +263,8 @@ FORCE:
 
 help:
 	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-tunnel bench-relay bench-flood fuzz lint layers asan format clean install uninstall deps'
+	@echo 'bench-policy bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
 
 .PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-tunnel bench-relay bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  bench-noise bench-seal bench-policy bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

@@ -245,6 +245,29 @@ describe("relay", function()
     for _, sock in ipairs(socks) do sock:close() end
   end)
 
+  it("goes on for its two ends when somebody who overheard a ticket opens one of them", function()
+    s = support.new { delay_ms = 20 }
+    local at, ticket, record = core.addr.parse("198.51.100.10:4433", 0), nil, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      if event == "send" and dst == at and not ticket and bytes:byte(2) == message.relay_open.type then
+        ticket = select(3, message.relay_open:decode(bytes))
+      end
+    end
+    local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
+    local ma, mb = s:pair(a, b)
+    local sides, thief = stream(a, ma, b, mb, 20, 6000), s:host("thief", "203.0.113.66")
+    s.world:run(1000)
+    local answer, sock = ask(thief, at, ticket, true)
+    assert.equal("relay_opened", answer[1])
+    s.world:run(8000)
+    sock:close()
+    local one, other = lost(sides)
+    assert.is_true(one > 0 and other > 0, "it was not opened")
+    assert.is_true(one <= 10 and other <= 10, one .. " and " .. other)
+    for _, n in ipairs { a, b } do assert.equal("relay", last_path(n).path) end
+  end)
+
   it("that refuses, or is not there, leaves the direct path as it is", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
     s:serve(s:host("relay", "198.51.100.20"), { "relay" }, { ("x"):rep(32) }) -- of another deployment

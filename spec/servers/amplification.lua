@@ -8,6 +8,7 @@
 
 local core = require "bodkin.core"
 local input = require "spec.hostile.input"
+local message = require "bodkin.message"
 local node = require "bodkin.client.node"
 local servers = require "bodkin.servers"
 local support = require "spec.servers.support"
@@ -54,7 +55,8 @@ end
 
 -- Frames and random bytes of every size.
 local function each_random(stream, first, fn)
-  for n = first and 1 or 0, DATAGRAM do fn(first and first .. stream(n - 1) or stream(n)) end
+  first = first or ""
+  for n = #first, DATAGRAM do fn(first .. stream(n - #first)) end
 end
 
 -- A row of the table. fed: datagrams; request: the shortest that was answered; reply: the longest sent for one;
@@ -121,6 +123,18 @@ local function later(s, row)
   for _, d in ipairs(s.env.sent) do row.ratio, row.reply = math.huge, math.max(row.reply, #d.bytes) end
 end
 
+-- Both ends of a pair open a server's relay; their channels.
+local function relayed(s)
+  local out, tickets = {}, table.pack(s.server.tickets:make(("p"):rep(16)))
+  for i, at in ipairs { support.addr "198.51.100.1:4001", support.addr "198.51.100.2:4001" } do
+    local open = message.relay_open:encode(("t"):rep(12), s:proof(at), tickets[i], i, "hello")
+    s.env.sent = {}
+    s.env.socks[1].to_router:input(s.env.socks[1], at, assert(open))
+    out[i] = select(2, assert(message.relay_opened:decode(s.env.sent[1].bytes)))
+  end
+  return out
+end
+
 -- From those who know nothing, those who know what a client knows, and those with the proof of another's address.
 local stances = {
   function() return {} end,
@@ -160,6 +174,13 @@ function M.at_server(rows)
   rows[#rows + 1] = new_row("server", "frame of a client, from elsewhere")
   batch(rows[#rows], s, function(fn)
     for n = 0, DATAGRAM - 29 do fn(raw:write(("\xc0"):rep(n))) end
+  end)
+  others("relayed (0x40)", function(fn) each_random(stream, "\x40", fn) end)
+  s = populated()
+  local channels = relayed(s)
+  rows[#rows + 1] = new_row("server", "relayed, on a channel of others")
+  batch(rows[#rows], s, function(fn)
+    for _, channel in ipairs(channels) do each_random(stream, (">Bc4"):pack(0x40, (">I4"):pack(channel)), fn) end
   end)
   others("frame (0xC1)", function(fn) each_random(stream, "\xc1", fn) end)
   others("random bytes", function(fn) each_random(stream, nil, fn) end)
@@ -255,6 +276,7 @@ function M.at_client(rows)
     batch(m.name, #m.bytes, function(fn) each_size(m, stream, true, fn) end)
   end
   batch("frame (0xC1)", 1, function(fn) each_random(stream, "\xc1", fn) end)
+  batch("relayed (0x40)", 1, function(fn) each_random(stream, "\x40", fn) end)
   batch("random bytes", 1, function(fn) each_random(stream, nil, fn) end)
   finish()
 end

@@ -31,14 +31,15 @@ function M.new(config)
   return self
 end
 
--- The packed addresses of those that can be asked, one at an IP: 0.0.0.0:0 stands for the server itself.
+-- The packed addresses of those that can be asked: 0.0.0.0:0 stands for the server itself. One at an IP, but for the
+-- server's, which has answered.
 function Relays:usable(list)
   local out, seen = {}, {}
   for _, a in ipairs(list or {}) do
     local at = core.addr.class(a) == "none" and self.server or a
     local ip = core.addr.with_port(at, 0)
     if not seen[ip] and core.addr.class(at) ~= "multicast" and core.addr.port(at) ~= 0 and self.sock_for(at) then
-      seen[ip], out[#out + 1] = true, at
+      seen[ip], out[#out + 1] = not core.addr.same_ip(at, self.server), at
     end
   end
   return out
