@@ -489,46 +489,6 @@ static void give_frame(lua_State *L, bdk_router *r, int router, const bdk_route 
   if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
 }
 
-typedef struct relayed {
-  const bdk_route *to;
-  const uint8_t *bytes;
-  size_t len;
-} relayed;
-
-// Runs inside bdk_lua_call, for a Lua socket. 1: the relay, 2: the datagram.
-static int send_relayed(lua_State *L) {
-  const relayed *d = lua_touserdata(L, 2);
-  bdk_push_relay_socket(L, 1, d->to->sock);
-  if (lua_isnil(L, -1)) return 0;
-  lua_getfield(L, -1, "send");
-  lua_insert(L, -2);
-  bdk_push_addr(L, &d->to->remote);
-  lua_pushlstring(L, (const char *)d->bytes, d->len);
-  lua_call(L, 3, 0);
-  return 0;
-}
-
-static void take_relayed(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
-                         size_t len) {
-  uint8_t out[BDK_DATAGRAM_MAX];
-  bdk_route to;
-  bdk_relay_verdict verdict = bdk_relay_input(r->relay->table, from, bytes, len, &to, out);
-  if (verdict == BDK_RELAY_DROP) return;
-  size_t n = verdict == BDK_RELAY_LOST ? BDK_RELAY_HEAD : len;
-  memcpy(out + BDK_RELAY_HEAD, bytes + BDK_RELAY_HEAD, n - BDK_RELAY_HEAD);
-  bdk_udp_box *udp = to.sock <= BDK_RELAY_SOCKETS ? r->relay->udp[to.sock] : NULL;
-  if (udp) {
-    bdk_udp_box_send(udp, &to.local, &to.remote, 0, out, n);
-    return;
-  }
-  relayed d = {&to, out, n};
-  lua_getiuservalue(L, router, RELAY);
-  lua_pushcfunction(L, send_relayed);
-  lua_insert(L, -2);
-  lua_pushlightuserdata(L, &d);
-  if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
-}
-
 typedef struct binding {
   const bdk_stun *message;
   const bdk_route *from;
@@ -615,7 +575,9 @@ bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, co
   bdk_router *r = lua_touserdata(L, router);
   if (!lua_checkstack(L, 8)) return false;
   if (len > 0 && bytes[0] == BDK_RELAY_MARK && r->relay && r->relay->table) {
-    take_relayed(L, r, router, from, bytes, len);
+    lua_getiuservalue(L, router, RELAY);
+    bdk_relay_box_input(L, r->relay, from, bytes, len);
+    lua_pop(L, 1);
     return true;
   }
   turn t;
