@@ -6,6 +6,10 @@ PREFIX ?= /usr/local
 CC := gcc
 CLANG ?= clang
 MAKEFLAGS += --no-builtin-rules
+# As many jobs as there are processors, unless somebody says otherwise.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+  MAKEFLAGS += -j$(shell nproc)
+endif
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
@@ -183,17 +187,21 @@ bench-server: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
 bench-tunnel: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/tunnel.lua
+bench-relay: all $(r)/bench/relay
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/relay.lua
 bench-flood: all $(r)/bench/flood
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/flood.lua
 bench-connect: all $(r)/bench/nice
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/connect.lua
-$(r)/bench/echo $(r)/bench/load $(r)/bench/flood: $(r)/bench/%: $(r)/bench/%.o
+$(r)/bench/echo $(r)/bench/load $(r)/bench/flood $(r)/bench/relay: $(r)/bench/%: $(r)/bench/%.o
 	$(call quiet,LD) $(CC) -o $@ $^
 $(r)/bench/nice.o: CFLAGS += $$(pkg-config --cflags nice)
 $(r)/bench/nice: $(r)/bench/nice.o
 	$(call quiet,LD) $(CC) -o $@ $^ $$(pkg-config --libs nice)
 bench: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
+nat-table: all
+	@$(SUITES) nat-table
 fuzz: $(FUZZ_BINS)
 	@$(SUITES) fuzz 60
 layers: all $(r)/core.a $(r)/io.a $(r)/bindings.a
@@ -242,9 +250,9 @@ install-rock: rock
 	cd scripts && find bodkin -name '*.lua' -exec install -Dm644 {} $(LUADIR)/{} ';'
 
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
-bench_goals := $(filter bench-server bench-connect,$(MAKECMDGOALS))
-lab_goals := $(filter demo bench bench-flood,$(MAKECMDGOALS))$(bench_goals)
-test_goals := $(filter deps soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
+bench_goals := $(filter bench-server bench-connect bench-relay,$(MAKECMDGOALS))
+lab_goals := $(filter demo bench bench-flood nat-table,$(MAKECMDGOALS))$(bench_goals)
+test_goals := $(filter deps nat-table soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
@@ -255,8 +263,8 @@ FORCE:
 
 help:
 	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-tunnel bench-flood fuzz lint layers asan format clean install uninstall deps'
+	@echo 'bench-policy bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
 
 .PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-tunnel bench-flood fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  bench-noise bench-seal bench-policy bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

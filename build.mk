@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := addr assoc base counter message mux noise out path probe registry relay seal session session_relay session_roam wheel wire
+CORE := addr assoc base counter message mux noise out path probe registry relay seal session session_relay \
+  session_renew session_roam session_seal stun wheel wire
 IO := drive_ev drive_poll driver iface os resolve say stream tun udp
 BINDINGS := addr assoc call core counters crypto file log loop module mux mux_trace registry relay router sandbox sandbox_base \
-  sandbox_string schema stream timer tun udp wire
+  sandbox_string schema stream stun timer tun udp wire
 HOST := embed event host main node supervisor
 # The library has what the binary does not, and brings neither libev nor a program's own parts.
 LIB_ONLY := runtime/host/stdio
@@ -15,10 +16,11 @@ NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/s
 BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
 TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
-  python3-msgpack python3-cryptography teeworlds-server golang-github-flynn-noise-dev pkg-config g++ luajit luarocks
+  python3-msgpack python3-cryptography teeworlds-server golang-github-flynn-noise-dev pkg-config g++ luajit luarocks \
+  coturn
 LINT_PACKAGES := gcc-mingw-w64-x86-64
-SOAK_PACKAGES := valgrind
 BENCH_PACKAGES := coturn libnice-dev pkg-config
+SOAK_PACKAGES := valgrind $(BENCH_PACKAGES)
 
 # Lua from its static library, whole, so that C modules a script loads find every symbol of it.
 LUA_INC := -I/usr/include/lua5.4

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Runs suites of tests, passes their output on as it comes, and counts what they report as TAP. A suite
 -- that crashed, ran into its limit, stopped short of its plan or reported nothing is one failure more.
--- usage: suites.lua BUILD all|quick|soak|soak-fuzz|fuzz|layers|lab|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
+-- usage: suites.lua BUILD
+--   all|quick|soak|soak-fuzz|fuzz|layers|lab|nat-table|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
 
 local build, what, seconds = arg[1], arg[2], tonumber(arg[3])
 
@@ -59,8 +60,8 @@ end
 local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
 
 -- The longest input of a fuzz target, in bytes: a datagram where it is read as one, a program as long as it is quick.
-local fuzz_len = { addr = 64, cli = 96, machines = 24, message = 200, mux = 64, noise = 160, registry = 96, seal = 48,
-  wire = 1300 }
+local fuzz_len = { addr = 64, cli = 96, machines = 24, message = 200, mux = 64, noise = 160, registry = 96, relay = 96,
+  seal = 48, stun = 128, wire = 1300 }
 local FUZZ_RUNS = 10000000
 
 -- Runs a target with `flags` on its corpus, and one that grows in the build. And where its output goes.
@@ -81,6 +82,7 @@ local add_named
 add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
   lab = function() lua_specs("lab", 600) end,
+  ["nat-table"] = function() add("NAT pairs", busted .. "spec/lab/matrix_spec.lua", 120) end,
   valgrind = function()
     add("pairs under valgrind", "PAIRS=100 CMOCKA_MESSAGE_OUTPUT=TAP valgrind -q --leak-check=full --error-exitcode=9 "
       .. "--errors-for-leak-kinds=definite,possible " .. build .. "/release/spec/host/test_pairs", 300)

@@ -5,6 +5,7 @@
 -- Needs BODKIN (the binary) and BENCH (the directory where load and echo were built); turnserver is coturn's. BEFORE
 -- names another binary, to compare with. ROUNDS and ANSWERS (a round) make it shorter or longer.
 
+local measure = require "bench.measure"
 local shell = require "bodkin.lab.shell"
 
 local bodkin = assert(os.getenv "BODKIN", "BODKIN must name the binary")
@@ -13,11 +14,8 @@ local ANSWERS = tonumber(os.getenv "ANSWERS" or 300000)
 local ROUNDS = tonumber(os.getenv "ROUNDS" or 9)
 local PORT = 24433
 
-local dir = select(2, shell.run "mktemp -d"):gsub("\n", "")
-local _, cpus = shell.run "nproc"
--- The load and the servers each on a processor of its own, where there are two.
-local two = tonumber(cpus) > 1
-local pin = { server = two and "taskset -c 0 " or "", load = two and "taskset -c 1 " or "" }
+local place = measure.place()
+local dir = place.dir
 
 local servers = {
   { name = "coturn, STUN binding", kind = "stun", command = "turnserver -n --stun-only -L 127.0.0.1 -p %d --no-tcp "
@@ -35,41 +33,27 @@ end
 
 local function start(server, port)
   server.port = port
-  local _, pid = shell.run(("{ exec %s%s >%s/%d.out 2>&1 </dev/null; } & echo $!"):format(pin.server,
-    server.command:format(port), dir, port))
-  server.pid = tonumber(pid:match "%d+")
-end
-
--- What the process used of the CPU so far, in seconds.
-local function cpu_s(pid)
-  local stat = assert(shell.read(("/proc/%d/stat"):format(pid)), "a server has ended; see " .. dir)
-  local user, system = stat:match("^.*%) %a" .. (" %S+"):rep(10) .. " (%d+) (%d+)") -- see proc(5)
-  return (tonumber(user) + tonumber(system)) / 100
+  server.process = place:start(tostring(port), server.command:format(port), nil, 0)
 end
 
 -- CPU time for an answer, in µs.
-local function measure(server, answers)
-  local before = cpu_s(server.pid)
-  local ok, text = shell.run(("%s%s/load %s 127.0.0.1 %d %d"):format(pin.load, bench, server.kind, server.port,
+local function cost(server, answers)
+  local before = measure.cpu_s(server.process)
+  local ok, text = shell.run(("%s%s/load %s 127.0.0.1 %d %d"):format(measure.pin(1), bench, server.kind, server.port,
     answers))
   local answered, lost = text:match "^(%d+) (%d+)"
   if not ok or not answered then error(server.name .. ": " .. text, 0) end
   server.lost = (server.lost or 0) + tonumber(lost)
-  return (cpu_s(server.pid) - before) / tonumber(answered) * 1e6
+  return (measure.cpu_s(server.process) - before) / tonumber(answered) * 1e6
 end
 
-local function median(list)
-  table.sort(list)
-  return (list[(#list + 1) // 2] + list[#list // 2 + 1]) / 2
-end
-
-local function main()
+return measure.run(function()
   for i, server in ipairs(servers) do start(server, PORT + i) end
   shell.sleep_ms(1500)
-  for _, server in ipairs(servers) do measure(server, ANSWERS / 10) end -- warm
+  for _, server in ipairs(servers) do cost(server, ANSWERS / 10) end -- warm
   for _, server in ipairs(servers) do server.costs, server.to = {}, {} end
   for _ = 1, ROUNDS do
-    for _, server in ipairs(servers) do table.insert(server.costs, measure(server, ANSWERS)) end
+    for _, server in ipairs(servers) do table.insert(server.costs, cost(server, ANSWERS)) end
     for _, server in ipairs(servers) do
       for i = 1, 2 do
         server.to[i] = server.to[i] or {}
@@ -77,27 +61,15 @@ local function main()
       end
     end
   end
-  local function sorted(list) return median({ table.unpack(list) }) end
   print "| server | CPU for an answer | answers a CPU second | to coturn | to echo.c |"
   print "|---|---|---|---|---|"
   for _, server in ipairs(servers) do
-    local cost = sorted(server.costs)
-    print(("| %s | %.2f µs | %.0f | %.2f | %.2f |"):format(server.name, cost, 1e6 / cost, sorted(server.to[1]),
-      sorted(server.to[2])))
+    local each = measure.median(server.costs)
+    print(("| %s | %.2f µs | %.0f | %.2f | %.2f |"):format(server.name, each, 1e6 / each, measure.median(server.to[1]),
+      measure.median(server.to[2])))
   end
   local lost = {}
   for _, server in ipairs(servers) do lost[#lost + 1] = ("%s %d"):format(server.name, server.lost) end
   print(("\nMedians of %d rounds of %d answers; ratios are medians of the rounds' ratios. Lost: %s."):format(ROUNDS,
     ANSWERS, table.concat(lost, ", ")))
-end
-
-local ok, message = pcall(main)
-for _, server in ipairs(servers) do
-  if server.pid then shell.run(("kill %d"):format(server.pid)) end
-end
-shell.run("rm -rf " .. dir)
-if not ok then
-  io.stderr:write("bench: ", tostring(message), "\n")
-  return 1
-end
-return 0
+end, place)

@@ -88,5 +88,6 @@ int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   bdk_open_registry(L);
   bdk_open_relay(L);
   bdk_open_sandbox(L);
+  bdk_open_stun(L);
   return 1;
 }

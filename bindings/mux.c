@@ -77,7 +77,8 @@ static void push_info(lua_State *L, const bdk_output *out) {
 static void push_event(lua_State *L, const bdk_output *out) {
   static const char *const kinds[] = {
       [BDK_OUT_CONNECTED] = "connected",   [BDK_OUT_PATH] = "path",   [BDK_OUT_MESSAGE] = "message",
-      [BDK_OUT_RELAY_LOST] = "relay_lost", [BDK_OUT_DOUBT] = "doubt", [BDK_OUT_CLOSED] = "closed"};
+      [BDK_OUT_RELAY_LOST] = "relay_lost", [BDK_OUT_DOUBT] = "doubt", [BDK_OUT_CLOSED] = "closed",
+      [BDK_OUT_SILENT] = "silent"};
   lua_pushstring(L, kinds[out->kind]);
   lua_pushinteger(L, out->session);
   if (out->kind == BDK_OUT_MESSAGE)
@@ -86,7 +87,7 @@ static void push_event(lua_State *L, const bdk_output *out) {
     lua_pushstring(L, bdk_reason_name(out->reason));
   else if (out->kind == BDK_OUT_RELAY_LOST)
     bdk_push_addr(L, &out->route.remote);
-  else if (out->kind == BDK_OUT_DOUBT)
+  else if (out->kind == BDK_OUT_SILENT || out->kind == BDK_OUT_DOUBT)
     lua_pushnil(L);
   else
     push_info(L, out);
@@ -261,8 +262,21 @@ static uint32_t read_candidates(lua_State *L, bdk_candidate *out) {
   return (uint32_t)n;
 }
 
+static uint32_t check_session(lua_State *L, int idx) {
+  lua_Integer n = luaL_checkinteger(L, idx);
+  return n > 0 && n <= UINT32_MAX ? (uint32_t)n : 0;
+}
+
+// µs, of field start_in_ms of the table at `idx`; the stack grows by one.
+static uint64_t read_start(lua_State *L, int idx) {
+  lua_getfield(L, idx, "start_in_ms");
+  lua_Number start_ms = luaL_optnumber(L, -1, 0);
+  luaL_argcheck(L, start_ms >= 0 && start_ms <= 60000, idx, "start_in_ms out of range");
+  return (uint64_t)(start_ms * 1000);
+}
+
 // [-0, +1|3, e] mux:add(now_us, { match=, key=, self=, peer=, own=, own_ephemeral=, peer_key=, peer_ephemeral=,
-// start_in_ms=, candidates= }) -> session | nil, ...: own ones are public .. secret
+// start_in_ms=, opener_ttl=, candidates= }) -> session | nil, ...: own ones are public .. secret
 static int add(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
@@ -278,10 +292,8 @@ static int add(lua_State *L) {
   memcpy(&match.own_ephemeral, bdk_need_bytes(L, 3, "own_ephemeral", sizeof match.own), sizeof match.own);
   memcpy(match.peer_key, bdk_need_bytes(L, 3, "peer_key", BDK_DH_LEN), BDK_DH_LEN);
   memcpy(match.peer_ephemeral, bdk_need_bytes(L, 3, "peer_ephemeral", BDK_DH_LEN), BDK_DH_LEN);
-  lua_getfield(L, 3, "start_in_ms");
-  lua_Number start_ms = luaL_optnumber(L, 4, 0);
-  luaL_argcheck(L, start_ms >= 0 && start_ms <= 60000, 3, "start_in_ms out of range");
-  match.start_in_us = (uint64_t)(start_ms * 1000);
+  match.start_in_us = read_start(L, 3);
+  match.opener_ttl = (uint8_t)bdk_opt_integer(L, 3, "opener_ttl", 0, 0, UINT8_MAX);
   lua_getfield(L, 3, "candidates");
   match.count = read_candidates(L, candidates);
   uint32_t session;
@@ -296,9 +308,27 @@ static int add(lua_State *L) {
   return 1;
 }
 
-static uint32_t check_session(lua_State *L, int idx) {
-  lua_Integer n = luaL_checkinteger(L, idx);
-  return n > 0 && n <= UINT32_MAX ? (uint32_t)n : 0;
+// [-0, +1|3, e] mux:renew(now_us, session, { epoch=, start_in_ms=, opener_ttl=, candidates= }) -> true | nil, message,
+// code
+static int renew(lua_State *L) {
+  bdk_mux_box *m = bdk_check_mux(L, 1);
+  uint64_t now_us = check_now(L, m);
+  uint32_t session = check_session(L, 3);
+  luaL_checktype(L, 4, LUA_TTABLE);
+  lua_settop(L, 4);
+  bdk_candidate candidates[BDK_SESSION_PATHS];
+  bdk_renewal renewal = {.candidates = candidates, .epoch = (uint32_t)bdk_opt_integer(L, 4, "epoch", 0, 0, UINT32_MAX)};
+  renewal.start_in_us = read_start(L, 4);
+  renewal.opener_ttl = (uint8_t)bdk_opt_integer(L, 4, "opener_ttl", 0, 0, UINT8_MAX);
+  lua_getfield(L, 4, "candidates");
+  renewal.count = read_candidates(L, candidates);
+  bdk_trace_renew(m, now_us, session, &renewal);
+  int error = bdk_mux_renew(m->mux, now_us, session, &renewal);
+  drain(m);
+  flush(m);
+  if (error) return bdk_lua_fail(L, error);
+  lua_pushboolean(L, true);
+  return 1;
 }
 
 // [-0, +1|3, e] mux:send(now_us, session, bytes) -> true | nil, message, code
@@ -431,7 +461,7 @@ static int deadline(lua_State *L) {
   return 1;
 }
 
-// [-0, +1..5, e] mux:next() -> nil | "send", sock, to, bytes, ttl | kind, session, x
+// [-0, +1..6, e] mux:next() -> nil | "send", sock, to, bytes, ttl, from or nil | kind, session, x
 static int next(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   bdk_output out;
@@ -450,7 +480,9 @@ static int next(lua_State *L) {
   bdk_push_addr(L, &out.route.remote);
   lua_pushlstring(L, (const char *)out.data, out.len);
   lua_pushinteger(L, out.route.ttl);
-  return 5;
+  if (!out.route.local.family) return 5;
+  bdk_push_addr(L, &out.route.local);
+  return 6;
 }
 
 // [-0, +1, e] mux:paths(session) -> array of { remote=, via=, state=, reason=, tests=, rtt_ms=, jitter_ms=, loss=,
@@ -509,23 +541,11 @@ static int mux_tostring(lua_State *L) {
 
 void bdk_open_mux(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"drive", drive},
-      {"add", add},
-      {"send", send},
-      {"hello", hello},
-      {"relay", relay},
-      {"listed", listed},
-      {"moved", moved},
-      {"leave", leave},
-      {"input", input},
-      {"tick", tick},
-      {"deadline", deadline},
-      {"next", next},
-      {"paths", paths},
-      {"trace", bdk_mux_trace},
-      {"unreachable", unreachable},
-      {"close", mux_close},
-      {NULL, NULL},
+      {"drive", drive},     {"add", add},     {"renew", renew},         {"send", send},
+      {"hello", hello},     {"relay", relay}, {"listed", listed},       {"moved", moved},
+      {"leave", leave},     {"input", input}, {"tick", tick},           {"deadline", deadline},
+      {"next", next},       {"paths", paths}, {"trace", bdk_mux_trace}, {"unreachable", unreachable},
+      {"close", mux_close}, {NULL, NULL},
   };
   static const luaL_Reg meta[] = {
       {"__gc", mux_close}, {"__close", mux_close}, {"__tostring", mux_tostring}, {NULL, NULL}};

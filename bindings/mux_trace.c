@@ -78,7 +78,7 @@ int bdk_mux_trace(lua_State *L) {
   lua_pushvalue(L, 1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, m);
   line l = {.len = 0};
-  put(&l, "bodkin-trace 2");
+  put(&l, "bodkin-trace 3");
   put_hex(&l, m->seed, sizeof m->seed);
   put(&l, " %" PRIu32, m->max_sessions);
   say(m, &l);
@@ -103,8 +103,17 @@ void bdk_trace_add(bdk_mux_box *m, uint64_t now_us, const bdk_match *match) {
   put_hex(&l, (const uint8_t *)&match->own_ephemeral, sizeof match->own_ephemeral);
   put_hex(&l, match->peer_key, BDK_DH_LEN);
   put_hex(&l, match->peer_ephemeral, BDK_DH_LEN);
-  put(&l, " %" PRIu64, match->start_in_us);
+  put(&l, " %" PRIu64 " %u", match->start_in_us, match->opener_ttl);
   put_candidates(&l, match->candidates, match->count);
+  say(m, &l);
+}
+
+void bdk_trace_renew(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_renewal *renewal) {
+  if (!m->traced) return;
+  line l = {.len = 0};
+  put(&l, "%" PRIu64 " renew %" PRIu32 " %" PRIu32, now_us, session, renewal->epoch);
+  put(&l, " %" PRIu64 " %u", renewal->start_in_us, renewal->opener_ttl);
+  put_candidates(&l, renewal->candidates, renewal->count);
   say(m, &l);
 }
 
@@ -212,6 +221,9 @@ void bdk_trace_output(bdk_mux_box *m, const bdk_output *out) {
     break;
   case BDK_OUT_CLOSED:
     put(&l, " closed %s", bdk_reason_name(out->reason));
+    break;
+  case BDK_OUT_SILENT:
+    put(&l, " silent");
     break;
   }
   say(m, &l);

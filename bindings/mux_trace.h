@@ -11,6 +11,7 @@
 int bdk_mux_trace(lua_State *L);
 // Each does nothing unless a function was given.
 void bdk_trace_add(bdk_mux_box *m, uint64_t now_us, const bdk_match *match);
+void bdk_trace_renew(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_renewal *renewal);
 void bdk_trace_send(bdk_mux_box *m, uint64_t now_us, uint32_t session, const uint8_t *bytes, size_t len);
 void bdk_trace_hello(bdk_mux_box *m, uint32_t session);
 void bdk_trace_relay(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,

@@ -35,17 +35,52 @@ static int new (lua_State *L) {
   lua_setiuservalue(L, 3, COUNTERS);
   lua_newtable(L);
   lua_setiuservalue(L, 3, SOCKETS);
+  b->counters = config.counters;
   b->table = bdk_relay_new(&config);
   if (!b->table) return luaL_error(L, "not enough memory for a relay");
   return 1;
 }
 
-void bdk_push_relay_socket(lua_State *L, int relay, uint16_t number) {
-  lua_getiuservalue(L, relay, SOCKETS);
-  lua_rawgeti(L, -1, number);
-  lua_remove(L, -2);
+// --- datagrams
+typedef struct relayed {
+  const bdk_route *to;
+  const uint8_t *bytes;
+  size_t len;
+} relayed;
+
+// Runs inside bdk_lua_call, for a Lua socket. 1: the relay, 2: the datagram.
+static int send_relayed(lua_State *L) {
+  const relayed *d = lua_touserdata(L, 2);
+  lua_getiuservalue(L, 1, SOCKETS);
+  if (lua_rawgeti(L, -1, d->to->sock) == LUA_TNIL) return 0;
+  lua_getfield(L, -1, "send");
+  lua_insert(L, -2);
+  bdk_push_addr(L, &d->to->remote);
+  lua_pushlstring(L, (const char *)d->bytes, d->len);
+  lua_call(L, 3, 0);
+  return 0;
 }
 
+void bdk_relay_box_input(lua_State *L, bdk_relay_box *b, const bdk_route *from, const uint8_t *bytes, size_t len) {
+  uint8_t out[BDK_DATAGRAM_MAX];
+  bdk_route to;
+  bdk_relay_verdict verdict = bdk_relay_input(b->table, from, bytes, len, &to, out);
+  if (verdict == BDK_RELAY_DROP) return;
+  size_t n = verdict == BDK_RELAY_LOST ? BDK_RELAY_HEAD : len;
+  memcpy(out + BDK_RELAY_HEAD, bytes + BDK_RELAY_HEAD, n - BDK_RELAY_HEAD);
+  bdk_udp_box *udp = to.sock <= BDK_RELAY_SOCKETS ? b->udp[to.sock] : NULL;
+  if (udp) {
+    bdk_udp_box_send(udp, &to.local, &to.remote, 0, out, n);
+    return;
+  }
+  relayed d = {&to, out, n};
+  lua_pushcfunction(L, send_relayed);
+  lua_pushvalue(L, -2);
+  lua_pushlightuserdata(L, &d);
+  if (!bdk_lua_call(L, 2, 0)) bdk_count(b->counters, BDK_COUNT_handler_error, 1);
+}
+
+// --- methods
 // [-0, +0, e] relay:attach(number, sock): what goes to an end that came in by that socket leaves by it
 static int attach(lua_State *L) {
   bdk_relay_box *b = bdk_check_relay(L, 1);

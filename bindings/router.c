@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "router.h"
 
+#include "core/stun.h"
+
 #include <string.h>
 
 static const char type[] = "bodkin.router", reply_type[] = "bodkin.reply";
-// User values of a router: type -> fn; list; the reply; a fn; the relay.
-enum { HANDLERS = 1, KEEP = 2, REPLY = 3, FRAMES = 4, RELAY = 5 };
+// User values of a router: type -> fn; list; the reply; fn for frames, Binding requests, answers to ours; the relay.
+enum { HANDLERS = 1, KEEP = 2, REPLY = 3, FRAMES = 4, STUN_ASKED = 5, STUN_ANSWERED = 6, RELAY = 7, VALUES = 7 };
 #define BDK_OPENED_MAX 1080u      // bytes of messages in the answer of a handshake, which is a datagram
 enum { SCHEMAS = 1, SOCKET = 2 }; // of a reply: name -> schema; the Lua socket of this request
 
@@ -23,7 +25,7 @@ static void keep(lua_State *L, int idx) {
 static int new (lua_State *L) {
   bdk_counters *counters = bdk_check_counters(L, 1);
   lua_settop(L, 1);
-  bdk_router *r = lua_newuserdatauv(L, sizeof *r, 5);
+  bdk_router *r = lua_newuserdatauv(L, sizeof *r, VALUES);
   memset(r, 0, sizeof *r);
   luaL_setmetatable(L, type);
   bdk_reply *reply = lua_newuserdatauv(L, sizeof *reply, 2);
@@ -136,6 +138,20 @@ static int frames(lua_State *L) {
   lua_settop(L, 2);
   lua_setiuservalue(L, 1, FRAMES);
   r->frames = true;
+  return 0;
+}
+
+// [-0, +0, e] router:stun(asked | nil, answered | nil). asked(from) -> bool: whether a Binding request is answered; if
+// not, it counted why.
+// answered(from, tx, mapped | nil, code | nil): what a STUN server answered: our address, else the number of an error.
+static int stun(lua_State *L) {
+  bdk_router *r = bdk_check_router(L, 1);
+  for (int i = 2; i <= 3; i++)
+    if (!lua_isnoneornil(L, i)) luaL_checktype(L, i, LUA_TFUNCTION);
+  lua_settop(L, 3);
+  lua_setiuservalue(L, 1, STUN_ANSWERED);
+  lua_setiuservalue(L, 1, STUN_ASKED);
+  r->stun = true;
   return 0;
 }
 
@@ -337,7 +353,7 @@ static void answer_too_old(lua_State *L, bdk_router *r, int router, const bdk_me
 // Why nothing here reads this datagram.
 static int foreign(const uint8_t *bytes, size_t len, int head_error) {
   if (len > BDK_DATAGRAM_MAX) return BDK_COUNT_udp_rx_truncated;
-  if (len > 0 && bytes[0] < 4) return BDK_COUNT_drop_stun;
+  if (len > 0 && bytes[0] <= BDK_STUN_FIRST_MAX) return BDK_COUNT_drop_stun;
   if (len > 0 && bytes[0] == 0xc1) return BDK_COUNT_drop_frame;
   return head_error ? -head_error : BDK_COUNT_drop_unknown;
 }
@@ -473,44 +489,60 @@ static void give_frame(lua_State *L, bdk_router *r, int router, const bdk_route 
   if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
 }
 
-typedef struct relayed {
-  const bdk_route *to;
-  const uint8_t *bytes;
-  size_t len;
-} relayed;
+typedef struct binding {
+  const bdk_stun *message;
+  const bdk_route *from;
+  bool taken, wanted; // somebody here wants such; and wants this one answered
+} binding;
 
-// Runs inside bdk_lua_call, for a Lua socket. 1: the relay, 2: the datagram.
-static int send_relayed(lua_State *L) {
-  const relayed *d = lua_touserdata(L, 2);
-  bdk_push_relay_socket(L, 1, d->to->sock);
-  if (lua_isnil(L, -1)) return 0;
-  lua_getfield(L, -1, "send");
-  lua_insert(L, -2);
-  bdk_push_addr(L, &d->to->remote);
-  lua_pushlstring(L, (const char *)d->bytes, d->len);
-  lua_call(L, 3, 0);
+// Runs inside bdk_lua_call. 1: the router, 2: the binding.
+static int call_stun(lua_State *L) {
+  binding *b = lua_touserdata(L, 2);
+  bool asked = b->message->kind == BDK_STUN_REQUEST;
+  if (lua_getiuservalue(L, 1, asked ? STUN_ASKED : STUN_ANSWERED) != LUA_TFUNCTION) return 0;
+  b->taken = true;
+  bdk_push_addr(L, &b->from->remote);
+  if (asked) {
+    lua_call(L, 1, 1);
+    b->wanted = lua_toboolean(L, -1);
+    return 0;
+  }
+  lua_pushlstring(L, (const char *)b->message->id + 4, BDK_TX_LEN);
+  if (b->message->kind == BDK_STUN_SUCCESS) {
+    bdk_push_addr(L, &b->message->mapped);
+    lua_pushnil(L);
+  } else {
+    lua_pushnil(L);
+    lua_pushinteger(L, b->message->code);
+  }
+  lua_call(L, 4, 0);
   return 0;
 }
 
-static void take_relayed(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
-                         size_t len) {
-  uint8_t out[BDK_DATAGRAM_MAX];
-  bdk_route to;
-  bdk_relay_verdict verdict = bdk_relay_input(r->relay->table, from, bytes, len, &to, out);
-  if (verdict == BDK_RELAY_DROP) return;
-  size_t n = verdict == BDK_RELAY_LOST ? BDK_RELAY_HEAD : len;
-  memcpy(out + BDK_RELAY_HEAD, bytes + BDK_RELAY_HEAD, n - BDK_RELAY_HEAD);
-  bdk_udp_box *udp = to.sock <= BDK_RELAY_SOCKETS ? r->relay->udp[to.sock] : NULL;
-  if (udp) {
-    bdk_udp_box_send(udp, &to.local, &to.remote, 0, out, n);
+// Of the answers none is longer than 44 bytes: the one exception to the reply rule, which is why who asks is limited.
+static void take_stun(lua_State *L, bdk_router *r, int router, const bdk_route *from, const uint8_t *bytes,
+                      size_t len) {
+  bdk_stun message;
+  binding b = {.message = &message, .from = from};
+  uint8_t out[BDK_STUN_ANSWER_MAX];
+  bool ok = len <= BDK_DATAGRAM_MAX && bdk_stun_read(&message, bytes, len) == 0;
+  if (ok) {
+    lua_pushcfunction(L, call_stun);
+    lua_pushvalue(L, router);
+    lua_pushlightuserdata(L, &b);
+    if (!bdk_lua_call(L, 2, 0)) {
+      bdk_count(r->counters, BDK_COUNT_handler_error, 1);
+      return;
+    }
+  }
+  if (!b.taken) {
+    bdk_count(r->counters, len > BDK_DATAGRAM_MAX ? BDK_COUNT_udp_rx_truncated : BDK_COUNT_drop_stun, 1);
     return;
   }
-  relayed d = {&to, out, n};
-  lua_getiuservalue(L, router, RELAY);
-  lua_pushcfunction(L, send_relayed);
-  lua_insert(L, -2);
-  lua_pushlightuserdata(L, &d);
-  if (!bdk_lua_call(L, 2, 0)) bdk_count(r->counters, BDK_COUNT_handler_error, 1);
+  if (!b.wanted) return;
+  size_t n = bdk_stun_write_answer(&message, &from->remote, out);
+  bdk_count(r->counters, n ? BDK_COUNT_stun_answered : BDK_COUNT_drop_stun, 1);
+  if (n) send_own(L, r, router, from, out, n);
 }
 
 // Puts a reply for `from` in place and keeps the outer one, for handlers nest when a Lua socket delivers at once.
@@ -543,17 +575,21 @@ bool bdk_router_input(lua_State *L, int router, int socket, bdk_udp_box *udp, co
   bdk_router *r = lua_touserdata(L, router);
   if (!lua_checkstack(L, 8)) return false;
   if (len > 0 && bytes[0] == BDK_RELAY_MARK && r->relay && r->relay->table) {
-    take_relayed(L, r, router, from, bytes, len);
+    lua_getiuservalue(L, router, RELAY);
+    bdk_relay_box_input(L, r->relay, from, bytes, len);
+    lua_pop(L, 1);
     return true;
   }
   turn t;
   begin_turn(L, r, router, socket, &t);
   *r->reply = (bdk_reply){.counters = r->counters, .udp = udp, .route = *from, .length = len};
-  bool taken = true, is_frame = len > 0 && bytes[0] == 0xC1;
+  bool taken = true, is_frame = len > 0 && bytes[0] == 0xC1, is_stun = len > 0 && bytes[0] <= BDK_STUN_FIRST_MAX;
   if (is_frame && r->assocs && r->assocs->table)
     take_frame(L, r, router, from, bytes, len);
   else if (is_frame && r->frames)
     give_frame(L, r, router, from, bytes, len);
+  else if (is_stun && r->stun)
+    take_stun(L, r, router, from, bytes, len);
   else
     taken = take_message(L, r, router, from, bytes, len, others);
   end_turn(L, r, &t);
@@ -633,7 +669,7 @@ void bdk_open_router(lua_State *L) {
   static const luaL_Reg methods[] = {{"on", on},       {"refuse", refuse}, {"reply_schemas", reply_schemas},
                                      {"input", input}, {"assocs", assocs}, {"frames", frames},
                                      {"open", open},   {"inner", inner},   {"relay", relay},
-                                     {NULL, NULL}};
+                                     {"stun", stun},   {NULL, NULL}};
   static const luaL_Reg meta[] = {{NULL, NULL}};
   static const luaL_Reg reply_methods[] = {
       {"proven", reply_proven}, {"length", reply_length},    {"send", reply_send}, {"at", reply_at},

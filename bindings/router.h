@@ -21,12 +21,13 @@ bdk_assocs_box *bdk_check_assocs(lua_State *L, int idx);
 #define BDK_RELAY_SOCKETS 16
 typedef struct bdk_relay_box {
   bdk_relay *table;
+  bdk_counters *counters;
   bdk_udp_box *udp[BDK_RELAY_SOCKETS + 1]; // NULL: none, or a Lua object in the user value
 } bdk_relay_box;
 
 bdk_relay_box *bdk_check_relay(lua_State *L, int idx);
-// Pushes the Lua socket of that number, or nil.
-void bdk_push_relay_socket(lua_State *L, int relay, uint16_t number);
+// A datagram for the relay, whose userdata is on the top: forwards it, or answers it.
+void bdk_relay_box_input(lua_State *L, bdk_relay_box *b, const bdk_route *from, const uint8_t *bytes, size_t len);
 
 typedef struct bdk_handler {
   const bdk_schema *schema; // NULL: this type is not handled; kept alive by a user value
@@ -52,6 +53,7 @@ typedef struct bdk_router {
   bdk_assocs_box *assocs; // a server's
   bdk_relay_box *relay;   // a server's
   bool frames;            // a client's: a function takes what begins with 0xC1
+  bool stun;              // functions say what becomes of STUN
   uint16_t number;        // of its socket, where that is a Lua object
   bdk_reply *reply;
   bdk_handler handlers[128];

@@ -71,10 +71,10 @@ static int push_entry(lua_State *L, const char *key, uint32_t i) {
 }
 
 static bdk_tun_prefix prefix(lua_State *L, int idx, const char *field) {
-  bdk_tun_prefix p = {.bits = 0};
+  bdk_tun_prefix p = {.len = 4};
   size_t len;
   const char *text = bdk_opt_bytes(L, idx, field, &len);
-  if (!text || bdk_tun_prefix_parse(&p, text) < 0) luaL_error(L, "%s: an IPv4 prefix expected", field);
+  if (!text || bdk_tun_prefix_parse(&p, text) < 0) luaL_error(L, "%s: a prefix expected", field);
   return p;
 }
 

@@ -39,7 +39,7 @@ enum { BDK_MUX_TRACE = 4 }; // the user value of a mux that a trace's function s
 // Sends through a socket; 0 or an error of ours (closed sockets: BDK_E_CLOSED).
 int bdk_udp_box_send(bdk_udp_box *u, const bdk_addr *local, const bdk_addr *to, uint8_t ttl, const uint8_t *data,
                      size_t len);
-const char *bdk_path_kind(const bdk_output *out); // of connected and path: lan, direct, relay
+const char *bdk_path_kind(const bdk_output *out);  // of connected and path: lan, direct, relay
 bdk_mux_box *bdk_check_mux(lua_State *L, int idx); // throws when closed
 // 0, or BDK_E_INVALID when a socket of that number is attached already. Closing either detaches.
 int bdk_mux_attach(bdk_mux_box *m, bdk_udp_box *u);

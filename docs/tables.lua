@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The parts of docs/PROTOCOL.md that are made from the code: messages, vectors, errors, reasons, numbers, counters. And
--- of docs/SECURITY.md, the table of what is answered to whom; of docs/WHY.md, the transcript.
+-- of docs/SECURITY.md, the table of what is answered to whom; of docs/WHY.md, the transcript; of docs/NAT.md, what
+-- netcheck says.
 -- `lua5.4 docs/tables.lua` (with the module bodkin.core on its path: `make docs`) writes them between their
 -- markers; a spec fails when they differ.
 
@@ -163,6 +164,7 @@ M.why = {
   file = "docs/WHY.md",
   sections = { transcript = function() return require("spec.cli.story").transcript() end },
 }
+M.nat = { file = "docs/NAT.md", sections = { netcheck = function() return require("netcheck").transcripts() end } }
 
 -- The document with its made parts made anew.
 function M.fill(text, sections)
@@ -181,7 +183,7 @@ function M.read(file)
 end
 
 if arg and arg[0] and arg[0]:find "docs/tables%.lua$" then
-  for _, document in ipairs { M, M.security, M.why } do
+  for _, document in ipairs { M, M.security, M.why, M.nat } do
     local text = M.fill(M.read(document.file), document.sections)
     local f <close> = assert(io.open(document.file, "w"))
     f:write(text)

@@ -77,6 +77,33 @@ describe("README.md", function()
     processes_of.expect(host, "^udp:127%.0%.0%.1:8303 is open to %x+$")
   end)
 
+  it("has a relay on another machine", function()
+    local first, second = block("sh", "--roles relay"):match "^([^\n]+)\n([^\n]+)\n$"
+    assert(os.execute(("%s keygen %s/server.key >/dev/null"):format(bodkin, dir)))
+    local function typed(command, admin)
+      local there, n = command:gsub("server%.key", dir .. "/%0"):gsub("relays%.lua", dir .. "/%0"):gsub(":443%d", ":0")
+      assert.equal(1, n)
+      return ("%s --admin %s/%s"):format(there, dir, admin)
+    end
+    local port = processes_of.expect(start(typed(first, "relay")), "^listening: relay on 127%.0%.0%.1:(%d+)")
+    local config, n = block("lua", "bodkin.config"):gsub(":4434", ":" .. port)
+    assert.equal(1, n)
+    save("relays.lua", config)
+    local url = processes_of.expect(start(typed(second, "server")), "bodkin://%S+")
+    local host = start(("bodkin host --server '%s'"):format(url))
+    local code = processes_of.expect(host, "join (%l+%-%l+%-%l+)")
+    processes_of.expect(start(("bodkin join %s --server '%s'"):format(code, url)), "^connected")
+    -- Both opened it, though they hardly need it here.
+    local opened
+    for _ = 1, 50 do
+      local pipe <close> = assert(io.popen(("%s status --admin %s/relay"):format(bodkin, dir)))
+      opened = pipe:read("a"):match "relay_opened%s+(%d+)"
+      if opened == "2" then break end
+      os.execute "sleep 0.1"
+    end
+    assert.equal("2", opened)
+  end)
+
   it("has a client of at most twenty lines that talks to itself", function()
     local client = block("lua", "bodkin.open")
     assert.is_true(select(2, client:gsub("\n", "")) <= 20)

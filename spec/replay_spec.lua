@@ -82,7 +82,7 @@ describe("replay", function()
   end)
 
   it("says what is no trace, and survives any line that is damaged", function()
-    for _, text in ipairs { "", "hello", "bodkin-trace 2 00 0", "bodkin-trace 1 00 0", "bodkin-trace 1" } do
+    for _, text in ipairs { "", "hello", "bodkin-trace 3 00 0", "bodkin-trace 2 00 0", "bodkin-trace 2" } do
       local result, err = replay.run(iterate { text })
       assert.is_nil(result)
       assert.is_string(err)

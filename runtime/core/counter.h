@@ -20,7 +20,7 @@
   X(udp_rx_failed, "reads the kernel failed, for want of memory; tried again after a pause")                           \
   X(udp_rx_truncated, "datagrams dropped because they were longer than their socket takes: mostly 1200 bytes")         \
   X(drop_short, "datagrams dropped: empty, or too short to hold a message")                                            \
-  X(drop_stun, "STUN datagrams dropped: this socket answers none")                                                     \
+  X(drop_stun, "STUN datagrams dropped: malformed, or nothing that is answered here")                                  \
   X(drop_msgpack, "datagrams dropped: not one well-formed msgpack array within the bounds")                            \
   X(drop_unknown, "messages dropped: a type that nothing here handles")                                                \
   X(drop_version, "messages of a protocol version not spoken here")                                                    \
@@ -47,6 +47,10 @@
   X(rekeyed, "times that the keys of a session were replaced")                                                         \
   X(path_rebound, "paths taken over from a peer's silent rebind")                                                      \
   X(address_reported, "address reports sent")                                                                          \
+  X(stun_answered, "STUN Binding requests answered")                                                                   \
+  X(stun_limited, "STUN Binding requests dropped: too many from their network")                                        \
+  X(probed, "answers sent from another address of the server's, for a client that looks at its NAT")                   \
+  X(probe_limited, "answers after a silence not promised: too many wait for one")                                      \
   X(address_cookie_bad, "requests with a cookie that is not valid for their sender")                                   \
   X(associated, "associations opened with clients")                                                                    \
   X(association_refused, "handshakes refused: to no key of this server, forged, seen before, or too many")             \

@@ -147,6 +147,15 @@ int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *s
   return BDK_OK;
 }
 
+int bdk_mux_renew(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_renewal *renewal) {
+  reap(m);
+  bdk_session *s = find_open(m, session);
+  if (!s) return BDK_E_CLOSED;
+  bdk_session_renew(s, &m->out, now_us, renewal);
+  settle(m, s);
+  return BDK_OK;
+}
+
 int bdk_mux_send(bdk_mux *m, uint64_t now_us, uint32_t session, const uint8_t *data, size_t len) {
   reap(m);
   bdk_session *s = find_open(m, session);

@@ -24,6 +24,9 @@ void bdk_mux_free(bdk_mux *m);
 // Begins a session, ARMED. `*session` is its number, not 0. Without candidates only a relay can open it. BDK_E_LIMIT,
 // BDK_E_INVALID (no candidate is a host's address, both ids are the same, or there is one of that match and peer).
 int bdk_mux_add(bdk_mux *m, uint64_t now_us, const bdk_match *match, uint32_t *session);
+// After BDK_OUT_SILENT, or when an address of either side has changed: more candidates, see bdk_session_renew.
+// BDK_E_CLOSED when there is no such session any more.
+int bdk_mux_renew(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_renewal *renewal);
 // One datagram of at most BDK_PAYLOAD_MAX bytes to the peer. BDK_E_INVALID before `connected` or too long,
 // BDK_E_CLOSED after the end, BDK_E_NO_PATH while a path is sought again after a loss, BDK_E_LIMIT while the
 // path's address has not confirmed and had its share.

@@ -15,6 +15,7 @@ typedef enum bdk_output_kind {
   BDK_OUT_RELAY_LOST, // session, route: that relay knows the channel no more
   BDK_OUT_DOUBT,      // session: nothing comes back. Who moved, and where to? Told again until something does
   BDK_OUT_CLOSED,     // session, reason; its number means nothing after it
+  BDK_OUT_SILENT,     // session: it sought for a second and heard nothing; a fresh port may help, see bdk_mux_renew
 } bdk_output_kind;
 
 typedef struct bdk_output {

@@ -56,36 +56,15 @@ bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route) {
 }
 
 // Tests go to hosts alone, whatever a server lists: one to a group would reach everyone in it.
-bool bdk_session_host(const bdk_addr *a) {
+bool bdk_session_is_host(const bdk_addr *a) {
   bdk_addr_class class = bdk_addr_classify(a);
   return a->port && class != BDK_ADDR_NONE && class != BDK_ADDR_MULTICAST;
-}
-
-// The keys of frames: role 0 initiates.
-static int seal_session(bdk_session *s, const bdk_match *match, uint64_t counter) {
-  static const char label[] = "bodkin peer 1";
-  uint8_t prologue[sizeof label - 1 + BDK_MATCH_LEN + 2 * BDK_ID_LEN], *p = prologue;
-  bool first = s->keys.role == 0;
-  memcpy(p, label, sizeof label - 1);
-  memcpy(p += sizeof label - 1, match->match, BDK_MATCH_LEN);
-  memcpy(p += BDK_MATCH_LEN, first ? match->self : match->peer, BDK_ID_LEN);
-  memcpy(p += BDK_ID_LEN, first ? match->peer : match->self, BDK_ID_LEN);
-  bdk_noise_config peers = {.pattern = BDK_NOISE_KKEEPSK0,
-                            .initiator = first,
-                            .prologue = prologue,
-                            .prologue_len = sizeof prologue,
-                            .own = &match->own,
-                            .own_ephemeral = &match->own_ephemeral,
-                            .peer = match->peer_key,
-                            .peer_ephemeral = match->peer_ephemeral,
-                            .psk = match->key};
-  return bdk_rekey_first(&s->rekey, &s->seal, &peers, counter);
 }
 
 int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t counter, uint64_t now_us) {
   memset(s, 0, sizeof *s);
   bdk_keys_init(&s->keys, match->match, match->key, match->self, match->peer);
-  int error = seal_session(s, match, counter);
+  int error = bdk_session_seal(s, match, counter);
   if (error) {
     bdk_session_clear(s);
     return error;
@@ -97,10 +76,11 @@ int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uin
   s->start_us = now_us + match->start_in_us;
   s->give_up_us = s->start_us + NO_PATH_US;
   s->select_due_us = BDK_NEVER;
+  bdk_session_schedule(s, match);
   s->rekey_due_us = s->keys.role == 0 ? now_us + REKEY_US : BDK_NEVER;
   for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
     bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
-    if (!bdk_session_host(&route.remote) || bdk_session_path(s, &route)) continue;
+    if (!bdk_session_is_host(&route.remote) || bdk_session_path(s, &route)) continue;
     bdk_path *p = &s->paths[s->path_count++];
     bdk_path_init(p, &route, match->candidates[i].via, true);
     p->attempt_max = BDK_ROUND_TESTS;
@@ -488,6 +468,7 @@ void bdk_session_tick(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     bdk_session_close(s, q, now_us, s->opened ? BDK_REASON_consent_lost : BDK_REASON_no_path);
     return;
   }
+  bdk_session_scheduled(s, q, now_us);
   tick_paths(s, q, now_us);
   choose(s, q, now_us);
   open_session(s, q, now_us);
@@ -502,6 +483,7 @@ uint64_t bdk_session_deadline(const bdk_session *s) {
   if (s->state == BDK_SESSION_CLOSED) return due;
   if (!s->started) due = s->start_us;
   for (int i = 0; i < s->path_count; i++) due = sooner(due, s->paths[i].due_us);
+  due = sooner(due, bdk_session_schedule_due(s));
   if (s->seal.old_until_us) due = sooner(due, s->seal.old_until_us);
   if (s->state == BDK_SESSION_ARMED) return due;
   due = sooner(due, bdk_session_restless_due(s));

@@ -8,6 +8,7 @@
 #ifndef BDK_SESSION_H
 #define BDK_SESSION_H
 
+#include "match.h"
 #include "out.h"
 #include "path.h"
 #include "wheel.h"
@@ -34,23 +35,6 @@ typedef enum bdk_session_event {
 extern const uint8_t bdk_session_table[BDK_SESSION_STATES][BDK_SESSION_EVENTS];
 const char *bdk_session_state_name(int state);
 
-typedef struct bdk_candidate {
-  bdk_addr addr;
-  uint16_t sock; // the owner's number of the socket to probe it from
-  uint8_t via;   // bdk_via
-} bdk_candidate;
-
-// A match with one peer, as `matched` told it. Everything is copied. The ids are those of the static keys; that
-// they are is the owner's to see to.
-typedef struct bdk_match {
-  uint8_t match[BDK_MATCH_LEN], key[BDK_KEY_LEN], self[BDK_ID_LEN], peer[BDK_ID_LEN];
-  bdk_keypair own, own_ephemeral;
-  uint8_t peer_key[BDK_DH_LEN], peer_ephemeral[BDK_DH_LEN];
-  uint64_t start_in_us;
-  const bdk_candidate *candidates;
-  uint32_t count; // at most BDK_SESSION_PATHS are used
-} bdk_match;
-
 typedef struct bdk_session {
   bdk_timer timer; // mux's: the next thing any part of this has to do
   bdk_keys keys;
@@ -63,6 +47,8 @@ typedef struct bdk_session {
   bool peer_known;     // peer_index is
   bool round_later;    // candidates are sought again, after a loss
   bool started;        // direct candidates are, or were, sought: start_in elapsed, or the peer began
+  uint8_t silences;    // how often the owner was told that nothing is heard
+  uint8_t opener_ttl;  // of the openers to be sent, 0: none
   uint16_t lost_tests; // of this round, to listed candidates whose places others took
   uint32_t index;      // what the peer's frames to us carry
   uint32_t peer_index, peer_epoch, epoch;
@@ -71,6 +57,7 @@ typedef struct bdk_session {
   uint64_t sealed_us;                   // since when the keys in use are
   uint64_t rekey_due_us, rekey_wait_us; // role 0: when to ask for new ones, or again; BDK_NEVER
   uint64_t armed_us, start_us, give_up_us;
+  uint64_t quiet_us, renew_us;            // when silence is told; when candidates of a renewal begin; BDK_NEVER
   uint64_t unconfirmed_us;                // since when, once OPEN, no path is VALID, 0: one is
   uint64_t unanswered_us;                 // when something was sent since the peer was last heard, 0: nothing was
   uint64_t silent_us;                     // the same of the selected path, 0: nothing was
@@ -87,6 +74,8 @@ typedef struct bdk_session {
 // Copies what it needs and sets the session ARMED. `index` names it in the peer's frames, `counter` is of the first
 // one of ours. 0, or BDK_E_BAD_KEY: a key of the peer's is of low order.
 int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uint64_t counter, uint64_t now_us);
+// The server scheduled the match again: tests more candidates from start_in on, beside those there are.
+void bdk_session_renew(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_renewal *renewal);
 // Forgets all keys.
 void bdk_session_clear(bdk_session *s);
 // Applies an event to the table: the state that follows.

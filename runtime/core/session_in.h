@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the files of a session share, and no other: session.c is the machine, session_relay.c what it does with a relay
-// and while its path is silent, session_roam.c what it does when an end moves.
+// and while its path is silent, session_roam.c what it does when an end moves, session_renew.c what the server
+// schedules, session_seal.c its first keys.
 #ifndef BDK_SESSION_IN_H
 #define BDK_SESSION_IN_H
 
@@ -12,7 +13,7 @@
 #define BDK_ROUND_KNOWN 120u // 60 s, to one that did answer
 
 // Whether tests may go there.
-bool bdk_session_host(const bdk_addr *a);
+bool bdk_session_is_host(const bdk_addr *a);
 // The path of a route, NULL when there is none.
 bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route);
 // A place for another one, NULL when all are in use. Its former path is forgotten.
@@ -36,6 +37,17 @@ void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_restless_due(const bdk_session *s);
 // Sends a test on a VALID path, if the token bucket has one, that leaves the schedule of its consent alone.
 void bdk_session_test_beside(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
+
+// --- session_seal.c
+// The keys of frames, from those of the match. 0, or BDK_E_BAD_KEY.
+int bdk_session_seal(bdk_session *s, const bdk_match *match, uint64_t counter);
+
+// --- session_renew.c
+// What a new session has to do by the server's schedule.
+void bdk_session_schedule(bdk_session *s, const bdk_match *match);
+// Does what is due of it: openers, the start of candidates that came with a renewal, and telling of silence.
+void bdk_session_scheduled(bdk_session *s, bdk_outq *q, uint64_t now_us);
+uint64_t bdk_session_schedule_due(const bdk_session *s);
 
 // --- session_roam.c
 // While nothing comes back, asks the owner from time to time where the peer is.

@@ -10,7 +10,6 @@ void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   s->epoch++; // by which the peer sees it
   for (int i = 0; i < s->path_count; i++) {
     bdk_path *p = &s->paths[i];
-    p->route.local = (bdk_addr){0}; // that address of ours may be gone
     if (p->state == BDK_PATH_FAILED && p->valid_us) bdk_path_on(p, BDK_PATH_REVIVE, now_us);
     if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
   }
@@ -20,7 +19,7 @@ void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
 // A place for an address that is no path yet, or the path that failed; NULL when there is nothing to begin.
 static bdk_path *candidate(bdk_session *s, const bdk_candidate *c) {
   bdk_route route = {.remote = c->addr, .sock = c->sock};
-  if (!bdk_session_host(&c->addr)) return NULL;
+  if (!bdk_session_is_host(&c->addr)) return NULL;
   bdk_path *p = bdk_session_path(s, &route);
   if (p) return p->state == BDK_PATH_FAILED ? p : NULL;
   if (!(p = bdk_session_place(s))) return NULL;

@@ -28,7 +28,7 @@ typedef struct bdk_node bdk_node;
 // Everything but `server` may be left as bdk_config_init set it. Texts are copied.
 typedef struct bdk_config {
   size_t size;
-  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT][#KEY]; the other two: server
+  const char *server, *address_server, *maintenance_server; // bodkin://HOST[:PORT][#KEY], the second also stun:HOST
   const char *app, *name, *props; // at most 64 and 32 bytes; a JSON object, at most 128 bytes as msgpack
   const char *bind, *local;       // "ADDR:PORT", in numbers; tell local addresses: "same-public", "always", "never"
   uint32_t timeout_ms;            // of each request to a server
@@ -72,8 +72,8 @@ typedef struct bdk_event {
   const char *const *peers, *const *publics, *const *locals;
   uint32_t peer_count, public_count, local_count, why_count;
   const bdk_candidate_path *why;
-  const char *path, *via, *remote, *reason; // path: "lan", "direct" or "relay"
-  double first_ms, confirmed_ms, rtt_ms;
+  const char *path, *via, *remote, *reason;         // path: "lan", "direct" or "relay"
+  double first_ms, confirmed_ms, rtt_ms, commit_ms; // commit_ms: where the server shares its clock
   int team, channel, error;
   const char *message, *hint;
   const uint8_t *data; // of matched: a text as it is, anything else as msgpack

@@ -93,6 +93,7 @@ void bdk_event_fill(lua_State *L, int idx, bdk_event *out) {
   out->first_ms = number(L, idx, "first_ms");
   out->confirmed_ms = number(L, idx, "confirmed_ms");
   out->rtt_ms = number(L, idx, "rtt_ms");
+  out->commit_ms = number(L, idx, "commit_ms");
   out->team = (int)number(L, idx, "team");
   out->channel = (int)number(L, idx, "channel");
   out->error = (int)number(L, idx, "error");

@@ -17,6 +17,9 @@
 
 #define BATCH 64 // packets read from one device before the others, and what is due, get their turn
 #define QUEUE_DEFAULT 4096u
+#define IP_HEAD 20u
+#define IP6_HEAD 40u
+#define UDP_HEAD 8u
 
 typedef struct held {
   uint64_t due_ns, seq;
@@ -51,33 +54,46 @@ static double draw(uint64_t *state) {
 }
 
 int bdk_tun_prefix_parse(bdk_tun_prefix *out, const char *text) {
-  char ip[INET_ADDRSTRLEN];
+  char ip[INET6_ADDRSTRLEN];
   const char *slash = strchr(text, '/');
   size_t len = slash ? (size_t)(slash - text) : strlen(text);
-  bdk_tun_prefix p = {.bits = 32};
   if (len >= sizeof ip) return BDK_E_INVALID;
   memcpy(ip, text, len);
   ip[len] = 0;
-  if (inet_pton(AF_INET, ip, p.ip) != 1) return BDK_E_INVALID;
+  bool v6 = strchr(ip, ':') != NULL;
+  bdk_tun_prefix p = {.len = v6 ? 16 : 4, .bits = v6 ? 128 : 32};
+  if (inet_pton(v6 ? AF_INET6 : AF_INET, ip, p.ip) != 1) return BDK_E_INVALID;
   if (slash) {
     char *end;
     unsigned long bits = strtoul(slash + 1, &end, 10);
-    if (slash[1] < '0' || slash[1] > '9' || *end || bits > 32) return BDK_E_INVALID;
+    if (slash[1] < '0' || slash[1] > '9' || *end || bits > p.bits) return BDK_E_INVALID;
     p.bits = (uint8_t)bits;
   }
   *out = p;
   return 0;
 }
 
-bool bdk_tun_prefix_has(const bdk_tun_prefix *p, const uint8_t ip[4]) {
-  uint32_t a, b;
-  memcpy(&a, p->ip, 4);
-  memcpy(&b, ip, 4);
-  uint32_t mask = p->bits ? 0xffffffffu << (32 - p->bits) : 0;
-  return ((ntohl(a) ^ ntohl(b)) & mask) == 0;
+bool bdk_tun_prefix_has(const bdk_tun_prefix *p, const uint8_t *ip, uint8_t len) {
+  unsigned bytes = p->bits / 8u, rest = p->bits % 8u;
+  if (len != p->len || memcmp(p->ip, ip, bytes) != 0) return false;
+  return rest == 0 || (p->ip[bytes] ^ ip[bytes]) >> (8 - rest) == 0;
+}
+
+uint8_t bdk_tun_ends(const uint8_t *packet, size_t len, const uint8_t **src, const uint8_t **dst) {
+  unsigned version = len ? packet[0] >> 4 : 0;
+  bool v6 = version == 6;
+  if ((!v6 && version != 4) || len < (v6 ? IP6_HEAD : IP_HEAD)) return 0;
+  *src = packet + (v6 ? 8 : 12);
+  *dst = packet + (v6 ? 24 : 16);
+  return v6 ? 16 : 4;
 }
 
 bool bdk_tun_hop(uint8_t *header) {
+  if (header[0] >> 4 == 6) { // RFC 8200 section 3: no checksum
+    if (header[7] <= 1) return false;
+    header[7]--;
+    return true;
+  }
   if (header[8] <= 1) return false;
   header[8]--;
   // RFC 1624 section 3 for a field that fell by 0x0100: the sum rises by as much, end-around carry.
@@ -102,9 +118,6 @@ static uint32_t internet_checksum(uint32_t sum, const uint8_t *bytes, size_t len
   while (sum >> 16) sum = (sum & 0xffffu) + (sum >> 16);
   return ~sum & 0xffffu;
 }
-
-#define IP_HEAD 20u
-#define UDP_HEAD 8u
 
 bool bdk_tun_udp_read(bdk_tun_udp *out, const uint8_t *packet, size_t len) {
   if (len < IP_HEAD + UDP_HEAD || packet[0] != 0x45 || packet[9] != 17) return false;
@@ -169,11 +182,13 @@ static held *pop(copier *c) {
   return top;
 }
 
-static const bdk_tun_route *route_to(const bdk_tun_config *config, const uint8_t *ip) {
+static const bdk_tun_route *route_of(const bdk_tun_config *config, const held *h) {
   const bdk_tun_route *best = NULL;
+  const uint8_t *src, *dst;
+  uint8_t len = bdk_tun_ends(h->data, h->len, &src, &dst);
   for (uint32_t i = 0; i < config->route_count; i++) {
     const bdk_tun_route *r = &config->routes[i];
-    if (bdk_tun_prefix_has(&r->to, ip) && (!best || r->to.bits > best->to.bits)) best = r;
+    if (bdk_tun_prefix_has(&r->to, dst, len) && (!best || r->to.bits > best->to.bits)) best = r;
   }
   return best;
 }
@@ -195,7 +210,7 @@ static void hold(copier *c, held *h, uint64_t due_ns) {
 
 // Holds the packet in `h`, the next spare one, as its rule says and `more_us` longer; or forgets it.
 static void forward(copier *c, held *h, const bdk_tun_rule *rule, uint64_t now, uint64_t more_us) {
-  const bdk_tun_route *route = route_to(c->config, h->data + 16);
+  const bdk_tun_route *route = route_of(c->config, h);
   if (!route) return (void)c->stats.no_route++;
   h->port = route->port;
   now += more_us * 1000u;
@@ -214,10 +229,12 @@ static void forward(copier *c, held *h, const bdk_tun_rule *rule, uint64_t now, 
   c->stats.doubled++;
 }
 
-static const bdk_tun_rule *rule_of(const copier *c, const uint8_t *packet) {
+static const bdk_tun_rule *rule_of(const copier *c, const held *h) {
+  const uint8_t *src, *dst;
+  uint8_t len = bdk_tun_ends(h->data, h->len, &src, &dst);
   for (uint32_t i = 0; i < c->config->rule_count; i++) {
     const bdk_tun_rule *r = &c->config->rules[i];
-    if (bdk_tun_prefix_has(&r->from, packet + 12) && bdk_tun_prefix_has(&r->to, packet + 16)) return r;
+    if (bdk_tun_prefix_has(&r->from, src, len) && bdk_tun_prefix_has(&r->to, dst, len)) return r;
   }
   return NULL;
 }
@@ -227,15 +244,16 @@ void bdk_tun_emit(bdk_tun_copier *c, const bdk_tun_udp *udp, uint32_t delay_us) 
   if (!h) return (void)c->stats.full++;
   h->len = (uint32_t)bdk_tun_udp_write(udp, h->data);
   if (!h->len) return (void)c->stats.malformed++;
-  forward(c, h, rule_of(c, h->data), now_ns(), delay_us);
+  forward(c, h, rule_of(c, h), now_ns(), delay_us);
 }
 
 static void admit(copier *c, held *h, uint64_t now) {
   bdk_tun_udp udp;
-  if (h->len < 20 || h->data[0] >> 4 != 4) return (void)c->stats.malformed++;
-  if (!route_to(c->config, h->data + 16)) return (void)c->stats.no_route++;
+  const uint8_t *src, *dst;
+  if (!bdk_tun_ends(h->data, h->len, &src, &dst)) return (void)c->stats.malformed++;
+  if (!route_of(c->config, h)) return (void)c->stats.no_route++;
   if (!bdk_tun_hop(h->data)) return (void)c->stats.expired++;
-  const bdk_tun_rule *rule = rule_of(c, h->data);
+  const bdk_tun_rule *rule = rule_of(c, h);
   if (!rule || !rule->hooked || !bdk_tun_udp_read(&udp, h->data, h->len)) return forward(c, h, rule, now, 0);
   uint8_t data[BDK_TUN_PACKET_MAX]; // what is emitted takes the place of `h`
   memcpy(data, udp.data, udp.len);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The lab's core router: packets are read from TUN devices, held for the one-way delay of their source and
 // destination, lost or doubled, and written to the device their destination is routed to. A process of its own;
-// it owns no state beyond the call. IPv4 only; anything else is dropped.
+// it owns no state beyond the call. IPv4 and IPv6; anything else is dropped.
 //
 // It is a router: it takes one from the TTL, and drops what has none left without a word (it sends no ICMP).
 // Delay counts from the read to the write; two packets due at the same time leave in the order they came.
 //
-// A hook may sit on chosen links, as a man in the middle: it gets the UDP datagrams there instead of their delivery,
-// and emits what shall go on.
+// A hook may sit on chosen links, as a man in the middle: it gets the UDP datagrams of IPv4 there instead of their
+// delivery, and emits what shall go on.
 #ifndef BDK_TUN_H
 #define BDK_TUN_H
 
@@ -17,8 +17,9 @@
 #define BDK_TUN_DELAY_MAX_US 60000000u
 
 typedef struct bdk_tun_prefix {
-  uint8_t ip[4];
-  uint8_t bits; // 0 … 32
+  uint8_t ip[16];
+  uint8_t len;  // of the address: 4 or 16
+  uint8_t bits; // 0 … 8 len
 } bdk_tun_prefix;
 
 typedef struct bdk_tun_port {
@@ -69,11 +70,13 @@ typedef struct bdk_tun_config { // all borrowed during the call
   void *ctx;
 } bdk_tun_config;
 
-// Parses "198.18.1.0/24" or "198.18.1.1". 0 or BDK_E_INVALID.
+// Parses "198.18.1.0/24", "2001:db8::/32" or an address alone. 0 or BDK_E_INVALID.
 int bdk_tun_prefix_parse(bdk_tun_prefix *out, const char *text);
-// True when `ip` (network order) is in the prefix.
-bool bdk_tun_prefix_has(const bdk_tun_prefix *p, const uint8_t ip[4]);
-// Takes one from an IPv4 header's TTL and mends its checksum (RFC 1624); false when none would be left.
+// True when `ip` (`len` bytes, network order) is in the prefix.
+bool bdk_tun_prefix_has(const bdk_tun_prefix *p, const uint8_t *ip, uint8_t len);
+// Length of a packet's addresses, 4 or 16, and where in it they are; 0: it is neither IPv4 nor IPv6, or cut short.
+uint8_t bdk_tun_ends(const uint8_t *packet, size_t len, const uint8_t **src, const uint8_t **dst);
+// Takes one from a whole header's TTL or hop limit and mends IPv4's checksum (RFC 1624); false when none would be left.
 bool bdk_tun_hop(uint8_t *header);
 
 // Reads an IPv4 packet with a whole UDP datagram in it (no options, no fragment), which `out` then borrows; false: it

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,8 @@
 #define PAUSE_US 1000      // a queue of a network device drains in about this time …
 #define PAUSE_MAX_US 64000 // … else it is asked for half as often each time
 #define RX_CONTROL CMSG_SPACE(sizeof(struct in6_pktinfo))
-#define TX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)))
+#define TX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t)))
+#define JOINED_MAX 60000u // bytes that the kernel is given as one, to be cut into datagrams
 
 typedef union name {
   struct sockaddr any;
@@ -51,6 +53,7 @@ struct bdk_udp {
   bool want_writable;   // the former
   bool was_writable;    // so the kernel said, and no datagram left since
   bool rx_paused;       // until `rx_retry`
+  bool joins;           // the kernel cuts what is given to it as one (UDP_SEGMENT)
   uint32_t pause_us;    // the next pause of sending, and of receiving; 0: the shortest
   uint32_t rx_pause_us;
   int head, count; // of queue; those before head have left
@@ -267,7 +270,9 @@ static size_t put_control(struct msghdr *m, struct cmsghdr *h, int level, int ty
   return CMSG_SPACE(len);
 }
 
-static void write_control(const bdk_udp *u, const bdk_route *r, uint8_t control[TX_CONTROL], struct msghdr *m) {
+// `segment`: the length to cut into, or 0.
+static void write_control(const bdk_udp *u, const bdk_route *r, uint16_t segment, uint8_t control[TX_CONTROL],
+                          struct msghdr *m) {
   uint8_t *at = control;
   m->msg_controllen = 0;
   // A socket bound to one address sends from there anyway; nothing can be sent from a multicast address.
@@ -278,13 +283,14 @@ static void write_control(const bdk_udp *u, const bdk_route *r, uint8_t control[
     struct in_pktinfo info = {0};
     memcpy(&info.ipi_spec_dst, r->local.ip, 4);
     if (pick) at += put_control(m, (struct cmsghdr *)at, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
-    if (ttl) put_control(m, (struct cmsghdr *)at, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+    if (ttl) at += put_control(m, (struct cmsghdr *)at, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
   } else {
     struct in6_pktinfo info = {.ipi6_ifindex = r->local.scope};
     memcpy(&info.ipi6_addr, r->local.ip, 16);
     if (pick) at += put_control(m, (struct cmsghdr *)at, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
-    if (ttl) put_control(m, (struct cmsghdr *)at, IPPROTO_IPV6, IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    if (ttl) at += put_control(m, (struct cmsghdr *)at, IPPROTO_IPV6, IPV6_HOPLIMIT, &ttl, sizeof ttl);
   }
+  if (segment) put_control(m, (struct cmsghdr *)at, SOL_UDP, UDP_SEGMENT, &segment, sizeof segment);
   m->msg_control = m->msg_controllen ? control : NULL;
 }
 
@@ -312,34 +318,32 @@ static void skip_failed(bdk_udp *u, int error) {
   u->head++;
 }
 
-// What follows from an error on the first datagram of the rest. False: stop sending for now.
-static bool after_error(bdk_udp *u, int error, int *stale_errors) {
+typedef enum verdict { SEND_AGAIN, SEND_LATER, SEND_NEVER } verdict;
+
+// What follows from an error on the first of the rest.
+static verdict after_error(bdk_udp *u, int error, int *stale_errors) {
   switch (error) {
   case EAGAIN:
     wait_writable(u);
-    return false;
+    return SEND_LATER;
   case ENOBUFS:
   case ENOMEM:
     bdk_count(u->c.counters, BDK_COUNT_udp_tx_nobufs, 1);
     wait_while(u);
-    return false;
+    return SEND_LATER;
   case EINTR:
-    if ((*stale_errors)++ < BDK_UDP_BATCH) return true;
+    if ((*stale_errors)++ < BDK_UDP_BATCH) return SEND_AGAIN;
     wait_while(u);
-    return false;
+    return SEND_LATER;
   case ECONNREFUSED:
   case ECONNRESET:
   case EPROTO: // an ICMP error waiting on the socket, read by this call: nothing was said about this datagram
-    if ((*stale_errors)++ < BDK_UDP_BATCH) {
-      bdk_count(u->c.counters, BDK_COUNT_udp_icmp, 1);
-      return true;
-    }
-    break;
+    if ((*stale_errors)++ >= BDK_UDP_BATCH) return SEND_NEVER;
+    bdk_count(u->c.counters, BDK_COUNT_udp_icmp, 1);
+    return SEND_AGAIN;
   default:
-    break;
+    return SEND_NEVER;
   }
-  skip_failed(u, error);
-  return true;
 }
 
 static void compact(bdk_udp *u) {
@@ -356,36 +360,79 @@ static void compact(bdk_udp *u) {
   u->head = 0;
 }
 
-static void send_queue(bdk_udp *u) {
+// The queue as it is given to the kernel.
+typedef struct outgoing {
+  int count;
   struct mmsghdr msg[BDK_UDP_BATCH];
+  uint8_t datagrams[BDK_UDP_BATCH]; // of each message: more than one where they leave joined
   struct iovec iov[BDK_UDP_BATCH];
   name to[BDK_UDP_BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][TX_CONTROL];
-  if (u->waiting || u->count == 0) return;
-  memset(msg, 0, (size_t)u->count * sizeof msg[0]);
-  memset(control, 0, (size_t)u->count * sizeof control[0]);
-  for (int i = 0; i < u->count; i++) {
-    queued *q = &u->queue[i];
-    iov[i] = (struct iovec){u->bytes + q->at, q->len};
-    struct msghdr *m = &msg[i].msg_hdr;
-    m->msg_namelen = to_sockaddr(&q->route.remote, &to[i]);
-    m->msg_name = &to[i];
-    m->msg_iov = &iov[i];
-    m->msg_iovlen = 1;
-    write_control(u, &q->route, control[i], m);
+} outgoing;
+
+static bool same_way(const bdk_route *a, const bdk_route *b) {
+  return a->ttl == b->ttl && bdk_addr_equal(&a->remote, &b->remote) && bdk_addr_equal(&a->local, &b->local);
+}
+
+// How many datagrams from place `i` on can leave as one: all to the same place and of the same length, but for the
+// last, which may be shorter. A burst then passes the kernel's stack once, which is most of what a datagram costs.
+static int joined(const bdk_udp *u, int i) {
+  const queued *first = &u->queue[i];
+  int n = 1;
+  for (size_t bytes = first->len; first->len > 0 && i + n < u->count; n++) {
+    const queued *next = &u->queue[i + n];
+    bytes += next->len;
+    if (next->len == 0 || next->len > first->len || bytes > JOINED_MAX || !same_way(&first->route, &next->route)) break;
+    if (next->len < first->len) return n + 1;
   }
-  int stale_errors = 0;
+  return n;
+}
+
+// What is queued, from the head on.
+static void compose(const bdk_udp *u, bool join, outgoing *o) {
+  o->count = 0;
+  for (int i = u->head; i < u->count;) {
+    const queued *q = &u->queue[i];
+    int at = o->count++, n = join ? joined(u, i) : 1;
+    const queued *last = &u->queue[i + n - 1];
+    struct msghdr *m = &o->msg[at].msg_hdr;
+    o->iov[at] = (struct iovec){u->bytes + q->at, last->at + last->len - q->at};
+    *m = (struct msghdr){.msg_name = &o->to[at], .msg_iov = &o->iov[at], .msg_iovlen = 1};
+    m->msg_namelen = to_sockaddr(&q->route.remote, &o->to[at]);
+    memset(o->control[at], 0, TX_CONTROL);
+    write_control(u, &q->route, n > 1 ? q->len : 0, o->control[at], m);
+    o->datagrams[at] = (uint8_t)n;
+    i += n;
+  }
+}
+
+static void send_queue(bdk_udp *u) {
+  outgoing o;
+  if (u->waiting || u->count == 0) return;
+  compose(u, u->joins, &o);
+  int stale_errors = 0, at = 0;
   uint64_t sent = 0, bytes = 0;
-  while (u->head < u->count) {
-    int n = sendmmsg(u->watch.fd, msg + u->head, (unsigned)(u->count - u->head), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0) {
-      if (!after_error(u, errno, &stale_errors)) break;
-      continue;
+  while (at < o.count) {
+    int n = sendmmsg(u->watch.fd, o.msg + at, (unsigned)(o.count - at), MSG_DONTWAIT | MSG_NOSIGNAL), error = errno;
+    for (; n > 0; n--, at++) {
+      u->was_writable = false;
+      u->pause_us = 0;
+      u->head += o.datagrams[at];
+      sent += o.datagrams[at];
+      bytes += o.iov[at].iov_len;
     }
-    sent += (uint64_t)n;
-    u->was_writable = false;
-    u->pause_us = 0;
-    for (; n > 0; n--) bytes += u->queue[u->head++].len;
+    if (n == 0) continue;
+    verdict v = after_error(u, error, &stale_errors);
+    if (v == SEND_LATER) break;
+    if (v == SEND_AGAIN) continue;
+    if (o.datagrams[at] > 1) {                               // one by one it shows whose fault it is
+      if (error == EIO || error == EINVAL) u->joins = false; // the device's, or a link of small packets
+      compose(u, false, &o);
+      at = 0;
+    } else {
+      skip_failed(u, error);
+      at++;
+    }
   }
   bdk_count(u->c.counters, BDK_COUNT_udp_tx, sent);
   bdk_count(u->c.counters, BDK_COUNT_udp_tx_bytes, bytes);
@@ -506,8 +553,9 @@ int bdk_udp_open(bdk_udp **out, const bdk_udp_config *config) {
   u->retry.fire = on_retry;
   u->rx_retry.fire = on_rx_retry;
   u->watch.ready = on_ready;
-  int r = u->watch.fd = open_socket(config, &u->local);
+  int none = 0, r = u->watch.fd = open_socket(config, &u->local);
   if (r < 0) goto fail;
+  u->joins = setsockopt(u->watch.fd, SOL_UDP, UDP_SEGMENT, &none, sizeof none) == 0; // Linux 4.18
   r = bdk_driver_watch(u->c.driver, &u->watch, BDK_READABLE);
   if (r < 0) goto fail;
   r = -ENOMEM;

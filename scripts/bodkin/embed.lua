@@ -14,7 +14,8 @@ Embed.__index = Embed
 local function check(options)
   for _, name in ipairs { "server", "address_server", "maintenance_server" } do
     if name == "server" or options[name] then
-      local ok, err = (name == "server" and url.list or url.parse)(options[name])
+      local parse = name == "address_server" and url.parse_address or name == "server" and url.list or url.parse
+      local ok, err = parse(options[name])
       if not ok then error(name .. ": " .. err, 0) end
     end
   end

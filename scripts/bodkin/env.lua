@@ -13,8 +13,9 @@
 --       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...);
 --       max_bytes of a datagram, either way: 1200, at most 2232
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
---       mux:add(match) :send(session, bytes) :hello(session) :relay(session, sock, addr, channel, hello | nil)
---       :listed(session, candidates) :moved() :leave(session) :paths(session) :attach(sock) :close()
+--       mux:add(match) :renew(session, renewal) :send(session, bytes) :hello(session)
+--         :relay(session, sock, addr, channel, hello | nil) :listed(session, candidates) :moved() :leave(session)
+--         :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
 --   env.interfaces() -> array of { name, addr, up, loopback }; where they cannot be listed, those of the last time
 --   env.close()                           closes all of these, quietly
@@ -32,6 +33,8 @@ Mux.__name = "bodkin.mux"
 function Mux:add(match) return self.raw:add(nil, match) end
 
 function Mux:send(session, bytes) return self.raw:send(nil, session, bytes) end
+
+function Mux:renew(session, renewal) return self.raw:renew(nil, session, renewal) end
 
 function Mux:hello(session) return self.raw:hello(session) end
 
@@ -100,7 +103,10 @@ function M.new(options)
     return interfaces
   end
 
-  function env.resolve(host, port, fn) loop:resolve(host, port, fn) end
+  function env.resolve(host, port, fn)
+    local ok, err = loop:resolve(host, port, fn)
+    if not ok then env.timer(0, function() fn(nil, err) end) end -- too many at once
+  end
 
   function env.run() loop:run() end
 

@@ -19,15 +19,17 @@ local name = { "name", "str", 0, 32 }
 local props = { "props", "any", 1, 128 }
 local match = { "match", "bin", 16, 16 }
 local ticket = { "ticket", "bin", 16, 16 }
+local rtt = { "rtt_ms", "uint?", 0, 10000 }
 local pad = { "pad", "pad" }
 
--- Numbers 1..31 and 56..63 are between client and server, 32..55 between peers, 64..127 for roles of your own. What is sealed
--- counts only when it comes in an association, which says who sent it.
+-- Numbers 1..31 and 40..63 are between client and server, 32..39 between peers, 64..127 for roles of your own. What is
+-- sealed counts only when it comes in an association, which says who sent it.
 local REQUEST, REPLY, SEALED_REQUEST, SEALED = "request", "reply", "sealed request", "sealed"
 local declared = {
   { 1, "address_request", REQUEST, tx, pad },
   { 2, "address_report", REPLY, tx, { "xaddr", "addr" }, { "proof", "bin", 20, 20 } },
-  { 3, "register", SEALED_REQUEST, tx, ephemeral, pubs, locals, app, name, props, { "token", "bin?", 1, 512 } },
+  { 3, "register", SEALED_REQUEST, tx, ephemeral, pubs, locals, app, name, props, { "token", "bin?", 1, 512 },
+    rtt },
   { 4, "registered", SEALED, tx, { "xaddr", "addr" }, { "lifetime_s", "uint", 1, 3600 }, { "boot", "bin", 8, 8 } },
   { 5, "unregister", SEALED_REQUEST, tx },
   { 6, "list", SEALED_REQUEST, tx, app, { "query", "any", 1, 128 }, { "cursor", "bin?", 16, 16 },
@@ -38,12 +40,13 @@ local declared = {
   { 10, "room_open", SEALED_REQUEST, tx, { "code", "str?", 1, 32 }, { "match", "bin?", 16, 16 } },
   { 11, "room_opened", SEALED, tx, { "code", "str", 1, 32 }, match },
   { 12, "select", SEALED_REQUEST, tx, ephemeral, { "target", "bin?", 16, 16 }, { "code", "str?", 1, 32 }, pubs, locals,
-    app, name, props, { "token", "bin?", 1, 512 } },
+    app, name, props, { "token", "bin?", 1, 512 }, rtt },
   { 13, "selected", SEALED, tx, match, { "of_n", "uint", 1, 32 } },
   { 14, "matched", SEALED, tx, match, { "key", "bin", 32, 32 }, { "peer_key", "bin", 32, 32 },
     { "peer_ephemeral", "bin", 32, 32 }, { "own", "bin", 8, 8 }, name, props, { "pubs", "addrs", 0, 3 }, locals,
     { "of_n", "uint", 2, 32 }, { "start_in_ms", "uint", 0, 10000 }, { "age_ms", "uint", 0, 60000 },
-    { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 }, { "relays", "addrs", 0, 3 }, { "ticket", "bin?", 37, 37 } },
+    { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 }, { "relays", "addrs", 0, 3 }, { "ticket", "bin?", 37, 37 },
+    { "again", "uint", 0, 255 }, { "commit_us", "uint?" } },
   { 15, "matched_ack", SEALED_REQUEST, tx },
   { 16, "maintain", REQUEST, tx, id },
   { 17, "maintained", REPLY, tx, { "boot", "bin", 8, 8 } },
@@ -62,6 +65,11 @@ local declared = {
   { 30, "relay_open", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "ticket", "bin", 37, 37 },
     { "tag", "uint", 1, 0xffffffff }, { "hello", "bin", 1, 100 }, pad },
   { 31, "relay_opened", REPLY, tx, { "channel", "uint", 1, 0xffffffff }, { "hello", "bin?", 1, 100 } },
+  { 40, "probe_request", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "via", "uint", 0, 4 },
+    { "after_s", "uint", 0, 180 }, pad },
+  { 41, "probe_report", REPLY, tx, { "via", "uint", 0, 4 }, { "others", "addrs", 0, 4 } },
+  { 42, "renew", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "epoch", "uint", 1, 255 }, pubs,
+    rtt },
   { 62, "where", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, pubs, locals },
   { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals },
 }

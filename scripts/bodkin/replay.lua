@@ -19,7 +19,9 @@ local verbs = {}
 
 local function candidates_of(w, first)
   local list = {}
-  for i = first, #w, 3 do list[#list + 1] = { assert(core.addr.parse(w[i + 2])), w[i], math.tointeger(w[i + 1]) } end
+  for i = first, #w, 3 do
+    list[#list + 1] = { assert(core.addr.parse(w[i + 2])), w[i], math.tointeger(w[i + 1]) }
+  end
   return list
 end
 
@@ -27,7 +29,14 @@ function verbs.add(mux, now, w)
   mux:add(now, {
     match = bytes_of(w[3]), key = bytes_of(w[4]), self = bytes_of(w[5]), peer = bytes_of(w[6]),
     own = bytes_of(w[7]), own_ephemeral = bytes_of(w[8]), peer_key = bytes_of(w[9]), peer_ephemeral = bytes_of(w[10]),
-    start_in_ms = tonumber(w[11]) / 1000, candidates = candidates_of(w, 12),
+    start_in_ms = tonumber(w[11]) / 1000, opener_ttl = math.tointeger(w[12]), candidates = candidates_of(w, 13),
+  })
+end
+
+function verbs.renew(mux, now, w)
+  mux:renew(now, math.tointeger(w[3]), {
+    epoch = math.tointeger(w[4]), start_in_ms = tonumber(w[5]) / 1000, opener_ttl = math.tointeger(w[6]),
+    candidates = candidates_of(w, 7),
   })
 end
 
@@ -60,8 +69,8 @@ function M.run(lines, each)
     number = number + 1
     local w = words_of(line)
     if number == 1 then
-      if w[1] ~= "bodkin-trace" then return nil, "this is no trace: its first line must be bodkin-trace 2 …", 1 end
-      if w[2] ~= "2" then return nil, "a trace of format " .. tostring(w[2]) .. "; this version reads 2", 1 end
+      if w[1] ~= "bodkin-trace" then return nil, "this is no trace: its first line must be bodkin-trace 3 …", 1 end
+      if w[2] ~= "3" then return nil, "a trace of format " .. tostring(w[2]) .. "; this version reads 3", 1 end
       local ok, made = pcall(function()
         return core.mux { seed = bytes_of(w[3]), max_sessions = math.tointeger(w[4]), counters = result.counters }
       end)

@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- Where a server is and by which key it is known, as text: bodkin://HOST[:PORT][#KEY[,KEY]]. IPv6 addresses stand in
 -- brackets; a key is 32 bytes in base64url, the one in use first. Without a key nobody knows who answers.
+-- A STUN server is stun:HOST[:PORT] (RFC 7064).
 
 local crypto = require("bodkin.core").crypto
 
-local M = { default_port = 4433 }
+local M = { default_port = 4433, stun_port = 3478 }
 
 local shape = "give it as bodkin://HOST[:PORT][#KEY[,KEY]]"
 local KEYS_MAX = 2
@@ -43,6 +44,17 @@ function M.key_text(keys)
   return table.concat(texts, ",")
 end
 
+-- HOST[:PORT] -> host, port, or nil and what is wrong with it.
+local function place_of(text, default_port)
+  local host, port = text:match("^%[([%x:.]+)%]:?(%d*)$")
+  if not host then host, port = text:match("^([%w._-]+):?(%d*)$") end
+  if not host then return nil, "no host in it, or something after the port" end
+  if text:find(":$") then return nil, "no port after the colon" end
+  port = port == "" and default_port or math.tointeger(tonumber(port))
+  if not port or port < 1 or port > 65535 then return nil, "a port is 1 to 65535" end
+  return host, port
+end
+
 -- Returns { host =, port =, keys = { 32 bytes, … } or nil }, or nil, message, "invalid".
 function M.parse(text)
   if type(text) ~= "string" then return nil, "no server given: " .. shape, "invalid" end
@@ -55,14 +67,18 @@ function M.parse(text)
     if not keys then return fail(text, why) end
     rest = before
   end
-  rest = rest:gsub("/$", "")
-  local host, port = rest:match("^%[([%x:.]+)%]:?(%d*)$")
-  if not host then host, port = rest:match("^([%w._-]+):?(%d*)$") end
-  if not host then return fail(text, "no host in it, or something after the port") end
-  if rest:find(":$") then return fail(text, "no port after the colon") end
-  port = port == "" and M.default_port or math.tointeger(tonumber(port))
-  if not port or port < 1 or port > 65535 then return fail(text, "a port is 1 to 65535") end
+  local host, port = place_of(rest:gsub("/$", ""), M.default_port)
+  if not host then return fail(text, port) end
   return { host = host, port = port, keys = keys }
+end
+
+-- The same of an address server, which may be any STUN server: then with stun = true.
+function M.parse_address(text)
+  local rest = type(text) == "string" and text:match "^stun:(.*)$"
+  if not rest then return M.parse(text) end
+  local host, port = place_of(rest, M.stun_port)
+  if host then return { host = host, port = port, stun = true } end
+  return nil, ("%q is no STUN server's URL (%s): give it as stun:HOST[:PORT]"):format(text, port), "invalid"
 end
 
 -- One or several, as an array or as one text with commas before each further one (keys have commas, too): an array of

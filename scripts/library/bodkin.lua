@@ -24,7 +24,7 @@ bodkin = {}
 
 ---@class bodkin.OpenOptions
 ---@field server string               bodkin://HOST[:PORT][#KEY[,KEY]], as bodkin serve prints it
----@field address_server? string      another address server than `server`
+---@field address_server? string      another address server than `server`, or stun:HOST[:PORT]
 ---@field maintenance_server? string  another mapping maintenance server
 ---@field app? string                 only clients of the same app meet; at most 64 bytes
 ---@field name? string                what others see; at most 32 bytes
@@ -55,6 +55,7 @@ bodkin = {}
 ---@field first_ms? number
 ---@field confirmed_ms? number
 ---@field rtt_ms? number
+---@field commit_ms? number   since the server made the match, where its clock is ours
 ---@field reason? string
 ---@field code? string      error, and a room's code in hosting
 ---@field message? string

@@ -91,6 +91,7 @@ describe("bodkin", function()
       { { "join", "a", "b" }, "unexpected argument b" },
       { { "ping" }, "ping needs a URL" },
       { { "ping", "http://x" }, "does not begin with bodkin://" },
+      { { "ping", "bodkin://127.0.0.1", "--bind", "[::1]:0" }, "127.0.0.1 has no address of the family of --bind" },
       { { "serve", "--roles", "adress" }, "did you mean address?" },
       { { "serve", "--maintenance-mode", "loud" }, "one of confirm, silent" },
       { { "run" }, "run needs a FILE" },
@@ -171,8 +172,10 @@ describe("bodkin serve", function()
     assert.equal(0, code)
     assert.truthy(out:find "4 of 4 answered", out)
     assert.truthy(out:find "your public address is 127%.0%.0%.1:%d+ %(your own: no NAT between%)", out)
+    assert.truthy(out:find("\ncan't tell who else reaches your UDP port %d+: the server has too few addresses\n$"), out)
     code, out = run { "ping", "--json", "--server", url }
     assert.equal(0, code)
+    assert.truthy(out:find '"rtt_ms":[%d.]+}\n{"event":"reachable","port":%d+,"by":"unknown"}\n$', out)
     assert.truthy(out:find '^{"event":"pong","addr":"127%.0%.0%.1:%d+","public":%["127%.0%.0%.1:%d+"%],"rtt_ms":', out)
   end)
 

@@ -7,8 +7,8 @@ local stories = require "bodkin.cli.story"
 local M = {}
 
 -- a, b: options of each one's NAT (false: none; the same for both: `shared`); more: shared, delay_ms, seed, ms (how
--- long; 12 s), relay = there is one, meanwhile = fn(s, node of a, node of b), prepare, killed = b is, meanwhile. Returns both ends' records,
--- and the server's answer.
+-- long; 12 s), relay = there is one, meanwhile = fn(s, node of a, node of b), prepare, killed = b is, meanwhile.
+-- Returns both ends' records, and the server's answer.
 function M.play(a, b, more)
   more = more or {}
   local s = support.new { delay_ms = more.delay_ms or 20, seed = more.seed, trace = false,

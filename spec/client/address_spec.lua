@@ -93,6 +93,110 @@ describe("C1 address manager", function()
     s:close()
   end)
 
+  -- A STUN server of somebody else on a host of its own: `answer(bytes, from)` -> bytes or nil.
+  local function stranger(s, answer)
+    local host = s:host("stranger", "198.51.100.30")
+    local sock = assert(host.env.udp(a "198.51.100.30:3478"))
+    sock:on_packet(function(from, bytes)
+      local back = answer(bytes, from)
+      if back then sock:send(from, back) end
+    end)
+    return sock, host
+  end
+
+  local stun = { address_server = "stun:198.51.100.30" }
+
+  -- What the matching server tells others of a client.
+  local function told(s, n)
+    local other = s:open(s:host("other", "203.0.113.50"))
+    return s:run(function() return assert(other:lookup(n.id)) end).pubs
+  end
+
+  it("asks any STUN server, and then the matching server proves what it said", function()
+    local s = support.new { expose_addresses = true }
+    local sock = stranger(s, core.stun.answer)
+    local n = s:open(s:host("a", "192.168.1.2", s:nat("nat", "203.0.113.1")), stun)
+    assert.equal(1, sock.counters:get "udp_tx")
+    assert.equal(1, #n.addresses:public_texts())
+    assert.equal(26, #n.addresses:pubs()[1])
+    assert.same(n.addresses:public_texts(), told(s, n))
+    assert.equal(0, s.server.counters:get "address_cookie_bad")
+    sock:close()
+    s:close()
+  end)
+
+  it("has what a STUN server saw counted where the IP is the observed one, as behind a symmetric NAT", function()
+    local s = support.new { expose_addresses = true }
+    local sock = stranger(s, core.stun.answer)
+    local n = s:open(s:host("a", "192.168.1.2", s:nat("nat", "203.0.113.1", { kind = "symmetric_random" })), stun)
+    local own = n.addresses:public_texts()
+    assert.equal(2, #own)
+    assert.equal(6, #n.addresses:pubs()[1])
+    local pubs = told(s, n)
+    table.sort(pubs)
+    table.sort(own)
+    assert.same(own, pubs)
+    sock:close()
+    s:close()
+  end)
+
+  it("is told nothing that counts by a STUN server that lies", function()
+    local s = support.new { expose_addresses = true }
+    local sock = stranger(s, function(bytes) return core.stun.answer(bytes, a "192.0.2.99:53") end)
+    local n = s:open(s:host("a", "192.168.1.2", s:nat("nat", "203.0.113.1")), stun)
+    local pubs = told(s, n)
+    assert.equal(1, #pubs)
+    assert.matches("^203%.0%.113%.1:", pubs[1])
+    sock:close()
+    s:close()
+  end)
+
+  it("survives a STUN server that answers anything, and takes the first that fits", function()
+    local s = support.new()
+    local n, elsewhere = 0, nil
+    local sock, host = stranger(s, function(bytes, from)
+      n = n + 1
+      elsewhere:send(from, core.stun.answer(bytes, a "192.0.2.9:9"))
+      local good = core.stun.answer(bytes, from)
+      if n == 1 then return good:sub(1, -5) end                                  -- cut off
+      if n == 2 then return good:sub(1, 8) .. ("x"):rep(12) .. good:sub(21) end  -- to nothing that was asked
+      if n == 3 then return core.stun.answer(bytes, a "[2001:db8::1]:7") end     -- of another family
+      if n == 4 then return core.stun.answer(bytes, a "192.0.2.1:0") end         -- nowhere
+      return good
+    end)
+    elsewhere = assert(host.env.udp(a "198.51.100.30:3479"))
+    local mine = s:host("a", "203.0.113.7")
+    local node, err, code = s:try(mine, { address_server = "stun:198.51.100.30", timeout_ms = 20000 })
+    assert(node, err, code)
+    assert.equal(5, n)
+    assert.equal(1, mine.env.counters:get "drop_stun")
+    assert.equal(8, mine.env.counters:get "drop_reply")
+    assert.same({ "203.0.113.7:49152" }, node.addresses:public_texts())
+    sock:close()
+    elsewhere:close()
+    s:close()
+  end)
+
+  it("says what a STUN server answered, or that it did not", function()
+    local s = support.new()
+    local sock = stranger(s, function(bytes)
+      return "\1\x11\0\8" .. bytes:sub(5, 20) .. "\0\9\0\4\0\0\3\0"
+    end)
+    local n, err, code = s:try(s:host("a", "203.0.113.7"), stun)
+    assert.is_nil(n)
+    assert.equal("refused", code)
+    assert.equal("the STUN server 198.51.100.30:3478 answers with error 300: try another", err)
+    local asked = sock.counters:get "udp_rx"
+    sock:close()
+    n, err, code = s:try(s:host("b", "203.0.113.8"), stun)
+    assert.is_nil(n)
+    assert.equal("timeout", code)
+    assert.matches("^no answer from 198%.51%.100%.30:3478 after 5 s: ", err)
+    assert.equal(1, asked)
+    assert.equal(4, #s:sent("203.0.113.8")) -- at 0, 0.5, 1.5 and 3.5 s
+    s:close()
+  end)
+
   it("says clearly that nobody answers", function()
     local s = support.new()
     local n, err, code = s:try(s:host("a", "203.0.113.7"), { server = "bodkin://198.51.100.99" })

@@ -81,7 +81,9 @@ describe("relay", function()
         return push(server, assoc, name, ...)
       end
       local at = {}
-      for k, n in ipairs { a, b } do n:on("connected", function(e) at[k] = at[k] or { s.world:now(), e.path, e.via } end) end
+      for k, n in ipairs { a, b } do
+        n:on("connected", function(e) at[k] = at[k] or { s.world:now(), e.path, e.via } end)
+      end
       local ma, mb = s:pair(a, b)
       s.world:run(1000)
       local bound_ms = math.max(t.a + 1.5 * t.p, t.b + 1.5 * t.q) + math.max(t.p, t.q) / 2 + 5
@@ -243,6 +245,29 @@ describe("relay", function()
     for _, sock in ipairs(socks) do sock:close() end
   end)
 
+  it("goes on for its two ends when somebody who overheard a ticket opens one of them", function()
+    s = support.new { delay_ms = 20 }
+    local at, ticket, record = core.addr.parse("198.51.100.10:4433", 0), nil, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      if event == "send" and dst == at and not ticket and bytes:byte(2) == message.relay_open.type then
+        ticket = select(3, message.relay_open:decode(bytes))
+      end
+    end
+    local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
+    local ma, mb = s:pair(a, b)
+    local sides, thief = stream(a, ma, b, mb, 20, 6000), s:host("thief", "203.0.113.66")
+    s.world:run(1000)
+    local answer, sock = ask(thief, at, ticket, true)
+    assert.equal("relay_opened", answer[1])
+    s.world:run(8000)
+    sock:close()
+    local one, other = lost(sides)
+    assert.is_true(one > 0 and other > 0, "it was not opened")
+    assert.is_true(one <= 10 and other <= 10, one .. " and " .. other)
+    for _, n in ipairs { a, b } do assert.equal("relay", last_path(n).path) end
+  end)
+
   it("that refuses, or is not there, leaves the direct path as it is", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
     s:serve(s:host("relay", "198.51.100.20"), { "relay" }, { ("x"):rep(32) }) -- of another deployment
@@ -257,6 +282,45 @@ describe("relay", function()
       assert.equal("refused", n.relays:list(session)[1].code)
       assert.equal("timeout", n.relays:list(session)[2].code)
     end
+  end)
+
+  it("that a lying server names and that never answers is sent little, and ever more seldom", function()
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "192.0.2.66:1", "192.0.2.67:1" } }
+    table.insert(s.server.relays, core.addr.parse("192.0.2.66", 2))
+    local heard, record = {}, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      local to = core.addr.format(dst)
+      if event == "send" and to:find "^192.0.2.6[67]:" and core.addr.format(src):find "^203.0.113.1:" then
+        heard[#heard + 1] = { at_us = s.world:now(), to = to, bytes = #bytes }
+      end
+    end
+    local a, b = s:open(s:host("a", "203.0.113.1")), s:open(natted(2))
+    s:pair(a, b)
+    local mark_us = s.world:now() -- a moment after the first request
+    s.world:run(3600000)
+    local function sent(ip, from_s, to_s)
+      local n, bytes = 0, 0
+      for _, d in ipairs(heard) do
+        local at_s = (d.at_us - mark_us) / 1e6
+        if d.to:find(ip, 1, true) and at_s >= from_s and at_s < to_s then n, bytes = n + 1, bytes + d.bytes end
+      end
+      return n, bytes
+    end
+    for _, ip in ipairs { "192.0.2.66", "192.0.2.67" } do
+      local n, bytes = sent(ip, -10, 10)
+      print("# to " .. ip .. ", first 10 s:", n, bytes)
+      assert.is_true(n > 5)
+      -- Beside a hundred tests of 60 bytes: within 10,000.
+      assert.is_true(bytes <= 10000 - 100 * 60, bytes)
+      for from_s = 10, 3590, 10 do
+        n, bytes = sent(ip, from_s, from_s + 10)
+        assert.is_true(n <= 2 and bytes <= 1000 - 10 * 60, ("%d: %d, %d"):format(from_s, n, bytes))
+      end
+      assert.is_true(sent(ip, 10, 3600) <= 2 * 17)
+      assert.is_true(sent(ip, 1800, 3600) >= 2 * 5, "it is not asked again")
+    end
+    assert.equal(0, sent("192.0.2.66:2", -10, 3600))
   end)
 
   it("is all that there is between a client with IPv4 and one with IPv6", function()

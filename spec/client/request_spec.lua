@@ -11,17 +11,21 @@ local noise = ("m"):rep(52)
 local me = core.addr.parse("203.0.113.1:5000")
 
 describe("request", function()
-  local world, env, requests, router, sent, proofs, results
+  local world, env, requests, router, sent, proofs, results, rtts
 
   before_each(function()
     world = sim.new()
     env = world:host({ name = "client", ip = "203.0.113.1" }).env
-    router, sent, proofs, results = core.router(env.counters), {}, {}, nil
+    router, sent, proofs, results, rtts = core.router(env.counters), {}, {}, nil, {}
     requests = request.new {
       env = env, router = router, proof_for = function(to) return proofs[to] end,
       on_report = function(to, public, proof)
         assert.equal(me, public)
         proofs[to] = proof
+      end,
+      on_rtt = function(to, us)
+        assert.equal(server, to)
+        rtts[#rtts + 1] = us
       end,
       sock_for = function()
         local function send(_, to, bytes)
@@ -70,6 +74,17 @@ describe("request", function()
     assert.equal(1, env.counters:get("request_timeout"))
     world:run(10000)
     assert.equal(11, #sent)
+  end)
+
+  it("times the answer to a first copy, and to no other", function()
+    local tx = ask()
+    world:run(42)
+    answer(server, message.opened, tx, noise)
+    assert.same({ 42000 }, rtts)
+    tx = ask()
+    world:run(250) -- a second copy went out: which is it that is answered?
+    answer(server, message.opened, tx, noise)
+    assert.same({ 42000 }, rtts)
   end)
 
   it("ends with its answer, given once", function()

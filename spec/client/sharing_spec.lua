@@ -120,7 +120,7 @@ describe("C3 sharing manager", function()
   local function late(node, m, raw)
     return assert(message.matched:encode(("t"):rep(12), raw or m.raw, ("k"):rep(32), core.crypto.keypair(("p"):rep(32)),
       core.crypto.keypair(("q"):rep(32)), node.ephemerals:public():sub(1, 8), "", "\x80",
-      { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0", nil, {}, nil))
+      { core.addr.parse("203.0.113.9:9") }, {}, 2, 0, 0, "\xc0", nil, {}, nil, 0))
   end
 
   -- Acknowledgements that came, of what the server does not know.

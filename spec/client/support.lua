@@ -14,8 +14,8 @@ M.keys = { (core.crypto.keypair(M.key)) }
 local S = {}
 S.__index = S
 
--- options: of the world (seed, delay_ms, loss …); roles, relays, limits, maintenance_mode, expose_addresses of the server;
--- keys: the deployment's.
+-- options: of the world (seed, delay_ms, loss …); roles, relays, limits, maintenance_mode, expose_addresses,
+-- shared_clock of the server; keys: the deployment's.
 function M.new(options)
   options = options or {}
   local self = setmetatable({ world = sim.new(options), options = options, nodes = {}, servers = {} }, S)
@@ -29,7 +29,8 @@ function S:serve(host, roles, keys)
   local server = assert(servers.open(host.env, {
     listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles,
     keys = keys or o.keys or { M.key },
-    relays = o.relays, limits = o.limits, maintenance_mode = o.maintenance_mode, expose_addresses = o.expose_addresses, local_addresses = o.local_addresses,
+    relays = o.relays, limits = o.limits, maintenance_mode = o.maintenance_mode,
+    expose_addresses = o.expose_addresses, local_addresses = o.local_addresses, shared_clock = o.shared_clock,
   }))
   self.servers[host] = server
   return server

@@ -50,6 +50,19 @@ describe("url", function()
     end
   end)
 
+  it("takes any STUN server for an address server, and for no other", function()
+    assert.same({ host = "example.org", port = 3478, stun = true }, url.parse_address "stun:example.org")
+    assert.same({ host = "::1", port = 5, stun = true }, url.parse_address "stun:[::1]:5")
+    assert.same({ host = "h", port = 4433 }, url.parse_address "bodkin://h")
+    assert.is_nil(url.parse "stun:example.org")
+    for _, text in ipairs { "stun:", "stun://h", "stun:h:", "stun:h:0", "stun:h:x", "stun:h#k", "stun:::1" } do
+      local where, err, code = url.parse_address(text)
+      assert.is_nil(where, text)
+      assert.equal("invalid", code)
+      assert.matches("give it as ", err)
+    end
+  end)
+
   it("says what is wrong with others", function()
     for _, text in ipairs {
       "", "example.org", "http://example.org", "bodkin://", "bodkin://:4433", "bodkin://a:0", "bodkin://a:65536",

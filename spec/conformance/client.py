@@ -30,6 +30,7 @@ ROUND_TESTS, BUCKET, BUCKET_RATE, UNCONFIRMED_FRAMES = 25, 60, 100, 16
 SILENT_IP_TESTS, SILENT_IP_LATER = 100, 10
 NO_PATH_S, LOST_S, CONSENT_S, CONSENT_LOST_S = 10.0, 60.0, 5.0, 30.0
 REKEY_S, REKEY_FIRST_S, REKEY_MORE_S, OLD_KEY_S = 120.0, 0.5, 5.0, 10.0  # section 7
+PROMPT, RTTS = {"address_report", "opened", "maintained", "done", "page", "key_report"}, 8  # section 4, Round trips
 EPHEMERAL_S, RENEW_S, HANDSHAKE_S = 120.0, 600.0, 1.0  # section 4
 
 
@@ -75,6 +76,7 @@ class Session:
         self.tokens, self.filled, self.round, self.silent = BUCKET, now, 1, {}
         self.n, self.peer_n, self.select_due, self.select_wait = 0, 0, None, 0.1
         self.unanswered = None
+        self.again, self.renewed = 0, []  # schedules of the server's followed so far; (when, candidates) of them
         self.rekey_due, self.rekey_wait, self.question = now + REKEY_S, REKEY_FIRST_S, None
         self.newest_phase, self.erase = 0, None  # erase: (phase, when)
 
@@ -305,7 +307,19 @@ class Session:
     def _ms(self, now):
         return round((now - self.added) * 1000, 3)
 
+    def renew(self, now, again, start_in, candidates):
+        """The server scheduled the match again (section 8, Silence)."""
+        if again > self.again:
+            self.again = again
+            self.renewed.append((now + start_in, candidates))
+
     def tick(self, now):
+        for item in [x for x in self.renewed if now >= x[0]]:
+            self.renewed.remove(item)
+            for addr, kind in item[1]:
+                if addr not in self.paths:
+                    self.paths[addr] = Path(addr, kind, True)
+                    self.paths[addr].probe(now)
         if self.state == "armed" and now >= self.starts:
             self.state, self.give_up = "seeking", now + NO_PATH_S
             for path in self.paths.values():
@@ -378,6 +392,7 @@ class Client:
         self.ephemerals = []  # (pair, when)
         self.sessions, self.matched, self.events = [], {}, []
         self.maintain_due = self.refresh_due = None
+        self.rtts = []
 
     def locals(self):
         """The address of the interface that leads to the server, where it is private."""
@@ -471,6 +486,7 @@ class Client:
         """The reply (name, fields); raises Refused or TimeoutError."""
         to, tx, begun = to or self.server, os.urandom(12), time.monotonic()
         due, waits, sealed, ready = begun, list(RETRY_S), what in wire.SEALED, []
+        sent, direct = 0, True
         while True:
             now = time.monotonic()
             if now - begun >= GIVE_UP_S:
@@ -485,11 +501,14 @@ class Client:
                 elif self.link:
                     self.send_to(to, self.link.write(wire.MESSAGE, data))
                 else:
-                    ready = self.open([data])
+                    direct, ready = False, self.open([data])
+                sent += 1
                 due = time.monotonic() + (waits.pop(0) if waits else RETRY_MORE_S)
             for addr, m in ready or self.step(min(due, begun + GIVE_UP_S)):
                 if addr != (SEALED if sealed else to) or m[1].get("tx") != tx or m[0] == "matched":
                     continue
+                if sent == 1 and direct and to == self.server and m[0] in PROMPT:
+                    self.rtts = self.rtts[1 - RTTS:] + [time.monotonic() - begun]
                 if m[0] == "address_report":
                     new = m[1]["proof"] != self.proof.get(to)
                     self.public[to] = wire.unpack_addr(wire.mask(m[1]["xaddr"], tx))
@@ -512,7 +531,14 @@ class Client:
 
     def person(self):
         return dict(ephemeral=self.ephemeral(), pubs=self.pubs(), locals=self.locals(), app=self.app, name=self.name,
-                    props=self.props)
+                    props=self.props, rtt_ms=self.rtt_ms())
+
+    def rtt_ms(self):
+        """Section 4, Round trips: the shortest of the latest, None while there is none."""
+        if not self.rtts:
+            return None
+        ms = round(min(self.rtts) * 1000)
+        return ms if ms <= 10000 else None
 
     def register(self):
         if self.link and time.monotonic() - self.opened >= RENEW_S:
@@ -533,13 +559,17 @@ class Client:
             self.send_to(self.server, self.link.write(wire.MESSAGE, wire.encode("matched_ack", tx=m["tx"])))
         mine = next((e.secret for e, _ in self.ephemerals if e.public[:8] == m["own"]), None)
         peer = noise.key_id(m["peer_key"])
-        known = any(s.peer == peer and s.keys.match == m["match"] and s.state != "closed" for s in self.sessions)
-        if m["tx"] in self.matched or mine is None or known:
-            return
-        self.matched[m["tx"]] = True
+        known = [s for s in self.sessions if s.peer == peer and s.keys.match == m["match"] and s.state != "closed"]
         candidates = {wire.unpack_addr(a): "public" for a in m["pubs"]}
         for a in m["locals"]:
             candidates.setdefault(wire.unpack_addr(a), "local")
+        if m["tx"] in self.matched or mine is None:
+            return
+        self.matched[m["tx"]] = True
+        if known or m["again"]:
+            for s in known:
+                s.renew(now, m["again"], m["start_in_ms"] / 1000, list(candidates.items()))
+            return
         try:
             keys = wire.Keys(m["match"], m["key"], self.me.secret, mine, m["peer_key"], m["peer_ephemeral"])
         except noise.Failed:

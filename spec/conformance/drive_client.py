@@ -154,7 +154,8 @@ class World:
     def match_fields(self, **more):
         values = dict(match=self.match, key=self.key, peer_key=self.peer.public, own=self.own, name="", props={},
                       peer_ephemeral=self.peer_ephemeral.public, pubs=[wire.pack_addr(s.addr) for s in self.socks],
-                      locals=[], of_n=2, start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None, relays=[], ticket=None)
+                      locals=[], of_n=2, start_in_ms=self.start_in_ms, age_ms=0, data=None, seat=None, relays=[],
+                      ticket=None, again=0)
         return {**values, **more}
 
     def matched(self, sock=None, tx=None, **more):
@@ -306,6 +307,34 @@ def matched_acknowledged():
         check(w.pump(1, name="test"), "the first key counts")
         w.process.write("leave")
         equal("leave", w.request()[0])
+
+
+@client_case(4)
+def silence():
+    """section 8: a silent second opens a fresh port, proves and tells it; scheduled again, both are tested from there"""
+    with World(does="", listed=1) as w:
+        begun, fresh = w.begin(), Sock()
+        r = w.plain()
+        equal("address_request", r[0])
+        between(1 - SLACK, r[3] - begun, 1 + 4 * SLACK, "a silent second")
+        check(r[2] != w.client, "no fresh port")
+        port, proof = r[2], os.urandom(20)
+        w.report(r[1]["tx"], port, proof)
+        r = w.request()
+        equal(("renew", w.match, w.peer.id, 1), (r[0], r[1]["match"], r[1]["peer"], r[1]["epoch"]))
+        equal([wire.pack_addr(port) + proof], r[1]["pubs"])
+        equal(w.client, r[2], "the association's address is as before")
+        w.push("done", tx=r[1]["tx"])
+        told, tx = time.time(), os.urandom(12)
+        again = w.match_fields(pubs=[wire.pack_addr(fresh.addr)], start_in_ms=200, again=1)
+        for _ in range(2):
+            w.push("matched", tx=tx, **again)
+            equal(("matched_ack", tx), (lambda r: (r[0], r[1]["tx"]))(w.request()))
+        data, at, when = fresh.get(2)
+        equal(port, at)
+        between(0.2 - 0.002, when - told, 0.2 + 4 * SLACK, "start_in_ms")
+        equal(("test", 1), (lambda x: (x[0], x[1]["epoch"]))(wire.decode(data)))
+        check(w.pump(1, name="test"), "the other path is tested on")
 
 
 @client_case()

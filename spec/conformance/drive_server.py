@@ -118,9 +118,9 @@ def reply_rule():
             check(len(data) <= len(asked), name, "got", len(data), "for", len(asked))
             replies[name] = got
         equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
-               "maintain": "maintained"}, replies)
+               "maintain": "maintained", "probe_request": "address_report", "relay_open": "address_report"}, replies)
         counted = server.counters()
-        equal((11, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
+        equal((12, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
         # Requests so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
         a.sock.send(a.to, msgpack.packb([27, 1, bytes(12), b""]))
@@ -209,13 +209,14 @@ def versions():
     with Server() as server:
         a = Asker(server)
         values = {"id": a.me.id, "match": bytes(16), "want_addr": False, "ticket": bytes(16), "queue": "q",
-                  "noise": bytes(100)}
+                  "noise": bytes(100), "via": 0, "after_s": 0, "others": [], "tag": 70000,
+                  "hello": b"x", "channel": 1}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request outcome").split()
+        asks = (asks + "key_request outcome renew probe_request relay_open").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
-            if number > 31:
+            if name in ("test", "confirm"):
                 continue
             data = [a.send(name, v, **{f: values[f] for f in fields if f in values})[1] for v in (2, 0, 255, 258)]
             answers = 4 if name in asks and len(data[0]) >= refused else 0
@@ -508,6 +509,53 @@ def outcomes():
         for wrong in ({"_1": 0}, {"_8": 36000001}, {"_11": [[None] * 5]}, {"_11": None}, {"_0": -1}, {"_9": [1]}):
             tell(a, b, **wrong)
         equal((3, 10), (lambda x: (x["outcome_received"], x["outcome_refused"]))(server.counters()))
+def probes():
+    """section 4: who has proven its address is told of the server's others, and answered from them"""
+    with Server("--listen", "127.0.0.2:0") as server:
+        a = Asker(server)
+        equal("address_report", a.ask("probe_request", proof=None, via=1, after_s=0)[0])
+        proof = a.prove()
+        name, m = a.ask("probe_request", proof=proof, via=0, after_s=0)
+        others = [wire.unpack_addr(x) for x in m["others"]]
+        equal(("probe_report", 0, 1, "127.0.0.2"), (name, m["via"], len(others), others[0][0]))
+        tx, asked = a.send("probe_request", proof=proof, via=1, after_s=0)
+        data, came_from, _ = a.sock.get()
+        equal((("probe_report", {"tx": tx, "via": 1, "others": []}), others[0]), (wire.decode(data), came_from))
+        check(len(data) <= len(asked))
+        equal(m["others"], a.ask("probe_request", proof=proof, via=2, after_s=0)[1]["others"])
+        tx, _ = a.send("probe_request", proof=proof, via=1, after_s=1)
+        a.sock.silent(0.7)
+        data, came_from, _ = a.sock.get()
+        equal((("probe_report", {"tx": tx, "via": 0, "others": []}), server.addr), (wire.decode(data), came_from))
+
+
+@server_case()
+def stun():
+    """section 3a: a STUN client is told its address; what it asks beyond that is named, and nothing else answered"""
+    with Server() as server:
+        s = Sock()
+        cookie, tx = bytes.fromhex("2112a442"), os.urandom(12)
+
+        def ask(attributes=b"", kind=b"\0\1"):
+            s.send(server.addr, kind + struct.pack(">H", len(attributes)) + cookie + tx + attributes)
+
+        for attributes in (b"", b"\x80\x22\0\3abc\0", b"\0\6\0\1u\0\0\0"):
+            ask(attributes)
+            data, *_ = s.get()
+            equal(b"\1\1\0\x0c" + cookie + tx + b"\0\x20\0\x08\0\1", data[:26])
+            equal(s.addr, wire.unpack_addr(wire.mask(data[28:32] + data[26:28], tx)))
+        s.send(server.addr, b"\0\1\0\0" + bytes(4) + tx)
+        data, *_ = s.get()
+        equal(b"\1\1\0\x0c" + bytes(4) + tx + b"\0\1\0\x08\0\1", data[:26])
+        equal(s.addr, wire.unpack_addr(data[28:32] + data[26:28]))
+        ask(b"\0\3\0\4\0\0\0\6")
+        data, *_ = s.get()
+        equal(b"\1\x11\0\x10" + cookie + tx + b"\0\x09\0\4\0\0\4\x14\0\x0a\0\2\0\3\0\0", data)
+        ask(b"".join(bytes([0x40, i, 0, 0]) for i in range(7)))
+        ask(kind=b"\0\x11")
+        ask(b"\x80\x22\0\x10")
+        s.silent(0.2)
+        equal((5, 3), tuple(server.counters()[k] for k in ("stun_answered", "drop_stun")))
 
 
 @server_case()
@@ -519,7 +567,7 @@ def rubbish():
         tx, pad = bytes(12), bytes(116)
         deep = msgpack.packb([1, 1, tx] + [[[[[[[[[1]]]]]]]]])
         cases = {
-            "drop_stun": [bytes.fromhex("000100002112a442") + tx, b"\x03abc"],
+            "drop_stun": [bytes.fromhex("001100002112a442") + tx, b"\x03abc"],
             "drop_frame": [b"\xc1" + bytes(27)],
             "drop_short": [b"\x91\x01", b"\x90"],
             "drop_msgpack": [b"\x80" + pad, b"junk" + pad, request(tx, pad) + b"\x00", request(tx, pad)[:-1], deep,

@@ -344,6 +344,18 @@ return function(new)
       return list, err
     end
 
+    it("answers each of many questions at once, be it that they are too many", function()
+      local answers = 0
+      for _ = 1, 200 do
+        env.resolve("192.0.2.1", 1, function(list, err)
+          answers = answers + 1
+          assert.is_true(list ~= nil or type(err) == "string")
+        end)
+      end
+      assert.equal(0, answers)
+      wait(function() return answers == 200 end)
+    end)
+
     it("answers for an address, later", function()
       assert.same({ addr.parse("192.0.2.1", 4433) }, resolve("192.0.2.1", 4433))
       assert.same({ addr.parse("2001:db8::1", 1) }, resolve("2001:db8::1", 1))

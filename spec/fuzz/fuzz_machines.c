@@ -100,6 +100,9 @@ static void told(world *w, int which, const bdk_output *o) {
     REQUIRE(session->state == BDK_SESSION_CLOSED && o->reason > BDK_REASON_none && o->reason < BDK_REASON_COUNT);
     s->closed = true;
     break;
+  case BDK_OUT_SILENT:
+    REQUIRE(!s->connected);
+    break;
   default:
     abort();
   }

@@ -22,6 +22,7 @@ local replies, probes = {}, {}
 local router = { on = function(_, schema) replies[schema.type] = schema end }
 function router.reply_schemas() end
 function router.frames() end
+function router.stun() end
 require("bodkin.client.request").new { router = router }
 require("bodkin.client.association").new { router = router, identity = { key = "", key_secret = "" } }
 require("bodkin.client.sharing").new { router = router }

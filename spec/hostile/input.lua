@@ -107,6 +107,11 @@ end
 M.TX_FROM, M.TX_TO = 6, 17
 M.MATCHED_TX_FROM, M.MATCHED_TX_TO = 8, 19
 
+-- A STUN Binding request, and the attributes that every agent knows (RFC 8489 section 18.3).
+M.STUN = "\0\1\0\0\x21\x12\xa4\x42" .. ("t"):rep(12)
+M.STUN_KNOWN = { [1] = true, [6] = true, [8] = true, [9] = true, [0xa] = true, [0x14] = true, [0x15] = true,
+  [0x1c] = true, [0x1d] = true, [0x1e] = true, [0x20] = true }
+
 local spread = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xc0, 0xc1, 0xc4, 0xc7, 0xcf, 0xd9, 0xdd, 0xdf, 0xe0, 0xff }
 
 -- Calls fn(bytes, position changed | nil) for each truncation and for each change of one byte: to all 255 other
@@ -154,7 +159,16 @@ function M.bombs()
     "\xdd\x00\x00\x00\x04\x01\x01" .. tx .. "\xc4\x00", -- a well-formed address_request, clumsily
     "\x90", "\x91\x01", "\x91\x01\x01", "\x80", "\xc0\xc0\xc0", "", "\0", "\x9f", "\xc1", "\xc1" .. ("\0"):rep(28),
     "\xc1" .. ("\xff"):rep(1199), ("\0"):rep(20), ("\0"):rep(1200), ("\xff"):rep(1200),
-    "\0\1\0\0\x21\x12\xa4\x42" .. ("t"):rep(12),      -- a STUN Binding request
+    M.STUN,
+  }
+end
+
+-- STUN messages: asked plainly, with what may be skipped, with what must be understood, and an answer; as strings.
+function M.stuns()
+  local function with(kind, list) return kind .. string.pack(">I2", #list) .. M.STUN:sub(5) .. list end
+  return {
+    M.STUN, with("\0\1", "\x80\x22\0\5hello\0\0\0"), with("\0\1", "\0\3\0\0"), with("\0\1", "\0\6\0\1u\0\0\0"),
+    with("\1\1", "\0\x20\0\8\0\1\1\1\1\1\1\1"),
   }
 end
 
@@ -191,7 +205,7 @@ end
 -- fields, most often the transaction id first.
 function M.shapes(stream, count, fn)
   for _ = 1, count do
-    local type = 1 + stream.below(36)
+    local type = 1 + stream.below(45)
     local schema = M.schemas[type]
     local n = schema and stream.below(8) > 0 and #schema.fields or stream.below(14)
     local parts = { string.char(0x90 | n + 2 & 15, type, stream.below(16) == 0 and stream.below(128) or 1) }
@@ -244,16 +258,34 @@ end
 
 local FRAME_MIN = 29
 
+-- Whether a STUN datagram is a Binding request that is answered, by what RFC 8489 says of its form.
+local function binding(bytes)
+  if #bytes < 20 or bytes:sub(1, 2) ~= "\0\1" then return false end
+  if string.unpack(">I2", bytes, 3) ~= #bytes - 20 then return false end
+  local at, unknown, kinds, sealed = 21, {}, 0, false
+  while at <= #bytes do
+    if #bytes - at < 3 then return false end
+    local type, len = string.unpack(">I2I2", bytes, at)
+    if not sealed and type < 0x8000 and not M.STUN_KNOWN[type] and not unknown[type] then
+      unknown[type], kinds = true, kinds + 1
+    end
+    sealed = sealed or type == 0x0008 or type == 0x001c
+    at = at + 4 + (len + 3) // 4 * 4
+  end
+  return at == #bytes + 1 and kinds <= 6
+end
+
 -- What the datagram must be counted as where messages of the types in `handled` have a handler: the name of a
 -- drop counter, or "handled". Second, where a reply may come (a refusal of the version is one), the transaction id
 -- that it bears, wherever that stands after some byte was changed. `place`: sealed = it came in an association,
 -- associations = frames of unknown ones are answered, and counted as association_lost; relay = so is what is of no
--- channel, as relay_lost, with its head; sessions = what a relay sends goes to a mux, which knows of none.
+-- channel, as relay_lost, with its head; sessions = what a relay sends goes to a mux, which knows of none; stun =
+-- Binding requests are answered, too.
 function M.cause(bytes, handled, place)
   local first = bytes:byte()
   local sealed, frames = place and place.sealed, place and place.associations
   if #bytes > 1200 then return "udp_rx_truncated" end
-  if first and first < 4 then return "drop_stun" end
+  if first and first < 4 then return place and place.stun and binding(bytes) and "stun_answered" or "drop_stun" end
   if first == 0xc1 and frames and #bytes >= FRAME_MIN then return "association_lost", bytes:sub(2, 13) end
   if first == 0xc1 then return "drop_frame" end
   if first == 0x40 and place and place.relay then

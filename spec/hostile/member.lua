@@ -16,9 +16,10 @@ local function decode(bytes)
   end
 end
 
--- A proof of the feeder's address, of a server that reports addresses to who asks, or to who opens an association.
+-- A proof of the feeder's address, of a server that reports addresses to who asks, or to who opens something.
 function M.proof(f, roles)
   local request = roles == "matching" and message.open:encode(("q"):rep(12), nil, ("n"):rep(100))
+    or roles == "relay" and message.relay_open:encode(("q"):rep(12), nil, ("k"):rep(37), 70000, "hello")
     or message.address_request:encode(("q"):rep(12))
   return f:ask(request, function(reply) return select(3, message.address_report:decode(reply)) end)
 end

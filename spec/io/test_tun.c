@@ -18,12 +18,32 @@ static void prefixes_are_parsed(void **state) {
   assert_memory_equal(p.ip, "\xc6\x12\x01\x00", 4);
   assert_int_equal(bdk_tun_prefix_parse(&p, "192.0.2.10"), 0);
   assert_int_equal(p.bits, 32);
-  static const char *const bad[] = {
-      "",        "1.2.3",       "1.2.3.4/", "1.2.3.4/33", "1.2.3.4/-1",          "1.2.3.4/ 1",
-      "::1/128", "1.2.3.4/24x", "/24",      "1.2.3.4.5",  "1234.123.123.123.123"};
+  assert_int_equal(p.len, 4);
+  assert_int_equal(bdk_tun_prefix_parse(&p, "2001:db8:1::/64"), 0);
+  assert_int_equal(p.bits, 64);
+  assert_int_equal(p.len, 16);
+  assert_memory_equal(p.ip, "\x20\x01\x0d\xb8\x00\x01\x00\x00\x00\x00", 10);
+  assert_int_equal(bdk_tun_prefix_parse(&p, "2001:db8::1"), 0);
+  assert_int_equal(p.bits, 128);
+  static const char *const bad[] = {"",
+                                    "1.2.3",
+                                    "1.2.3.4/",
+                                    "1.2.3.4/33",
+                                    "1.2.3.4/-1",
+                                    "1.2.3.4/ 1",
+                                    "::1/129",
+                                    "1.2.3.4/24x",
+                                    "/24",
+                                    "1.2.3.4.5",
+                                    "1234.123.123.123.123",
+                                    "1::2::3",
+                                    "fe80::1%1",
+                                    "::/",
+                                    "::g/64",
+                                    "1111:1111:1111:1111:1111:1111:1111.111.111.111"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     assert_int_equal(bdk_tun_prefix_parse(&p, bad[i]), BDK_E_INVALID);
-  assert_int_equal(p.bits, 32); // untouched
+  assert_int_equal(p.bits, 128); // untouched
 }
 
 static void prefixes_hold_their_addresses(void **state) {
@@ -38,7 +58,52 @@ static void prefixes_hold_their_addresses(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     bdk_tun_prefix p;
     assert_int_equal(bdk_tun_prefix_parse(&p, cases[i].prefix), 0);
-    assert_int_equal(bdk_tun_prefix_has(&p, cases[i].ip), cases[i].has);
+    assert_int_equal(bdk_tun_prefix_has(&p, cases[i].ip, 4), cases[i].has);
+  }
+  bdk_tun_prefix six, bits[129];
+  uint8_t ip[16] = {0x20, 1, 0x0d, 0xb8};
+  assert_int_equal(bdk_tun_prefix_parse(&six, "2001:db8::"), 0);
+  for (unsigned n = 0; n <= 128; n++) {
+    bits[n] = six;
+    bits[n].bits = (uint8_t)n;
+  }
+  for (unsigned at = 0; at < 128; at++) {
+    ip[at / 8] ^= (uint8_t)(0x80u >> at % 8);
+    for (unsigned n = 0; n <= 128; n++) assert_int_equal(bdk_tun_prefix_has(&bits[n], ip, 16), n <= at);
+    ip[at / 8] ^= (uint8_t)(0x80u >> at % 8);
+  }
+  bdk_tun_prefix any;
+  assert_int_equal(bdk_tun_prefix_parse(&any, "0.0.0.0/0"), 0);
+  assert_false(bdk_tun_prefix_has(&any, ip, 16)); // of the other family
+  assert_false(bdk_tun_prefix_has(&bits[0], ip, 4));
+}
+
+static void the_ends_of_a_packet_are_found(void **state) {
+  (void)state;
+  uint8_t packet[40] = {0x45};
+  const uint8_t *src, *dst;
+  assert_int_equal(bdk_tun_ends(packet, 20, &src, &dst), 4);
+  assert_ptr_equal(src, packet + 12);
+  assert_ptr_equal(dst, packet + 16);
+  assert_int_equal(bdk_tun_ends(packet, 19, &src, &dst), 0);
+  packet[0] = 0x60;
+  assert_int_equal(bdk_tun_ends(packet, 40, &src, &dst), 16);
+  assert_ptr_equal(src, packet + 8);
+  assert_ptr_equal(dst, packet + 24);
+  assert_int_equal(bdk_tun_ends(packet, 39, &src, &dst), 0);
+  assert_int_equal(bdk_tun_ends(packet, 0, &src, &dst), 0);
+  packet[0] = 0x50;
+  assert_int_equal(bdk_tun_ends(packet, 40, &src, &dst), 0);
+}
+
+static void a_hop_of_ipv6_changes_its_limit_alone(void **state) {
+  (void)state;
+  for (unsigned limit = 0; limit < 256; limit++) {
+    uint8_t h[40] = {[0] = 0x6f, [6] = 17, [7] = (uint8_t)limit, [8] = 0x20, [10] = 1, [11] = 2}, before[40];
+    memcpy(before, h, sizeof h);
+    assert_int_equal(bdk_tun_hop(h), limit > 1);
+    if (limit > 1) before[7]--;
+    assert_memory_equal(before, h, sizeof h);
   }
 }
 
@@ -135,7 +200,7 @@ static void what_is_no_whole_datagram_is_not_read(void **state) {
 static void a_bad_configuration_is_refused(void **state) {
   (void)state;
   const bdk_tun_port ports[] = {{NULL, "bdk-none0"}};
-  const bdk_tun_route astray[] = {{{{0}, 0}, 1}};
+  const bdk_tun_route astray[] = {{{{0}, 4, 0}, 1}};
   const bdk_tun_rule rules[] = {{.delay_us = BDK_TUN_DELAY_MAX_US + 1},
                                 {.jitter_us = BDK_TUN_DELAY_MAX_US + 1},
                                 {.reorder_us = BDK_TUN_DELAY_MAX_US + 1},
@@ -182,6 +247,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(prefixes_are_parsed),
       cmocka_unit_test(prefixes_hold_their_addresses),
+      cmocka_unit_test(the_ends_of_a_packet_are_found),
+      cmocka_unit_test(a_hop_of_ipv6_changes_its_limit_alone),
       cmocka_unit_test(a_hop_keeps_the_checksum_right),
       cmocka_unit_test(a_hop_ends_what_has_none_left),
       cmocka_unit_test(a_datagram_is_written_with_its_checksums_and_read_again),

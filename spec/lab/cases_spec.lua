@@ -286,7 +286,7 @@ describe("in the lab", function()
       print(("# cold start of bodkin join, d = 40 ms: medians of %d: connected after %.1f ms (%.1f to %.1f), the "
         .. "peer's first message after %.1f ms (%.1f to %.1f)"):format(#heard, median(connected), connected[1],
         connected[10], median(heard), heard[1], heard[10]))
-      -- Its start; two round trips of 40 ms to the server; 40 ms to the peer, who sends only once it has heard this one.
+      -- Its start; two round trips of 40 ms to the server; 40 ms to the peer, who sends once it has heard this one.
       assert.is_true(connected[1] >= 120 and heard[1] >= 160)
       if median(connected) > 120 + 30 then return "connected " .. median(connected) end
       if median(heard) > 160 + 30 then return "heard " .. median(heard) end

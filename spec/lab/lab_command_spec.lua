@@ -120,12 +120,17 @@ describe("bodkin lab", function()
     if not shell.run(as_nobody "666" .. "unshare --user --map-root-user --net --mount true") then
       return pending "this kernel gives users no namespaces"
     end
-    local p = start("port_restricted full_cone", [[
+    local p = start("port_restricted full_cone --ipv6", [[
+      echo ${BODKIN_SERVER%#*}; ip -br addr show eth0 | tr -s ' '
       echo $(id -u), really $(awk '{ print $2 }' /proc/self/uid_map); $BODKIN]] .. meet, as_nobody "666")
     local code, lines = ended(p)
     local text = {}
     for line in pairs(lines) do text[#text + 1] = line end
-    assert.equal(0, code, table.concat(text, "\n"))
+    text = table.concat(text, "\n")
+    assert.equal(0, code, text)
+    assert.truthy(lines["a: 192.168.1.10 behind port_restricted, seen as 198.18.1.10, and 2001:db8:1:1::10"], text)
+    assert.truthy(lines["b| bodkin://server:4433"], text)
+    assert.truthy(text:find("b| eth0@%S+ UP 192%.168%.2%.10/24 2001:db8:2:1::10/64"), text)
     assert.truthy(lines["a| 0, really 65534"])
     assert.truthy(lines["a| from-b"] and lines["b| from-a"])
     p = start("none none", "echo here; sleep 600", as_nobody "666")

@@ -90,11 +90,11 @@ function M.host(net, host)
 end
 
 -- Joins the room and waits until both have left; asserts that both were connected, talked both ways and left well.
--- Returns the last `path` event of each.
-function M.join(net, hosting, code, from)
+-- Returns the last `path` event of each. `to`: the host that waits, "a" unless said.
+function M.join(net, hosting, code, from, to)
   local joining = M.client(net, from, { "join", code, "--json" }, "--send", "from " .. from, "--expect", "1",
     "--timeout", "20")
-  local said = { [hosting] = "from " .. from, [joining] = "from a" }
+  local said = { [hosting] = "from " .. from, [joining] = "from " .. (to or "a") }
   local last = {}
   for i, p in ipairs { hosting, joining } do
     local status = p:wait(25000)
@@ -110,7 +110,7 @@ function M.join(net, hosting, code, from)
   return last[1], last[2]
 end
 
--- The machine has other work, too: measures up to three times. `measure` returns what was too late, nil when nothing was.
+-- The machine has other work, too: measures up to three times. `measure` returns what was too late, or nil.
 function M.in_time(measure)
   local late
   for _ = 1, 3 do

@@ -176,7 +176,7 @@ M.list = {
   },
   {
     name = "filter of what is no host", file = "session.c", test = "spec/core/test_mux_hostile",
-    line = "if (!bdk_session_host(&route.remote) || bdk_session_path(s, &route)) continue;",
+    line = "if (!bdk_session_is_host(&route.remote) || bdk_session_path(s, &route)) continue;",
     broken = "if (bdk_session_path(s, &route)) continue;",
   },
   {
@@ -209,8 +209,8 @@ M.list = {
   {
     name = "the filter of public candidates", file = "scripts/bodkin/servers/addresses.lua", quick = true,
     spec = "spec/servers/matching_spec.lua",
-    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then",
-    broken = "if a and addr.port(a) ~= 0 and #own < PUBS_MAX then",
+    line = "if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #list < PUBS_MAX then",
+    broken = "if a and addr.port(a) ~= 0 and #list < PUBS_MAX then",
   },
   {
     name = "the filter of local candidates", file = "scripts/bodkin/servers/addresses.lua",
@@ -235,6 +235,50 @@ M.list = {
     spec = "spec/client/association_spec.lua",
     line = "if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end",
     broken = "if r and r.to == from then return r end",
+  },
+  {
+    name = "the address that a relayed datagram comes from", file = "relay.c", quick = true,
+    test = "spec/core/test_relay",
+    line = "e->route.sock != from->sock || !bdk_addr_equal(&e->route.remote, &from->remote)) {",
+    broken = "false) {",
+  },
+  {
+    name = "the rule that a relay forwards to the other end", file = "relay.c", test = "spec/core/test_relay",
+    line = "*to = other->route;",
+    broken = "*to = *from;",
+  },
+  {
+    name = "the whole of a pair's name", file = "relay.c", test = "spec/core/test_relay",
+    line = "r->pairs[i] && memcmp(r->pairs[i]->name, name, BDK_RELAY_PAIR_LEN) == 0) return i;",
+    broken = "r->pairs[i]) return i;",
+  },
+  {
+    name = "the rate of a relay's end", file = "relay.c", test = "spec/core/test_relay",
+    line = "if (full_us + cost_us > r->now_us + span_us) return false;",
+    broken = "",
+  },
+  {
+    name = "the share of a relayed pair", file = "relay.c", test = "spec/core/test_relay",
+    line = "if ((r->config.bytes_max && p->bytes > r->config.bytes_max) || !pay(r, e, len)) {",
+    broken = "if (!pay(r, e, len)) {",
+  },
+  {
+    name = "the proof before a relay opens", file = "scripts/bodkin/servers/relay.lua", quick = true,
+    spec = "spec/client/relay_spec.lua --filter ticket",
+    line = "if not server:prove(reply, from, tx, proof) then return end",
+    broken = "reply:proven()",
+  },
+  {
+    name = "the MAC of a ticket", file = "scripts/bodkin/servers/tickets.lua",
+    spec = "spec/client/relay_spec.lua --filter ticket",
+    line = "if #ticket ~= M.LEN or not crypto.equal(sign(self, body), ticket) then return nil end",
+    broken = "",
+  },
+  {
+    name = "the expiry of a ticket", file = "scripts/bodkin/servers/tickets.lua",
+    spec = "spec/client/relay_spec.lua --filter ticket",
+    line = "if role > 1 or left_s <= 0 then return nil end",
+    broken = "if left_s <= 0 then left_s = 1 end",
   },
 }
 

@@ -99,6 +99,10 @@ function Watch:event(kind, x, peers_messages)
     if type(x) ~= "string" or x == "none" then self.report("closed without a reason") end
     return
   end
+  if kind == "silent" then
+    if self.connected then self.report "silent, though connected" end
+    return
+  end
   if not self.genuine then self.report(kind .. " before anything authentic came") end
   if kind == "message" then
     if not self.connected then self.report("a message before connected") end

@@ -86,8 +86,9 @@ local function watch(s, peer, line)
     return
   end
   s.now_us = math.tointeger(tonumber(w[1]))
-  if verb == "add" then candidates(14)
+  if verb == "add" then candidates(15)
   elseif verb == "listed" then candidates(6)
+  elseif verb == "renew" then candidates(9)
   elseif verb == "relay" then
     local at = core.addr.parse(w[5])
     s.listed[at] = true

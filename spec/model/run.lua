@@ -159,7 +159,7 @@ local function event(run, side, kind, x)
   fold(run, #kind)
   if run.lines then
     run.lines[#run.lines + 1] = ("%d %s %s %s"):format(run.clock.us, side.name, kind,
-      type(x) == "table" and addr.format(x.remote) or x)
+      type(x) == "table" and addr.format(x.remote) or x or "")
   end
   side[kind] = x
   if kind == "path" and side.controls then side.select_n = side.select_n + 1 end

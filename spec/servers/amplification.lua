@@ -8,6 +8,7 @@
 
 local core = require "bodkin.core"
 local input = require "spec.hostile.input"
+local message = require "bodkin.message"
 local node = require "bodkin.client.node"
 local servers = require "bodkin.servers"
 local support = require "spec.servers.support"
@@ -20,7 +21,8 @@ local M = {}
 
 local DATAGRAM = 1200
 local LATER_MS = 12000 -- repeats of `matched` end before
-local STUN = "\0\1\0\0\x21\x12\xa4\x42" .. ("t"):rep(12)
+local STUN = input.STUN
+local NETWORKS = 200 -- that ask by STUN, so that each keeps within what it may
 local OTHER_VERSION = "\x02"
 
 -- The message without its pad, or nil when it has none: a pad is the last field, a bin of zeros.
@@ -53,7 +55,8 @@ end
 
 -- Frames and random bytes of every size.
 local function each_random(stream, first, fn)
-  for n = first and 1 or 0, DATAGRAM do fn(first and first .. stream(n - 1) or stream(n)) end
+  first = first or ""
+  for n = #first, DATAGRAM do fn(first .. stream(n - #first)) end
 end
 
 -- A row of the table. fed: datagrams; request: the shortest that was answered; reply: the longest sent for one;
@@ -68,6 +71,24 @@ local function add(row, asked, sent)
   row.request = math.min(row.request or asked, asked)
   row.reply = math.max(row.reply, sent)
   row.ratio = math.max(row.ratio, asked > 0 and sent / asked or math.huge)
+end
+
+-- STUN requests of every size, whose attribute may be skipped, and whose must be understood; cut and lengthened; over
+-- IPv4 and IPv6.
+local function each_stun(fn)
+  local turn = 0
+  local function both(bytes)
+    turn = turn + 1
+    fn(bytes, support.addr(("100.64.%d.1:9"):format(turn % NETWORKS)))
+    fn(bytes, support.addr(("[2001:db8:0:%x00::1]:9"):format(turn % NETWORKS)))
+  end
+  both(STUN)
+  for n = 0, DATAGRAM - #STUN - 4, 4 do
+    for _, attribute in ipairs { "\x80\x22", "\x40\x01" } do
+      both("\0\1" .. string.pack(">I2", n + 4) .. STUN:sub(5) .. attribute .. string.pack(">I2", n) .. ("\0"):rep(n))
+    end
+  end
+  for n = 0, DATAGRAM do both(#STUN >= n and STUN:sub(1, n) or STUN .. ("\0"):rep(n - #STUN)) end
 end
 
 -- --- the server
@@ -87,10 +108,10 @@ local function stranger(turn)
   return addr.with_port(support.addr(("203.0.113.%d:1"):format(1 + turn // 60000)), 1024 + turn % 60000)
 end
 
-local function feed(s, row, turn, bytes)
+local function feed(s, row, turn, bytes, from)
   local sent = 0
   s.env.sent = {}
-  s.env.socks[1].to_router:input(s.env.socks[1], stranger(turn), bytes)
+  s.env.socks[1].to_router:input(s.env.socks[1], from or stranger(turn), bytes)
   for _, d in ipairs(s.env.sent) do sent = sent + #d.bytes end
   add(row, #bytes, sent)
 end
@@ -100,6 +121,18 @@ local function later(s, row)
   s.env.sent = {}
   s.env.loop:advance(LATER_MS * 1000)
   for _, d in ipairs(s.env.sent) do row.ratio, row.reply = math.huge, math.max(row.reply, #d.bytes) end
+end
+
+-- Both ends of a pair open a server's relay; their channels.
+local function relayed(s)
+  local out, tickets = {}, table.pack(s.server.tickets:make(("p"):rep(16)))
+  for i, at in ipairs { support.addr "198.51.100.1:4001", support.addr "198.51.100.2:4001" } do
+    local open = message.relay_open:encode(("t"):rep(12), s:proof(at), tickets[i], i, "hello")
+    s.env.sent = {}
+    s.env.socks[1].to_router:input(s.env.socks[1], at, assert(open))
+    out[i] = select(2, assert(message.relay_opened:decode(s.env.sent[1].bytes)))
+  end
+  return out
 end
 
 -- From those who know nothing, those who know what a client knows, and those with the proof of another's address.
@@ -113,9 +146,9 @@ function M.at_server(rows)
   local stream = input.stream "amplification"
   local turn = 0
   local function batch(row, s, each)
-    each(function(bytes)
+    each(function(bytes, from)
       turn = turn + 1
-      feed(s, row, turn, bytes)
+      feed(s, row, turn, bytes, from)
     end)
     later(s, row)
     s.server:close()
@@ -134,7 +167,7 @@ function M.at_server(rows)
     rows[#rows].exempt = exempt
     batch(rows[#rows], populated(), each)
   end
-  others("STUN Binding", function(fn) fn(STUN) end, true)
+  others("STUN Binding", each_stun, true)
   -- A client lets others seem to send what it seals itself.
   local s = populated()
   local raw = s:assoc(support.who(1), support.addr "198.51.100.1:4001").raw
@@ -142,9 +175,20 @@ function M.at_server(rows)
   batch(rows[#rows], s, function(fn)
     for n = 0, DATAGRAM - 29 do fn(raw:write(("\xc0"):rep(n))) end
   end)
+  others("relayed (0x40)", function(fn) each_random(stream, "\x40", fn) end)
+  s = populated()
+  local channels = relayed(s)
+  rows[#rows + 1] = new_row("server", "relayed, on a channel of others")
+  batch(rows[#rows], s, function(fn)
+    for _, channel in ipairs(channels) do each_random(stream, (">Bc4"):pack(0x40, (">I4"):pack(channel)), fn) end
+  end)
   others("frame (0xC1)", function(fn) each_random(stream, "\xc1", fn) end)
   others("random bytes", function(fn) each_random(stream, nil, fn) end)
-  others("bombs", function(fn) for _, bomb in ipairs(input.bombs()) do fn(bomb) end end)
+  others("bombs", function(fn)
+    for _, bomb in ipairs(input.bombs()) do
+      if bomb ~= STUN then fn(bomb) end
+    end
+  end)
 end
 
 -- --- the client
@@ -232,6 +276,7 @@ function M.at_client(rows)
     batch(m.name, #m.bytes, function(fn) each_size(m, stream, true, fn) end)
   end
   batch("frame (0xC1)", 1, function(fn) each_random(stream, "\xc1", fn) end)
+  batch("relayed (0x40)", 1, function(fn) each_random(stream, "\x40", fn) end)
   batch("random bytes", 1, function(fn) each_random(stream, nil, fn) end)
   finish()
 end

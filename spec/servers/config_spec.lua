@@ -7,9 +7,10 @@ describe("config file", function()
     local c = assert(config.check {
       listen = "0.0.0.0:4433, [::]:4433", roles = { "address", "matching" }, maintenance_mode = "silent",
       expose_addresses = true, key_file = "key", admin = "/run/b.sock", limits = { room_members = 4 },
-      local_addresses = "never", role_files = { "a.lua" },
+      local_addresses = "never", stun = false, role_files = { "a.lua" },
     })
     assert.is_true(config.is(c))
+    assert.is_false(c.stun)
     assert.same({ "0.0.0.0:4433", "[::]:4433" }, c.listen)
     assert.equal(4, c.limits.room_members)
     assert.equal(32, c.limits.pending)
@@ -47,6 +48,7 @@ describe("config file", function()
       ["config: roles: must be one of address, maintenance, matching, relay, not relais"] = { roles = { "relais" } },
       ["config: relays: localhost is not a numeric address and port"] = { relays = { "localhost" } },
       ["config: maintenance_mode: must be one of confirm, silent, not loud"] = { maintenance_mode = "loud" },
+      ["config: stun: must be a boolean, not a string"] = { stun = "off" },
       ["config: expose_addresses: must be a boolean, not a string"] = { expose_addresses = "yes" },
       ["config: limits: limits: there is no 'room'"] = { limits = { room = 1 } },
       ["config: limits: limits: room_members must be an integer from 1 to 32"] = { limits = { room_members = 99 } },

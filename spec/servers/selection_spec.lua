@@ -123,6 +123,35 @@ describe("C3 server side: selection", function()
     assert.equal(1, s:count("drop_reply"))
   end)
 
+  it("C3 tells the nearer of two to wait for the other, less in each repeat", function()
+    open()
+    s:register(who(1), at(1), { rtt_ms = 120 })
+    local sent = s:select(who(2), at(2), { target = who(1).id, rtt_ms = 10 })
+    assert.equal(sent[1].at_us, sent[2].at_us)
+    assert.equal(0, sent[1].start_in_ms)
+    assert.equal(55, sent[2].start_in_ms)
+    local waits = {}
+    for _, m in ipairs(s:advance(150)) do
+      if m.to == at(2) then waits[#waits + 1] = m.start_in_ms end
+    end
+    assert.same({ 35, 0, 0 }, waits)
+    -- Registered the other way round it is the other who waits; what is unknown makes nobody wait.
+    sent = s:select(who(3), at(3), { target = who(1).id, rtt_ms = 321 })
+    assert.equal(101, sent[1].start_in_ms)
+    assert.equal(0, sent[2].start_in_ms)
+    sent = s:select(who(4), at(4), { target = who(1).id })
+    assert.equal(0, sent[1].start_in_ms)
+    assert.equal(0, sent[2].start_in_ms)
+  end)
+
+  it("C3 lets no claim of a round-trip time delay a match by more than half a second", function()
+    open()
+    s:register(who(1), at(1), { rtt_ms = 0 })
+    local sent = s:select(who(2), at(2), { target = who(1).id, rtt_ms = 10000 })
+    assert.equal(500, sent[1].start_in_ms)
+    assert.equal(0, sent[2].start_in_ms)
+  end)
+
   it("C3 takes an acknowledgement by whom it told, once, and by nobody else", function()
     open()
     s:register(who(1), at(1))

@@ -168,4 +168,46 @@ describe("sim NAT", function()
       finish(a, s)
     end)
   end)
+
+  describe("and IPv6", function()
+    local a, x, y = at "[2001:db8:1::2]:5000", at "[2001:db8:2::2]:1", at "[2001:db8:2::2]:2"
+
+    local function box(options)
+      options.ip = options.ip or at "203.0.113.1"
+      return nats.new(options)
+    end
+
+    it("is a firewall beside a NAT of each kind, and translates nothing", function()
+      for kind, behaviour in pairs(nats.kinds) do
+        if behaviour.mapping then
+          local nat = box { kind = kind, timeout_ms = 1000, refresh_inbound = false,
+            random = { integer = function() return 7 end } }
+          assert.same({ nil, "filtered" }, { nat:inbound(0, x, a) })
+          assert.same({ a, x }, { nat:outbound(0, a, x) })
+          assert.same({ x, a }, { nat:inbound(999999, x, a) })
+          assert.same({ nil, "filtered" }, { nat:inbound(0, y, a) })
+          assert.same({ nil, "filtered" }, { nat:inbound(1000000, x, a) })
+          nat:outbound(1000000, a, x)
+          nat:reboot()
+          assert.same({ nil, "filtered" }, { nat:inbound(1000000, x, a) })
+          assert.not_equal(at "10.0.0.2:5000", (nat:outbound(0, at "10.0.0.2:5000", at "192.0.2.1:1")))
+        end
+      end
+    end)
+
+    it("is open or closed, where that is said", function()
+      for _, kind in ipairs { "none", "firewall", "port_restricted" } do
+        local open, closed = box { kind = kind, ipv6 = "none" }, box { kind = kind, ipv6 = "closed" }
+        assert.same({ x, a }, { open:inbound(0, x, a) })
+        assert.same({ a, x }, { open:outbound(0, a, x) })
+        assert.same({ nil, "closed" }, { closed:inbound(0, x, a) })
+        assert.same({ nil, "closed" }, { closed:outbound(0, a, x) })
+        closed:rebind()
+        assert.truthy((closed:outbound(0, at "10.0.0.2:5000", at "192.0.2.1:1")))
+      end
+      assert.same({ x, a }, { nats.new({ kind = "none" }):inbound(0, x, a) })
+      assert.same({ nil, "filtered" }, { nats.new({ kind = "firewall" }):inbound(0, x, a) })
+      assert.error_matches(function() box { kind = "full_cone", ipv6 = "nat66" } end, "firewall, none or closed")
+    end)
+  end)
 end)

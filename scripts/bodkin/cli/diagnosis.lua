@@ -288,7 +288,7 @@ local letters = {
 function Finder:theory(verdict)
   local a, b = self.ends[1] and self.ends[1].behaviour, self.ends[2] and self.ends[2].behaviour
   if not a and not b or shared_ip(self.ends[1]) then return end
-  local says, letter = require("bodkin.sim.theory").of(a or {}, b or {})
+  local says, letter = require("bodkin.client.reach").of(a or {}, b or {})
   local because = letter and (" (docs/NAT.md, case %s: %s)"):format(letter, letters[letter]) or ""
   if says == "no" then
     self:add("theory_no", nil, "Of two such NATs the theory says: no direct path%s.", because)

@@ -9,8 +9,8 @@ local M = {
   options = {},
 }
 
-local order = { "serve", "host", "join", "match", "tunnel", "list", "ping", "status", "why", "check", "sim", "lab",
-  "replay", "run", "keygen", "version", "help" }
+local order = { "serve", "host", "join", "match", "tunnel", "list", "ping", "netcheck", "status", "why", "check", "sim",
+  "lab", "replay", "run", "keygen", "version", "help" }
 
 local function option_line(option)
   local left = (option.short and "-" .. option.short .. ", " or "    ") .. "--" .. option[1]

@@ -5,12 +5,12 @@
 
 local M = {}
 
-local commands = { serve = true, host = true, join = true, list = true, ping = true, run = true, status = true,
-  why = true, match = true, check = true, sim = true, replay = true, lab = true, tunnel = true, keygen = true,
-  version = true, help = true }
+local commands = { serve = true, host = true, join = true, list = true, ping = true, netcheck = true, run = true,
+  status = true, why = true, match = true, check = true, sim = true, replay = true, lab = true, tunnel = true,
+  keygen = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
-local later = { repl = true, netcheck = true, top = true }
+local later = { repl = true, top = true }
 
 local function usage_error(message, next_step)
   io.stderr:write("bodkin: ", message, "\n", next_step, "\n")

@@ -71,7 +71,8 @@ end
 
 local array_keys = { public = true, ["local"] = true, peers = true, why = true, entries = true, counters = true,
   paths = true, peer_public = true, peer_local = true, matches = true, ends = true, members = true,
-  roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true }
+  roles = true, listening = true, urls = true, pairs = true, failed = true, errors = true,
+  direct = true, relay = true, timing = true, unknown = true, asked = true }
 
 local function escaped(char)
   local code = utf8.codepoint(char)

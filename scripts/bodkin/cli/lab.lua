@@ -9,7 +9,7 @@ local task = require "bodkin.task"
 local POLL_MS = 20 -- how often one looks whether a program has ended
 local TERM_MS = 2000 -- to go by itself once asked to
 local DRAIN_MS = 2000 -- for what was written before the end to be read
-local ORDER = { "event", "host", "nat", "addr", "public", "stream", "data", "data_b64", "code", "server" }
+local ORDER = { "event", "host", "nat", "addr", "public", "ipv6", "stream", "data", "data_b64", "code", "server" }
 
 local function delay(text)
   local n = tonumber(text)
@@ -35,7 +35,8 @@ and gone when both programs have ended, or after Ctrl-C. The NATs there are:
   %s
 CMD finds $BODKIN_SERVER, the server's URL with its key; $BODKIN_LAB_HOST, a or b; and $BODKIN_LAB_DIR, a directory that
 both share and that goes with the lab. Its input is empty; XDG_STATE_HOME and XDG_CONFIG_HOME are the host's own. What
-it writes comes out line by line after its host's name. There is no way out to any other network.
+it writes comes out line by line after its host's name. There is no way out to any other network. With --ipv6 hosts
+have IPv6 beside IPv4, not translated but behind a firewall (none: without one); $BODKIN_SERVER then names the server.
 
 The exit code is that of the first CMD that failed, else 0. Root is not needed where the kernel gives users namespaces
 of their own (most do): CMD then takes itself for root, and has its user's rights.]]):format(nat.names()
@@ -43,6 +44,7 @@ of their own (most do): CMD then takes itself for root, and has its user's right
   options = {
     { "delay-ms", arg = "N", kind = delay, help = "one-way delay of each host's link: a to b takes twice as long (0)" },
     { "loss", arg = "N", kind = share, help = "share of packets lost between any two hosts, such as 0.05 or 5% (0)" },
+    { "ipv6", help = "both have IPv6, too, behind a firewall, and so has the server" },
     { "same-nat", help = "b stands beside a, behind the same NAT (both are to be the same kind)" },
     { "timeout", arg = "SECONDS", kind = "seconds", help = "take all down after this long, and fail" },
   },
@@ -54,7 +56,7 @@ local function check(values, rest, cut)
   if cut == nil or not rest[cut + 1] then return nil, "lab needs a command to run, after the NATs and  --" end
   if cut ~= 2 then return nil, ("lab needs two NATs, not %d; there are %s"):format(cut, nat.names()) end
   local options = { a = rest[1], b = rest[2], delay_ms = values.delay_ms, loss = values.loss,
-    same_nat = values.same_nat ~= nil }
+    same_nat = values.same_nat ~= nil, ipv6 = values.ipv6 ~= nil }
   local plan, err = require("bodkin.lab.plan").make("?", options)
   if not plan then return nil, (err:gsub("^lab: ", ""):gsub("same_nat", "--same-nat")) end
   return options, table.move(rest, 3, #rest, 1, {})
@@ -96,8 +98,8 @@ function Run:serve()
   local net, url = self.net, nil
   local key = net.dir .. "/server.key"
   assert(require("bodkin.keyfile").make(key))
-  self.server = net.server:start { net.words[1], "serve", "--listen", "0.0.0.0:4433", "--key-file", key,
-    "--admin", net.dir .. "/server.admin", "--json",
+  local words = { net.words[1], "serve", "--listen", "0.0.0.0:4433", "--key-file", key, "--admin",
+    net.dir .. "/server.admin", "--json",
     stdout = self:follow("server", "stdout", function(line)
       local event = require("bodkin.cli.json").decode(line)
       url = url or type(event) == "table" and event.url
@@ -106,8 +108,11 @@ function Run:serve()
       self.last_words = line
       self.out:detail("server| %s", line)
     end) }
+  if net.plan.ipv6 then table.move({ "--listen", "[::]:4433" }, 1, 2, #words + 1, words) end
+  self.server = net.server:start(words)
   self:wait(10000, function() return url or self.server:code() end)
-  self.url = url
+  -- An address is of one family; the hosts know the server by a name that is of both.
+  self.url = url and net.plan.ipv6 and url:gsub("//[%d.]+", "//server") or url
   if url then return true end
   return nil, "lab: the server did not start: " .. (self.last_words or "it said nothing")
 end
@@ -198,10 +203,12 @@ function Run:announce()
   for _, host in ipairs { "a", "b" } do
     local kind, at = net.plan.kinds[host], net[host]
     if out.json then
-      local object = { event = "host", host = host, nat = kind, addr = at.addr, public = at.public, server = self.url }
+      local object = { event = "host", host = host, nat = kind, addr = at.addr, public = at.public, ipv6 = at.addr6,
+        server = self.url }
       out:object(object, ORDER)
     else
-      out:say("%s: %s behind %s, seen as %s", host, at.addr, kind, at.public)
+      out:say("%s: %s behind %s, seen as %s%s", host, at.addr, kind, at.public,
+        at.addr6 and (", and %s"):format(at.addr6) or "")
     end
   end
   out:detail("server: %s", self.url)

@@ -16,7 +16,8 @@ M.common = {
 local client = {
   { "server", arg = "URL", env = "BODKIN_SERVER", kind = "urls",
     help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it; or several, with commas" },
-  { "address-server", arg = "URL", kind = "url", help = "another address server than --server" },
+  { "address-server", arg = "URL", kind = "address_url",
+    help = "another address server than --server, or stun:HOST[:PORT]" },
   { "maintenance-server", arg = "URL", kind = "url", help = "another mapping maintenance server than --server" },
   { "app", arg = "NAME/BUILD", kind = "app", help = "only clients of the same app meet" },
   { "name", arg = "TEXT", kind = "name", help = "what others see of you, at most 32 bytes" },
@@ -83,6 +84,13 @@ function kinds.url(text)
   if url then return text end
   local why = tostring(err):match "%((.*)%)"
   return nil, "a URL such as bodkin://example.org:4433" .. (why and "; " .. why or "")
+end
+
+function kinds.address_url(text)
+  if not text:find "^stun:" then return kinds.url(text) end
+  local url, err = require("bodkin.url").parse_address(text)
+  if url then return text end
+  return nil, "a STUN server such as stun:example.org:3478; " .. tostring(err):match "%((.*)%)"
 end
 
 function kinds.urls(text)

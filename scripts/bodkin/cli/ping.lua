@@ -2,6 +2,7 @@
 local options = require "bodkin.cli.options"
 local output = require "bodkin.cli.output"
 
+local NAMES = { EI = "anybody", AD = "asked_ips", APD = "asked_addresses" }
 local probes, pause_ms, silence_ms = 4, 200, 1000
 
 -- An answer that took longer than this to come is not waited for once another came.
@@ -70,22 +71,52 @@ local function summary(self, out)
     is_local(core, self.env, self.public) and "your own: no NAT between" or "behind a NAT"))
 end
 
-local function resolve(env, text)
+local OPEN = {
+  EI = "anybody", AD = "the IPs that you send to, and nobody else",
+  APD = "the addresses that you send to, and nobody else",
+}
+
+-- In a task: who reaches the port that was pinged from, when nothing is sent to them. The socket is closed before.
+local function reachable(self, out, timeout_ms)
+  local addr = self.core.addr
+  local bound = self.sock:addr()
+  self.sock:close()
+  local set = require("bodkin.client.behaviour").reachable(self.env, self.server, bound, timeout_ms) or {}
+  local one = next(set)
+  local known = one and not next(set, one) and one or nil
+  if out.json then
+    return out:object({ event = "reachable", port = addr.port(bound), by = known and NAMES[known] or "unknown" },
+      { "event", "port", "by" })
+  end
+  if known then return out:line(("your UDP port %d is reached by %s"):format(addr.port(bound), OPEN[known])) end
+  out:line(("can't tell who else reaches your UDP port %d: the server has too few addresses"):format(addr.port(bound)))
+end
+
+-- The server's first address, of the family of `bind` where that is given.
+local function resolve(env, text, bind)
   local where, err, code = require("bodkin.url").parse(text)
   if not where then return nil, err, code end
   local addrs, why = require("bodkin.task").await(function(resume) env.resolve(where.host, where.port, resume) end)
   if not addrs or #addrs == 0 then
     return nil, ("no address found for %s: %s; is the name right?"):format(where.host, why or "it has none"), "invalid"
   end
-  return addrs[1]
+  local addr = require("bodkin.core").addr
+  local from = bind and addr.parse(bind, 0)
+  if not from then return addrs[1] end
+  for _, a in ipairs(addrs) do
+    if addr.family(a) == addr.family(from) then return a end
+  end
+  return nil, ("%s has no address of the family of --bind %s"):format(where.host, bind), "invalid"
 end
 
 return {
   usage = "bodkin ping [URL] [options]",
-  summary = "ask an address server: round-trip time and your public address",
+  summary = "ask an address server: round-trip time, your public address, who reaches it",
   text = [[
-Sends address requests to the server and prints how long each answer took, and the public address that the server
-saw. Fails with 1 when nothing was answered within --timeout (5 s).]],
+Sends address requests to the server and prints how long each answer took, the public address that the server saw,
+and who reaches this UDP port (--bind ADDR:PORT says which) from outside without being sent to first: the server answers
+from its other addresses, where it has such (serve --listen several times). bodkin netcheck says more of the NAT. Fails
+with 1 when nothing was answered within --timeout (5 s).]],
   options = options.client("server", "bind", "timeout"),
   arguments = 1,
   run = function(values, rest)
@@ -94,7 +125,7 @@ saw. Fails with 1 when nothing was answered within --timeout (5 s).]],
     local out, timeout_ms = output.of(values), (values.timeout or 5) * 1000
     return require("bodkin.cli.process").run(values, function(p)
       local env = p.env
-      local server, err, code = resolve(env, url)
+      local server, err, code = resolve(env, url, values.bind)
       if not server then return nil, err, code end
       local self
       self, err, code = open(env, server, values.bind)
@@ -110,10 +141,15 @@ saw. Fails with 1 when nothing was answered within --timeout (5 s).]],
       end
       if #self.rtts == 0 then
         local where = require("bodkin.core").addr
+        if env.counters:get "udp_tx_unreachable" > 0 then
+          return nil, ("this host's network knows no way to %s: %s"):format(where.format(server),
+            where.family(server) == 6 and "has it IPv6? Else try the server's IPv4" or "is it up?"), "timeout"
+        end
         return nil, ("no answer from %s after %g s: is the server running, and UDP %d open there?"):format(
           where.format(server), timeout_ms / 1000, where.port(server)), "timeout"
       end
       summary(self, out)
+      reachable(self, out, timeout_ms)
       return 0
     end)
   end,

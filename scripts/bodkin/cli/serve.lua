@@ -42,9 +42,11 @@ read it: server.key in $STATE_DIRECTORY (systemd's), else in bodkin/ in $XDG_STA
 of a deployment share one key file; bodkin keygen makes one, and rotates it.
 
 The file of --config is Lua and ends with return bodkin.config { … }: the options by name with underscores, and
-role_files, expose_addresses (true: list and lookup show addresses), local_addresses, limits, token_keys = { KEY, … }
-and require_token (see bodkin keygen --token-key), queues = { name = { policy = FILE } }, relays = { "ADDR:PORT", … }:
-up to two on other machines that share the key file. Options given here win.
+role_files, expose_addresses (true: list and lookup show addresses), local_addresses, stun (false: the address role
+answers no STUN client), limits, token_keys = { KEY, … } and require_token (see bodkin keygen --token-key),
+queues = { name = { policy = FILE } }, relays = { "ADDR:PORT", … }: up to two on other machines that share the key file,
+shared_clock (true: clients run on this machine and count commit_ms from when the server made the match). Options given
+here win.
 
 Two clients that find no direct path talk through a relay. A server that has the role is one for its own clients; with
 --roles relay alone it is one for those of a matching server elsewhere, which names it in relays.]],

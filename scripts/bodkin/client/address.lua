@@ -1,9 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- The address manager (C1): the local addresses come from the network stack, the public one of each family
--- from the address server, with the proof that it is ours. Both are recorded here, and candidates made.
+-- The address manager (C1): the local addresses come from the network stack, the public one of each family from the
+-- address server, with the proof that it is ours, or from any STUN server, without one. Both are recorded here, and
+-- candidates made.
 
 local core = require "bodkin.core"
 local kind_of = require("bodkin.client.interfaces").kind
+local locate = require "bodkin.client.locate"
 local message = require "bodkin.message"
 local task = require "bodkin.task"
 
@@ -17,38 +19,67 @@ local locals_max = 4
 -- Interfaces are listed again after this long: a list costs some tenths of a millisecond, which would be lost between
 -- `matched` and the first test.
 local listed_us = 1000000
--- How long the other family is waited for once one has answered.
-local grace_ms = 300
+-- Of so many round trips to a server the shortest counts: the others waited somewhere.
+local rtts_max = 8
+local rtt_longest_ms = 10000 -- what a message can say
+-- An opener passes this many routers but the last, which drops it: the first is taken for our NAT.
+local opener_ttl = 2
+local nearby = { copies = 2, timeout_ms = 1000, grace_us = 20000 }
+-- How long the other family is waited for once one has answered: as long again as that one took, within these. A family
+-- that is dead, as IPv6 is behind many a router, costs no more; one that is late is told of when it answers.
+local grace_min_ms, grace_max_ms = 50, 300
 
--- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family;
--- loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never"; virtual = also
--- addresses of VPNs and containers.
+-- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family, stun = it is a
+-- STUN server; loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never";
+-- virtual = also addresses of VPNs and containers; on_late() once a family answered that learn() no longer waited for.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
-    loopback = config.loopback, reveal = config.reveal or "same-public",
+    loopback = config.loopback, reveal = config.reveal or "same-public", on_late = config.on_late,
     virtual = config.virtual,
-    public = {}, -- by family: { addr =, proof = }
+    public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
+    rtts = {},   -- the latest round-trip times to each, in µs
+    beyond = nil, -- whether a second router is on the way to the address server, nil: not known
     stale = false, -- a server saw another address than before: ask the address server again
   }, Addresses)
 end
 
 -- Our address in a server's eyes.
 function Addresses:see(server, public)
-  if self.seen[server] and self.seen[server] ~= public then self.stale = true end
+  if self.seen[server] and self.seen[server] ~= public then
+    self.stale = true
+    self.rtts = {} -- of another way
+  end
   self.seen[server] = public
 end
 
--- The same, with a proof that it will take.
+-- A round trip to a server and back took that long.
+function Addresses:timed(server, us)
+  local list = self.rtts[server] or {}
+  self.rtts[server] = list
+  list[#list + 1] = us
+  if #list > rtts_max then table.remove(list, 1) end
+end
+
+-- The round-trip time to a server in whole ms, nil while unknown.
+function Addresses:rtt_ms(server)
+  local list = self.rtts[server]
+  if not list then return nil end
+  local ms = (math.min(table.unpack(list)) + 500) // 1000
+  return ms <= rtt_longest_ms and ms or nil
+end
+
+-- The same, with a proof that it will take; a STUN server gives none, and takes none of what is known.
 function Addresses:note(server, public, proof)
   local family = addr.family(public)
   self:see(server, public)
   self.proofs[server] = proof
   local known = self.public[family]
   if self.servers[family] == server or (known and known.addr == public) then
-    self.public[family] = { addr = public, proof = proof }
+    local same = known and known.addr == public
+    self.public[family] = { addr = public, proof = proof or same and known.proof or nil }
   end
 end
 
@@ -58,50 +89,110 @@ function Addresses:proof(server)
   return self.proofs[server] or (public and public.proof)
 end
 
+local function interfaces(self)
+  local now = self.env.now()
+  if not self.listed or now - self.listed.at_us >= listed_us then
+    self.listed = { at_us = now, list = self.env.interfaces() }
+  end
+  return self.listed.list
+end
+
+-- Finds out whether the address server is more than one router away: what may pass no more is then not answered, though
+-- the same that may is.
+local function seek_router(self)
+  local server, left = self.servers[4], nearby.copies
+  if not server or self.servers.stun or not self.socks[4] or self.loopback then return end
+  self.beyond = nil
+  for _ = 1, nearby.copies do
+    self.requests:post({
+      to = server, expect = "address_report", timeout_ms = nearby.timeout_ms, quiet = true, ttl = opener_ttl,
+      build = function(tx) return message.address_request:encode(tx) end,
+    }, function(ok)
+      left = left - 1
+      if ok then self.beyond = false end
+      if left == 0 and self.beyond == nil then self.beyond = self.public[4] ~= nil end
+    end)
+  end
+end
+
+-- The TTL of openers to a peer at these public addresses, 0: none are to be sent. They must pass our NAT and no other:
+-- see "Openers" in docs/NAT.md.
+function Addresses:opener_ttl(pubs)
+  local public = self.public[4]
+  if not public or self.beyond == false then return 0 end
+  -- Not answered yet, while the copy that may pass was, some time ago, will do.
+  local answered_us = self.learned_us or math.maxinteger
+  if self.beyond == nil and self.env.now() - nearby.grace_us < answered_us then return 0 end
+  for _, i in ipairs(interfaces(self)) do
+    if addr.same_ip(i.addr, public.addr) then return 0 end
+  end
+  for _, a in ipairs(pubs) do
+    if addr.family(a) == 4 and a:sub(1, 3) == public.addr:sub(1, 3) then return 0 end
+  end
+  return opener_ttl
+end
+
+-- What to ask the address server: without a proof, STUN tells no more than an address.
+local function question(self, server, timeout_ms)
+  if self.servers.stun then return self.requests.stun(server, timeout_ms) end
+  return {
+    to = server, expect = "address_report", timeout_ms = timeout_ms,
+    build = function(tx) return message.address_request:encode(tx) end,
+  }
+end
+
 -- In a task: asks the address server over each family. True when one answered.
 function Addresses:learn(timeout_ms)
   local asked = {}
   for _, family in ipairs { 4, 6 } do
     if self.servers[family] and self.socks[family] then asked[#asked + 1] = self.servers[family] end
   end
-  if #asked == 0 then return nil, "no address of the address server is of a family this host has", "invalid" end
-  self.stale = false
+  if #asked == 0 then return locate.unreachable(self.servers) end
+  self.stale, self.learned_us = false, nil
+  seek_router(self)
   return task.await(function(resume)
-    local open, learned, over, timer = #asked, false, false, nil
+    local open, learned, over, cancelled, timer = #asked, false, false, false, nil
+    local began_us = self.env.now()
     local function finish(...)
       if over then return end
       over = true
       if timer then timer:cancel() end
       resume(...)
     end
-    local function answered(ok, ...)
+    local function answered(server, ok, ...)
       open = open - 1
-      if over then return end
+      if over then
+        if ok and not cancelled then self.on_late() end
+        return
+      end
       if ok then learned = true end
+      if ok and server == self.servers[4] then self.learned_us = self.env.now() end
       if open == 0 then
         self.stale = not learned
         if learned then finish(true) else finish(nil, ...) end
       elseif ok then
-        timer = timer or self.env.timer(grace_ms, function() finish(true) end)
+        local took_ms = (self.env.now() - began_us) / 1000
+        timer = timer or self.env.timer(math.min(math.max(took_ms, grace_min_ms), grace_max_ms), function()
+          finish(true)
+        end)
       end
     end
     for _, server in ipairs(asked) do
-      local posted, err, code = self.requests:post({
-        to = server, expect = "address_report", timeout_ms = timeout_ms,
-        build = function(tx) return message.address_request:encode(tx) end,
-      }, answered)
-      if not posted then answered(nil, err, code) end
+      local posted, err, code = self.requests:post(question(self, server, timeout_ms), function(...)
+        answered(server, ...)
+      end)
+      if not posted then answered(server, nil, err, code) end
     end
-    return function() over = true; if timer then timer:cancel() end end
+    return function() over, cancelled = true, true; if timer then timer:cancel() end end
   end)
 end
 
--- Proven public addresses, as the matching server wants them: address ‖ proof.
+-- Public addresses, as the matching server wants them: address ‖ proof, or the address alone.
 function Addresses:pubs()
   local out = {}
   for _, family in ipairs { 4, 6 } do
     local p = self.public[family]
-    if p then out[#out + 1] = p.addr .. p.proof end
+    if p then out[#out + 1] = p.addr .. (p.proof or "") end
   end
   return out
 end
@@ -109,14 +200,6 @@ end
 local function bound_to(sock, ip)
   local bound = sock:addr()
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
-end
-
-local function interfaces(self)
-  local now = self.env.now()
-  if not self.listed or now - self.listed.at_us >= listed_us then
-    self.listed = { at_us = now, list = self.env.interfaces() }
-  end
-  return self.listed.list
 end
 
 -- Whether the host has other addresses than when this was asked last. Containers come and go without meaning; a VPN

@@ -33,7 +33,7 @@ end
 -- Sends a request, now or with the handshake. Its owner repeats it.
 function Association:transmit(r)
   if self.current then
-    r.sent_in = self.current
+    r.sent_in, r.sent, r.sent_us = self.current, r.sent + 1, self.env.now()
     return self.send(self.current:write(r.bytes))
   end
   if self.opening or self.timer then return end
@@ -64,7 +64,7 @@ function Association:begin()
   local bytes, list = carried(waiting)
   local raw, noise = core.assoc(self.own, self.env.random(32), self.keys[self.key], index, bytes)
   if not raw then return self.requests:fail_sealed("the server's key is not valid: " .. noise, "bad_key") end
-  for _, r in ipairs(list) do r.sent_in = raw end
+  for _, r in ipairs(list) do r.sent_in, r.sent = raw, r.sent + 1 end
   local opening = { raw = raw, held = {} }
   self.opening = opening
   local posted, err, code = self.requests:post({

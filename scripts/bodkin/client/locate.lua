@@ -8,15 +8,16 @@ local url = require "bodkin.url"
 local addr = core.addr
 local M = {}
 
--- In a task: { [4] = addr, [6] = addr }, the first of each family, or nil, message, code.
-local function resolve(env, text)
-  local where, err, code = url.parse(text)
+-- In a task: { [4] = addr, [6] = addr, stun = whether it speaks that alone }, the first of each family, or nil,
+-- message, code.
+local function resolve(env, text, parse)
+  local where, err, code = (parse or url.parse)(text)
   if not where then return nil, err, code end
   local addrs, why = task.await(function(resume) env.resolve(where.host, where.port, resume) end)
   if not addrs or #addrs == 0 then
     return nil, ("no address found for %s: %s; is the name right?"):format(where.host, why or "it has none"), "invalid"
   end
-  local out = {}
+  local out = { stun = where.stun }
   for _, a in ipairs(addrs) do
     local family = addr.family(a)
     out[family] = out[family] or a
@@ -33,7 +34,7 @@ function M.servers(env, options)
   out.matching = matching
   out.address = out.matching
   if options.address_server then
-    out.address, err, code = resolve(env, options.address_server)
+    out.address, err, code = resolve(env, options.address_server, url.parse_address)
     if not out.address then return nil, err, code end
   end
   if options.maintenance_server then
@@ -45,6 +46,13 @@ function M.servers(env, options)
   return out
 end
 
+-- nil, message, code: none of a server's addresses is of a family that this host, or --bind, has.
+function M.unreachable(server)
+  local some = addr.format(server[4] or server[6])
+  local why = server[4] and "is --bind of its family?" or "has this host IPv6, and is --bind of its family?"
+  return nil, ("no socket of this host can reach %s: %s"):format(some, why), "invalid"
+end
+
 -- One of a server's addresses: of a family that has a socket and, where known, a public address; IPv4 first.
 function M.choose(server, public, socks)
   for _, known in ipairs { public, socks } do
@@ -52,8 +60,7 @@ function M.choose(server, public, socks)
       if server[family] and socks[family] and known[family] then return server[family] end
     end
   end
-  local some = addr.format(server[4] or server[6])
-  return nil, ("no socket of this host can reach %s: is --bind of its family?"):format(some), "invalid"
+  return M.unreachable(server)
 end
 
 local function has_ipv6(env, loopback)

@@ -2,6 +2,7 @@
 -- A match: the peers put together, any number of them, each with a session of its own in the mux.
 
 local core = require "bodkin.core"
+local fresh = require "bodkin.client.fresh"
 local task = require "bodkin.task"
 local printable = require("bodkin.client.request").printable
 
@@ -48,10 +49,22 @@ function Match:check_wanted()
   self:leave()
 end
 
--- What `matched` brought: begins the session with that peer. One that is there already is left alone.
+-- The server scheduled the session with a peer again, since one of the two has a fresh port.
+local function matched_again(self, peer, m)
+  if not peer.session or m.again <= peer.again then return end
+  peer.again = m.again
+  self.node.mux:renew(peer.session, {
+    epoch = peer.epoch, start_in_ms = m.start_in_ms, opener_ttl = self.node.addresses:opener_ttl(m.pubs),
+    candidates = fresh.candidates(self.node, peer, m),
+  })
+end
+
+-- What `matched` brought: begins the session with that peer. One that is there already is left alone, unless it is told
+-- again on purpose.
 function Match:matched(m)
   local id = core.crypto.hex(m.peer)
   local peer = self.by_id[id]
+  if peer and m.again > 0 then return matched_again(self, peer, m) end
   if peer and peer.session then return end
   if not peer then
     peer = { id = id }
@@ -59,6 +72,7 @@ function Match:matched(m)
     self.order[#self.order + 1] = peer
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
+  peer.commit_us, peer.again, peer.epoch = m.commit_us, m.again, 0
   self.of_n = math.max(self.of_n, m.of_n)
   self.node.history:matched(self, peer, m)
   if m.seat then
@@ -77,6 +91,7 @@ function Match:matched(m)
     peer.tried = "none of these answered in 10 s: " .. listed(candidates, relays)
     session, err = self.node.mux:add {
       match = m.match, key = m.key, self = self.node.identity.id, peer = m.peer, start_in_ms = m.start_in_ms,
+      opener_ttl = self.node.addresses:opener_ttl(m.pubs),
       own = self.node.identity.key .. self.node.identity.key_secret, own_ephemeral = ephemeral,
       peer_key = m.peer_key, peer_ephemeral = m.peer_ephemeral, candidates = candidates,
     }
@@ -99,9 +114,11 @@ end
 function Match:on_session(kind, peer, x)
   if kind == "message" then return self:received(peer, x) end
   if kind == "closed" then return self:over(peer, x) end
+  if kind == "silent" then return fresh.open(self.node, self, peer) end
   local fields = path_fields(x)
   peer.path, peer.via, peer.remote = fields.path, fields.via, fields.remote
   peer.connected = true
+  if peer.commit_us then fields.commit_ms = (self.node.env.now() - peer.commit_us) / 1000 end
   if kind == "connected" then
     peer.first_ms = peer.first_ms or x.ms
     fields.first_ms = x.ms
@@ -129,6 +146,7 @@ end
 function Match:over(peer, reason)
   self.node.history:over(self, peer, reason, not peer.session and peer.tried or nil)
   peer.session, peer.connected, peer.reason = nil, false, reason
+  fresh.release(self.node, peer)
   self:emit("closed", peer, { reason = reason })
   if reason == "no_path" and not self.closed then
     self.node:emit("error", {

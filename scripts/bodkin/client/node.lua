@@ -24,7 +24,7 @@ end
 
 -- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
 -- latter two default to server, which may be several: the first that answers is used, and another where that stays
--- silent), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
+-- silent; the second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
 -- ("same-public", "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and
 -- containers, too), register = "together" (with the first thing asked of the server, which saves a round trip) or false
 -- (not before host or match is called), on_event = fn(event, match) for all events from the beginning, trace =
@@ -35,7 +35,7 @@ function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
     joins = 0, early = {}, -- how many are under way, and what came for matches that were left
-    queues = queues.new(),
+    queues = queues.new(), fresh_sockets = {},
   }, Node)
   self.history = history.new(self)
   -- Also when the task is cancelled meanwhile, nothing stays open.
@@ -271,7 +271,9 @@ local function release(self)
   if self.relays then self.relays:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
-  for _, sock in pairs(self.socks or {}) do sock:close() end
+  for _, list in ipairs { self.socks or {}, self.fresh_sockets } do
+    for _, sock in pairs(list) do sock:close() end
+  end
 end
 
 -- Leaves all matches, gives the registration back (in a task it waits for that, at most a second; else one

@@ -34,8 +34,9 @@ function Registration:register()
   local ok, public, lifetime_s, boot = self.requests:call {
     to = self.server, sealed = true, first = true, expect = "registered", timeout_ms = self.timeout_ms,
     build = function(tx)
+      self.incomplete = false
       return message.register:encode(tx, self.ephemerals:public(), addresses:pubs(), addresses:locals(), self.app,
-        self.name, self.props, self.token)
+        self.name, self.props, self.token, addresses:rtt_ms(self.server))
     end,
   }
   if not ok then return nil, public, lifetime_s end
@@ -49,7 +50,7 @@ end
 function Registration:start()
   local ok, err, code = self:register()
   if not ok then return nil, err, code end
-  self:again_in(self.lifetime_s * 500)
+  self:again_later()
   self.on_registered()
   return true
 end
@@ -60,6 +61,11 @@ function Registration:again_in(ms)
   self.timer = self.env.timer(ms, function()
     if not self.busy then task.spawn(self.refresh, self) end
   end)
+end
+
+-- At half the lifetime; at once when an address came to be known meanwhile.
+function Registration:again_later()
+  self:again_in(self.incomplete and 0 or self.lifetime_s * 500)
 end
 
 -- In a task: one attempt, and when the next one is due.
@@ -78,7 +84,7 @@ function Registration:refresh()
   if self.stopped then return end
   if ok then
     self.pause_ms, self.failing, self.silent = first_pause_ms, false, 0
-    self:again_in(self.lifetime_s * 500)
+    self:again_later()
     if self.restarted then
       self.restarted = false
       self.on_restart()
@@ -95,6 +101,12 @@ end
 -- Registers again soon: the server was restarted.
 function Registration:kick()
   if self.active and not self.busy then self:again_in(0) end
+end
+
+-- Another address of ours came to be known, which the server is to have, too.
+function Registration:complete()
+  self.incomplete = true
+  self:kick()
 end
 
 -- A server's boot number, as a maintenance confirmation told it.

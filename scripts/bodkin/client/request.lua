@@ -14,11 +14,15 @@ local Requests = {}
 Requests.__index = Requests
 
 local first_gap_ms, longest_gap_ms = 200, 500
+-- Of strangers' STUN servers no more is asked than RFC 8489 section 6.2.1 has it.
+local stun_gap_ms, stun_longest_ms = 500, 8000
 -- A server that answers one request with ever new proofs is broken; so many are taken.
 local proofs_max = 4
 local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
   "queued", "opened", "key_report" } -- and relay_opened, which relays.lua gives here
 local masked = { address_report = true, registered = true }
+-- Answered as soon as they come, whatever a policy has to say; what they take is the way there and back.
+local prompt = { address_report = true, opened = true, maintained = true, done = true, page = true, key_report = true }
 
 local code_names = {}
 for name, e in pairs(core.errors) do code_names[-e.value] = name end
@@ -28,16 +32,17 @@ function M.printable(text)
   return (text:gsub("\xc2[\x80-\x9f]", "?"):gsub("%c", "?"))
 end
 
--- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof). Set
--- .association before anything sealed is asked.
+-- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof),
+-- on_rtt(to, us). Set .association before anything sealed is asked.
 function M.new(config)
   local self = setmetatable({
     env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
-    pending = {}, count = 0,
+    on_rtt = config.on_rtt, pending = {}, count = 0,
   }, Requests)
   for _, kind in ipairs(replies) do
     config.router:on(message[kind], nil, function(reply, from, tx, ...) self:answer(kind, reply, from, tx, ...) end)
   end
+  config.router:stun(nil, function(...) self:stunned(...) end)
   config.router:on(message.refused, nil, function(...) self:refused(...) end)
   return self
 end
@@ -51,6 +56,8 @@ end
 function Requests:answer(kind, reply, from, tx, ...)
   local r = self:take(reply, from, tx)
   if not r then return end
+  -- Which copy an answer is to, only a first one tells (Karn).
+  if prompt[kind] and r.sent == 1 and r.sent_us then self.on_rtt(r.to, self.env.now() - r.sent_us) end
   if masked[kind] then
     return self:believe(r, kind, core.addr.mask((...), tx), select(2, ...))
   end
@@ -58,7 +65,7 @@ function Requests:answer(kind, reply, from, tx, ...)
 end
 
 function Requests:believe(r, kind, ...)
-  if kind == "address_report" then self.on_report(r.to, ...) end
+  if kind == "address_report" and not r.sock then self.on_report(r.to, ...) end
   if kind == r.expect and (not r.accept or r.accept(...)) then return self:finish(r, true, ...) end
   if kind ~= "address_report" then return self.env.counters:add("drop_reply") end
   local _, proof = ...
@@ -74,6 +81,24 @@ function Requests:refused(reply, from, tx, number, text)
   text = M.printable(text)
   if text == "" then text = "the server refused without a reason" end
   self:finish(r, nil, text, code_names[number] or "refused")
+end
+
+-- A Binding request to a STUN server, which answers with our address or an error.
+function Requests.stun(server, timeout_ms)
+  return { to = server, expect = "stun", timeout_ms = timeout_ms, build = core.stun.request, gap_ms = stun_gap_ms,
+    longest_ms = stun_longest_ms }
+end
+
+function Requests:stunned(from, tx, mapped, number)
+  local r = self.pending[tx]
+  if not r or r.to ~= from or r.expect ~= "stun" then return self.env.counters:add("drop_reply") end
+  if not mapped then
+    return self:finish(r, nil, ("the STUN server %s answers with error %d: try another"):format(core.addr.format(from),
+      number), "refused")
+  end
+  if #mapped ~= #from or core.addr.port(mapped) == 0 then return self.env.counters:add("drop_reply") end
+  self.on_report(from, mapped)
+  self:finish(r, true, mapped)
 end
 
 function Requests:finish(r, ...)
@@ -92,11 +117,12 @@ function Requests:encode(r)
 end
 
 function Requests:transmit(r)
-  local sock = self.sock_for(r.to)
+  local sock = r.sock or self.sock_for(r.to)
   if not sock then return end
   self.env.counters:add("request_sent")
   if r.sealed then return self.association:transmit(r) end
-  sock:send(r.to, r.bytes)
+  r.sent, r.sent_us = r.sent + 1, self.env.now()
+  sock:send(r.to, r.bytes, r.ttl)
 end
 
 function Requests:timed_out(r)
@@ -115,19 +141,21 @@ function Requests:repeat_later(r, gap_ms)
   r.timer = self.env.timer(math.max(wait_ms, 0), function()
     if self.env.now() >= r.end_us then return self:timed_out(r) end
     self:transmit(r)
-    self:repeat_later(r, math.min(gap_ms * 2, longest_gap_ms))
+    self:repeat_later(r, math.min(gap_ms * 2, r.longest_ms))
   end)
 end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
 -- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
--- others that wait; timeout_ms; once = never repeated; quiet = silence is no failure.
+-- others that wait; sock = another socket than that of sock_for, whose address it reports; ttl; timeout_ms;
+-- once = never repeated; quiet = silence is no failure.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first, accept = spec.accept,
-    timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0,
+    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl, gap_ms = spec.gap_ms or first_gap_ms,
+    longest_ms = spec.longest_ms or longest_gap_ms,
+    timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }
   local ok, err, code = self:encode(r)
   if not ok then return nil, err, code or "invalid" end
@@ -139,7 +167,7 @@ function Requests:go(r)
   self.pending[r.tx], r.number = r, self.count
   r.end_us = self.env.now() + math.floor(r.timeout_ms * 1000)
   self:transmit(r)
-  self:repeat_later(r, first_gap_ms)
+  self:repeat_later(r, r.gap_ms)
 end
 
 -- In a task: returns true and the answer's fields after tx, or nil, message, code.

@@ -16,7 +16,8 @@ local remembered_max = 256
 
 -- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
--- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket }.
+-- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket,
+-- again (how often it was told before), commit_us where the server's clock is ours }.
 function M.new(config)
   local self = setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
@@ -111,7 +112,7 @@ function Sharing:select(target, code)
     to = self.server, sealed = true, expect = "selected", timeout_ms = self.timeout_ms,
     build = function(tx)
       return message.select:encode(tx, self.ephemerals:public(), target, code, addresses:pubs(), addresses:locals(),
-        self.app, self.name, self.props, self.token)
+        self.app, self.name, self.props, self.token, addresses:rtt_ms(self.server))
     end,
   }
   if not ok then return nil, match, of_n end
@@ -136,6 +137,17 @@ function Sharing:cancel(ticket)
   }
 end
 
+-- In a task: tells the server of a fresh port for the session with a peer (its id, 16 bytes), at a proven address. A
+-- `matched` to both follows.
+function Sharing:renew(match, peer, epoch, pubs)
+  return self.requests:call {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true,
+    build = function(tx)
+      return message.renew:encode(tx, match, peer, epoch, pubs, self.addresses:rtt_ms(self.server))
+    end,
+  }
+end
+
 -- Tells the server that we are out of a match, in the background.
 function Sharing:leave(match)
   self.requests:post {
@@ -151,7 +163,7 @@ function Sharing:remember(tx)
 end
 
 function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n, start_in_ms,
-    age_ms, data, seat, relays, ticket)
+    age_ms, data, seat, relays, relay_ticket, again, commit_us)
   self.requests:tell(message.matched_ack:encode(tx))
   if self.seen[tx] then return end
   self:remember(tx)
@@ -159,7 +171,7 @@ function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, pr
     match = match, key = key, peer = core.crypto.id(peer_key), peer_key = peer_key, peer_ephemeral = peer_ephemeral,
     own = own, name = name, props = decoded(props), pubs = pubs, locals = locals, of_n = of_n,
     start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)),
-    relays = relays, ticket = ticket,
+    relays = relays, ticket = relay_ticket, again = again, commit_us = commit_us,
   }
 end
 

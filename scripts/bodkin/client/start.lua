@@ -131,6 +131,7 @@ local function find_server(self, options)
         sock_for = function(to) return self.socks[core.addr.family(to)] end,
         proof_for = function(to) return self.addresses:proof(to) end,
         on_report = function(to, public, proof) self.addresses:note(to, public, proof) end,
+        on_rtt = function(to, us) self.addresses:timed(to, us) end,
       }
     end
     if servers then
@@ -138,6 +139,7 @@ local function find_server(self, options)
         env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,
         loopback = servers.loopback, reveal = options["local"],
         virtual = options.virtual,
+        on_late = function() if self.registration then self.registration:complete() end end,
       }
       ok, err, code = self.addresses:learn(options.timeout_ms)
     end

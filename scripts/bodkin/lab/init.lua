@@ -150,8 +150,11 @@ end
 -- Brings a lab up. options:
 --   a, b, … z     the NAT in front of each client: one of M.kinds (a and b default to "none", the others to no client)
 --   same_nat      true: b stands behind a's NAT, beside a
+--   isolated      true: and the two do not reach each other there, as on a guest Wi-Fi
 --   hairpin       true: the NATs send back what is meant for their own mappings
 --   servers       1 (default) to 3
+--   ipv6          true: every client has IPv6 beside IPv4, behind a firewall where it has a router; or { a = "dual",
+--                 b = "only" }: these have, "only" without IPv4. Servers have both then, and the hosts names for them.
 --   delay_ms      one-way, of each client's link: a number, or { a =, b =, server =, ["a>b"] = … }; a pair's delay is
 --                 the sum of both links unless it is said
 --   loss          0 … 1, in the same form, but a number is that of every pair; so are these:
@@ -181,6 +184,10 @@ function M.up(options)
     realtime = shell.run "chrt -f 1 true" }, Net)
   shell.write(dir .. "/setup.sh", plan_of.setup(plan))
   shell.write(dir .. "/copier.lua", "return " .. serialize(copier_config(plan, options)))
+  if plan.ipv6 then
+    net.hosts_file = dir .. "/hosts"
+    shell.write(net.hosts_file, plan_of.hosts_file(plan))
+  end
   shell.write(dir .. "/agent.lua", 'require("bodkin.lab.agent").main(...)')
   shell.write(dir .. "/keeper.sh", keeper_script(net, plan, words, env))
   local command = ("trap '' HUP INT QUIT; exec setsid sh %s/keeper.sh >%s/log 2>&1"):format(dir, dir)
@@ -201,7 +208,7 @@ function Host:start(options)
   local net = self.net
   if net.is_down then error("start: this lab is down", 2) end
   net.count = net.count + 1
-  return process.start(self.ns, ("%s/%d-%s"):format(net.dir, net.count, self.name), options)
+  return process.start(self.ns, ("%s/%d-%s"):format(net.dir, net.count, self.name), options, net.hosts_file)
 end
 
 -- Runs one of agent.lua's on this host; ahead of ordinary processes where that is allowed, as it measures.
@@ -220,40 +227,69 @@ function Net:check()
   return nil, "lab: the copier died: " .. (shell.read(self.dir .. "/log"):match "[^\n]+" or "it said nothing"), "closed"
 end
 
--- Checks that each NAT behaves as it is called. Returns what was found, a table for each client (see probe.read), or
--- nil, a message that says what differs, "invalid". options: silence_ms (also finds out whether a mapping outlives
--- that much silence: outlives_silence "true" or "false").
+-- What there is to probe: for each client's families { client, its address, kind, address that is seen, observer's
+-- number, whether it is for IPv6 }.
+local function to_probe(net)
+  local list = {}
+  for client, made in pairs(net.plan.kinds) do
+    local host, family = net[client], net.plan.families[client]
+    local kind = net.options.claim and net.options.claim[client] or made
+    if family ~= "only" then
+      list[#list + 1] = { client = client, name = client, addr = host.addr, kind = kind, public = host.public, at = 1 }
+    end
+    if family then
+      list[#list + 1] = { client = client, name = client .. "'s IPv6", addr = host.addr6, public = host.addr6, at = 2,
+        kind = nat.kinds[made].routers > 0 and "firewall" or "none", routers = nat.kinds[made].routers }
+    end
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+-- Checks that each NAT behaves as it is called. Returns what was found, a table for each client (see probe.read), that
+-- of its IPv6 in the field ipv6, or nil, a message that says what differs, "invalid". options: silence_ms (also finds
+-- out whether a mapping outlives that much silence: outlives_silence "true" or "false").
 function Net:probe(options)
   local ok, why, closed = self:check()
   if not ok then return nil, why, closed end
   local lossy = self.options.loss and self.options.loss ~= 0
-  local observer = self.server:agent("observer", self.server.addr, plan_of.witness)
-  local found, wrong = {}, {}
-  local probers, clients = {}, {}
-  local ready, message, code = observer:expect "^ready"
-  if not ready then return nil, "lab: the observer did not start: " .. message, code end
-  for client in pairs(self.plan.kinds) do clients[#clients + 1] = client end
-  table.sort(clients)
-  for _, client in ipairs(clients) do
-    probers[client] = self[client]:agent("prober", self[client].addr, self.server.addr, plan_of.witness,
-      self:rtt_ms(client), lossy and 8 or 2, options and options.silence_ms)
+  local observed = { { self.server.addr, plan_of.witness }, { self.server.addr6, plan_of.witness6 } }
+  local observers, found, wrong = {}, {}, {}
+  for i = 1, self.plan.ipv6 and 2 or 1 do
+    observers[i] = self.server:agent("observer", table.unpack(observed[i]))
+    local ready, message, code = observers[i]:expect "^ready"
+    if not ready then return nil, "lab: the observer did not start: " .. message, code end
   end
-  for _, client in ipairs(clients) do
-    local p = probers[client]
-    local kind = self.options.claim and self.options.claim[client] or self.plan.kinds[client]
+  local probes = to_probe(self)
+  for _, one in ipairs(probes) do
+    local at = observed[one.at]
+    one.process = self[one.client]:agent("prober", one.addr, at[1], at[2], self:rtt_ms(one.client), lossy and 8 or 2,
+      options and options.silence_ms)
+  end
+  for _, one in ipairs(probes) do
+    local p = one.process
     local done = p:wait(30000 + (options and options.silence_ms or 0))
     if done ~= 0 or not p:stdout():find "done\n$" then
-      wrong[#wrong + 1] = ("%s: the probe failed: %s"):format(client, p:stderr():match "[^\n]+" or "no answer")
+      wrong[#wrong + 1] = ("%s: the probe failed: %s"):format(one.name, p:stderr():match "[^\n]+" or "no answer")
     else
-      found[client] = probe.read(p:lines())
-      local want = { public = self[client].public, hairpin = self.options.hairpin }
-      for _, text in ipairs(probe.differences(found[client], kind, want)) do
-        wrong[#wrong + 1] = ("%s is not %s: %s"):format(client, kind, text)
+      local got = probe.read(p:lines())
+      local want = { public = one.public, hairpin = self.options.hairpin, routers = one.routers }
+      for _, text in ipairs(probe.differences(got, one.kind, want)) do
+        wrong[#wrong + 1] = ("%s is not %s: %s"):format(one.name, one.kind, text)
+      end
+      found[one.client] = found[one.client] or {}
+      if one.at == 1 then
+        got.ipv6 = found[one.client].ipv6
+        found[one.client] = got
+      else
+        found[one.client].ipv6 = got
       end
     end
   end
-  observer:kill "KILL"
-  observer:wait(2000)
+  for _, observer in ipairs(observers) do
+    observer:kill "KILL"
+    observer:wait(2000)
+  end
   if #wrong == 0 then return found end
   return nil, "lab: " .. table.concat(wrong, "; "), "invalid"
 end

@@ -86,6 +86,13 @@ table ip filter {
 }
 ]]
 
+-- What homes have for IPv6 in front of them (RFC 6092).
+local firewall6 = [[
+table ip6 filter {
+  chain forward { type filter hook forward priority filter; iifname wan0 ct state new drop; }
+}
+]]
+
 -- A source NAT whose port is `expression` counted from 40000 on: the map is how nftables makes a port of a number.
 local function numbered(expression, count)
   local ports = {}
@@ -132,17 +139,18 @@ local TRANSLATION = {
 }
 
 -- The rules of the router next to the client's hosts, or of a carrier's (`nat.hairpin` is for the former only).
--- nat: { wan, wan2, router (its LAN address), servers (a prefix), timeouts ("120s"), hairpin }
+-- nat: { wan, wan2, router (its LAN address), servers (a prefix), timeouts ("120s"), hairpin, ipv6 }
 function M.rules(kind, nat)
   local cone = kind == "full_cone" or kind == "address_restricted"
-  if kind == "firewall" then return firewall end
+  local six = nat.ipv6 and firewall6 or ""
+  if kind == "firewall" then return firewall .. six end
   local text = TRANSLATION[kind] and TRANSLATION[kind]() or masquerade
   if cone or nat.hairpin then
     text = text .. cone_map .. (cone and open_in or "") .. (kind == "address_restricted" and permit or "") ..
       (nat.hairpin and hairpin or "") .. "}\n"
   end
   if kind ~= "plain_linux" then text = text .. drop_unknown end
-  return fill(text, nat)
+  return fill(text, nat) .. six
 end
 
 return M

@@ -12,6 +12,10 @@
 -- 100.64.i.0/24 behind a carrier (.1, .10) and 192.168.i.0/24 at home (.1 the NAT, .10 the host; .11 the second
 -- host of a NAT that two share). Behind a firewall, hosts are at 198.18.i.130 and .131 (.129 the firewall). Servers
 -- are 192.0.2.10, .20, .30; 192.0.2.99 is the first one's second address.
+--
+-- With IPv6, client number i has 2001:db8:i::/48: 2001:db8:i::/64 in public, 2001:db8:i:2::/64 behind a carrier and
+-- 2001:db8:i:1::/64 at home, with the same last numbers as above; every home's router is a firewall, whatever it does
+-- to IPv4. Servers are 2001:db8:ff::10, ::20, ::30, with ::99. Hosts know servers by name, too: server, server2, ….
 
 local nat = require "bodkin.lab.nat"
 
@@ -20,7 +24,7 @@ local M = {}
 local CLIENTS = {}
 for letter in ("abcdefghijklmnopqrstuvwxyz"):gmatch "." do CLIENTS[#CLIENTS + 1] = letter end
 local SERVERS = "192.0.2.0/26" -- the servers, without the witness
-M.witness = "192.0.2.99"
+M.witness, M.witness6 = "192.0.2.99", "2001:db8:ff::99"
 
 local function fail(fmt, ...)
   return nil, "lab: " .. fmt:format(...), "invalid"
@@ -33,8 +37,9 @@ local function box(plan, suffix)
   return b
 end
 
-local function forward(b)
+local function forward(plan, b)
   b.sysctl["net/ipv4/ip_forward"] = 1
+  if plan.ipv6 then b.sysctl["net/ipv6/conf/all/forwarding"] = 1 end
   return b
 end
 
@@ -42,8 +47,13 @@ local function link(plan, left, left_dev, right, right_dev)
   plan.links[#plan.links + 1] = { left.name, left_dev, right.name, right_dev }
 end
 
+local function is_ipv6(text)
+  return text:find(":", 1, true) ~= nil
+end
+
+-- Nobody else has it: an IPv6 address need not be tried out for a second before it is used.
 local function addr(b, dev, text)
-  b.addrs[#b.addrs + 1] = { dev, text }
+  b.addrs[#b.addrs + 1] = { dev, is_ipv6(text) and text .. " nodad" or text }
 end
 
 local function route(b, text)
@@ -55,6 +65,7 @@ local function join_core(plan, b, ip)
   b.tun = "core0"
   addr(b, "core0", ip .. "/32")
   route(b, "default dev core0")
+  if plan.ipv6 then route(b, "::/0 dev core0") end
   plan.ports[#plan.ports + 1] = b.name
   return #plan.ports
 end
@@ -64,7 +75,7 @@ local function reachable(plan, prefix, port)
 end
 
 local function router(plan, suffix, kind, numbers)
-  local b = forward(box(plan, suffix))
+  local b = forward(plan, box(plan, suffix))
   b.rules = nat.rules(kind, numbers)
   b.conntrack = true
   return b
@@ -72,10 +83,18 @@ end
 
 -- Host number `n` of a LAN.
 local function host(plan, client, lan, n)
-  local b, ip = box(plan, "host-" .. client), lan.hosts[n]
-  addr(b, "eth0", ip .. lan.bits)
-  route(b, "default via " .. lan.router)
-  plan.hosts[client] = { name = client, ns = b.name, addr = ip, public = lan.public or ip }
+  local b, ip, ip6 = box(plan, "host-" .. client), lan.hosts[n], nil
+  if plan.families[client] ~= "only" then
+    addr(b, "eth0", ip .. lan.bits)
+    route(b, "default via " .. lan.router)
+  end
+  if plan.families[client] then
+    ip6 = lan.net6 .. ({ "10", "11" })[n]
+    addr(b, "eth0", ip6 .. "/64")
+    route(b, ("::/0 via %s1"):format(lan.net6))
+  end
+  if plan.families[client] == "only" then ip, lan.public = ip6, nil end
+  plan.hosts[client] = { name = client, ns = b.name, addr = ip, public = lan.public or ip, addr6 = ip6 }
   return b
 end
 
@@ -84,18 +103,25 @@ local function site(plan, i, client, kind, options, second)
   local known = nat.kinds[kind]
   local public = ("198.18.%d."):format(i)
   local timeouts = ("%ds"):format(options.udp_timeout_s or 120)
-  local edge = forward(box(plan, "edge-" .. client))
+  local edge = forward(plan, box(plan, "edge-" .. client))
   addr(edge, "cust0", public .. "1/24")
   local tun = ("192.0.2.%d"):format(100 + i)
   local port = join_core(plan, edge, tun)
   reachable(plan, public .. "0/24", port)
   reachable(plan, tun, port)
   plan.ends[client] = { public .. "0/24", tun }
+  local net6 = ("2001:db8:%d"):format(i)
+  if plan.ipv6 then
+    addr(edge, "cust0", net6 .. "::1/64")
+    reachable(plan, net6 .. "::/48", port)
+    plan.ends[client][3] = net6 .. "::/48"
+  end
   if known.routers == 0 then
-    local lan = { router = public .. "1", hosts = { public .. "10" }, bits = "/24" }
+    local lan = { router = public .. "1", hosts = { public .. "10" }, bits = "/24", net6 = net6 .. "::" }
     return link(plan, edge, "cust0", host(plan, client, lan, 1), "eth0")
   end
   local outside, gateway = public .. "10", public .. "1"
+  local outside6 = net6 .. "::"
   local upstream, upstream_dev = edge, "cust0"
   if kind == "carrier" then
     local shared = ("100.64.%d."):format(i)
@@ -105,24 +131,41 @@ local function site(plan, i, client, kind, options, second)
     addr(carrier, "wan0", outside .. "/24")
     addr(carrier, "lan0", shared .. "1/24")
     route(carrier, "default via " .. gateway)
+    if plan.ipv6 then
+      addr(carrier, "wan0", outside6 .. "10/64")
+      addr(carrier, "lan0", net6 .. ":2::1/64")
+      route(carrier, ("::/0 via %s1"):format(outside6))
+      route(carrier, ("%s:1::/64 via %s:2::10"):format(net6, net6))
+      route(edge, ("%s:1::/64 via %s10"):format(net6, outside6))
+      route(edge, ("%s:2::/64 via %s10"):format(net6, outside6))
+      outside6 = net6 .. ":2::"
+    end
     outside, gateway, upstream, upstream_dev = shared .. "10", shared .. "1", carrier, "lan0"
   end
   local home = ("192.168.%d."):format(i)
   local lan = { router = home .. "1", hosts = { home .. "10", home .. "11" }, bits = "/24", public = public .. "10" }
+  local home6 = net6 .. ":1::"
   if known.mapping == "none" then
     lan = { router = public .. "129", hosts = { public .. "130", public .. "131" }, bits = "/25" }
     route(edge, public .. "128/25 via " .. outside)
   end
+  lan.net6 = home6
   local box_nat = router(plan, "nat-" .. client, kind, { wan = outside, wan2 = public .. "11", router = lan.router,
-    servers = SERVERS, timeouts = timeouts, hairpin = options.hairpin })
+    servers = SERVERS, timeouts = timeouts, hairpin = options.hairpin, ipv6 = plan.ipv6 })
   link(plan, upstream, upstream_dev, box_nat, "wan0")
   addr(box_nat, "wan0", outside .. "/24")
   if known.addresses == 2 then addr(box_nat, "wan0", public .. "11/24") end
   addr(box_nat, "lan0", lan.router .. lan.bits)
   route(box_nat, "default via " .. gateway)
+  if plan.ipv6 then
+    addr(box_nat, "wan0", outside6 .. "10/64")
+    addr(box_nat, "lan0", home6 .. "1/64")
+    route(box_nat, ("::/0 via %s1"):format(outside6))
+    if kind ~= "carrier" then route(edge, ("%s/64 via %s10"):format(home6, outside6)) end
+  end
   local first = host(plan, client, lan, 1)
   if not second then return link(plan, box_nat, "lan0", first, "eth0") end
-  box_nat.bridge = { "port0", "port1" }
+  box_nat.bridge, box_nat.isolated = { "port0", "port1" }, options.isolated
   link(plan, box_nat, "port0", first, "eth0")
   link(plan, box_nat, "port1", host(plan, second, lan, 2), "eth0")
 end
@@ -160,19 +203,37 @@ local function rules(plan, options)
     for _, y in ipairs(names) do
       for _, from in ipairs(plan.ends[x]) do
         for _, to in ipairs(plan.ends[y]) do
-          plan.rules[#plan.rules + 1] = { from = from, to = to, delay_us = us(delay(x, y)),
-            jitter_us = us(jitter(x, y)), loss = loss(x, y), duplicate = duplicate(x, y), reorder = reorder(x, y),
-            reorder_us = us(options.reorder_ms or 50), hooked = attack ~= nil, attack = attack and attack(x, y) }
+          plan.rules[#plan.rules + 1] = is_ipv6(from) == is_ipv6(to) and { from = from, to = to,
+            delay_us = us(delay(x, y)), jitter_us = us(jitter(x, y)), loss = loss(x, y), duplicate = duplicate(x, y),
+            reorder = reorder(x, y), reorder_us = us(options.reorder_ms or 50), hooked = attack ~= nil,
+            attack = attack and attack(x, y) } or nil
         end
       end
     end
   end
 end
 
+-- Which families a client has, by name: "dual" or "only" (IPv6); others have IPv4 alone. Or nil, message, code.
+local function families(option)
+  local out = {}
+  if option == true then
+    for _, client in ipairs(CLIENTS) do out[client] = "dual" end
+  end
+  for client, which in pairs(type(option) == "table" and option or {}) do
+    if which ~= "dual" and which ~= "only" then return fail("ipv6 is dual or only, not '%s'", tostring(which)) end
+    out[client] = which
+  end
+  return out
+end
+
 -- options: see lab.up. Returns the plan, or nil, message, "invalid".
 function M.make(prefix, options)
   local plan = { prefix = prefix, boxes = {}, links = {}, ports = {}, core_routes = {}, rules = {}, ends = {},
-    hosts = {}, kinds = {}, udp_timeout_s = options.udp_timeout_s }
+    hosts = {}, kinds = {}, udp_timeout_s = options.udp_timeout_s, ipv6 = options.ipv6 and true or false }
+  local message, code
+  plan.families, message, code = families(options.ipv6)
+  if not plan.families then return nil, message, code end
+  if plan.ipv6 and options.attack then return fail "the man in the middle knows no IPv6: leave ipv6 or attack out" end
   for i, client in ipairs(CLIENTS) do
     local kind = options[client] or (i <= 2 and "none") or nil
     local shares = client == "b" and options.same_nat
@@ -203,6 +264,15 @@ function M.make(prefix, options)
       reachable(plan, M.witness, port)
       plan.ends[name][2] = M.witness
     end
+    if plan.ipv6 then
+      local all = { ("2001:db8:ff::%d"):format(i * 10), i == 1 and M.witness6 or nil }
+      for _, ip6 in ipairs(all) do
+        addr(b, "core0", ip6 .. "/128")
+        reachable(plan, ip6, port)
+        table.insert(plan.ends[name], ip6)
+      end
+      plan.hosts[name].addr6 = all[1]
+    end
   end
   plan.core = box(plan, "core").name -- nothing but a place for the copier
   rules(plan, options)
@@ -215,14 +285,16 @@ local function setup_box(plan, b, out)
   put "set_if() { [ ! -e /proc/sys/$1 ] || echo $2 >/proc/sys/$1; }"
   for _, dev in ipairs { "all", "default" } do
     put("echo 0 >/proc/sys/net/ipv4/conf/%s/rp_filter", dev)
-    put("set_if net/ipv6/conf/%s/disable_ipv6 1", dev)
+    put("set_if net/ipv6/conf/%s/disable_ipv6 %d", dev, plan.ipv6 and 0 or 1)
   end
+  if plan.ipv6 then put "for dad in /proc/sys/net/ipv6/conf/*/accept_dad; do echo 0 >$dad; done" end
   for key, value in pairs(b.sysctl) do put("echo %s >/proc/sys/%s", value, key) end
   put "ip -batch - <<'IP'"
   if b.bridge then
     put "link add lan0 type bridge"
     for _, dev in ipairs(b.bridge) do
       put("link set %s master lan0", dev)
+      if b.isolated then put("link set %s type bridge_slave isolated on", dev) end
       put("link set %s up", dev)
     end
   end
@@ -246,6 +318,18 @@ local function setup_box(plan, b, out)
   put "BOX"
 end
 
+-- What a host's file of names says.
+function M.hosts_file(plan)
+  local out = { "127.0.0.1 localhost", "::1 localhost" }
+  for name, one in pairs(plan.hosts) do
+    if name:find "^server" then
+      out[#out + 1] = one.addr .. " " .. name
+      out[#out + 1] = one.addr6 .. " " .. name
+    end
+  end
+  return table.concat(out, "\n") .. "\n"
+end
+
 -- The script that builds it all; it stops at the first thing that fails.
 function M.setup(plan)
   local out = { "set -e", "ip -batch - <<'IP'" }
@@ -255,6 +339,12 @@ function M.setup(plan)
   end
   out[#out + 1] = "IP"
   for _, b in ipairs(plan.boxes) do setup_box(plan, b, out) end
+  if plan.ipv6 then -- IPv6 takes to a link only once the kernel has seen it up, which it looks after each second
+    for _, b in ipairs(plan.boxes) do
+      out[#out + 1] = ("for n in $(seq 60); do ip -n %s -br link show type veth | grep -q DOWN || break; "
+        .. "sleep 0.05; done"):format(b.name)
+    end
+  end
   return table.concat(out, "\n") .. "\n"
 end
 

@@ -6,7 +6,7 @@ local nat = require "bodkin.lab.nat"
 
 local M = {}
 
-local function ip(address) return address and address:match "^(.*):" end
+local function ip(address) return address and address:match "^%[?(.-)%]?:%d+$" end
 local function port(address) return address and address:match ":(%d+)$" end
 
 -- What a prober's lines mean, in the words of nat.lua.
@@ -44,7 +44,8 @@ function M.differences(found, kind, want)
   check("the filtering", found.filtering, known.filtering)
   check("the choice of ports", found.ports, known.ports)
   if known.moves ~= nil then check("that unsolicited input moves the mapping", found.moves, known.moves) end
-  check("the least TTL to the server", found.hops, known.routers + 3) -- edge, core, and the server itself
+  -- Also edge, core, and the server itself.
+  check("the least TTL to the server", found.hops, (want.routers or known.routers) + 3)
   check("the public address", found.public, want.public)
   if known.routers > 0 and known.mapping ~= "none" then
     check("hairpinning", found.hairpin, want.hairpin and "yes" or "no")

@@ -9,14 +9,18 @@ Process.__index = Process
 
 -- Starts options[1..] in namespace `ns`; files go to `base`.out and so on. options: stdin (path; "pipe": see write;
 -- default /dev/null), stdout, stderr (paths), env (name = value), realtime (a scheduling priority, for measuring).
--- Misuse throws; a command that is not there ends with 127 and says so on stderr.
-function M.start(ns, base, options)
+-- `hosts`: a file that it finds as /etc/hosts. Misuse throws; a command that is not there ends with 127 and says so on
+-- stderr.
+function M.start(ns, base, options, hosts)
   assert(options[1], "start: a command expected")
   local self = setmetatable({
     out = options.stdout or base .. ".out", err = options.stderr or base .. ".err",
     pid_file = base .. ".pid", code_file = base .. ".code", words = options,
   }, Process)
   local words = { "env" }
+  if hosts then
+    words = { "unshare", "--mount", "sh", "-c", 'mount -n --bind "$0" /etc/hosts && exec "$@"', hosts, "env" }
+  end
   for name, value in pairs(options.env or {}) do words[#words + 1] = name .. "=" .. value end
   if options.realtime then table.move({ "chrt", "-f", "1" }, 1, 3, #words + 1, words) end
   table.move(options, 1, #options, #words + 1, words)

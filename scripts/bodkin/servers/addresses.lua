@@ -25,32 +25,37 @@ local function insert_once(list, a)
   list[#list + 1] = a
 end
 
--- The observed source first; then the public addresses that a cookie proves, or whose IP is the observed
--- one (an address from a foreign STUN server counts only then). What does not count is left out.
-function M.collect(server, from, pubs, locals)
-  local own, near = { from }, {}
+-- The public addresses, after those of `list`, that a cookie proves, or whose IP is the observed one (an address from
+-- a foreign STUN server counts only then). What does not count is left out.
+function M.proven(server, from, pubs, list)
   for _, bytes in ipairs(pubs) do
     local a, proven = server.cookie:open(bytes)
-    if a and not proven then server.counters:add("address_cookie_bad") end
-    if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #own < PUBS_MAX then insert_once(own, a) end
+    if a and proven == false then server.counters:add("address_cookie_bad") end
+    if a and addr.port(a) ~= 0 and (proven or addr.same_ip(a, from)) and #list < PUBS_MAX then insert_once(list, a) end
   end
+  return list
+end
+
+-- The observed source first, then the proven ones; and the local ones.
+function M.collect(server, from, pubs, locals)
+  local own, near = M.proven(server, from, pubs, { from }), {}
   for _, a in ipairs(locals) do
     if #near < LOCALS_MAX and local_ok(a, from) then insert_once(near, a) end
   end
   return own, near
 end
 
--- One entry's bytes: its association and ephemeral, then both lists.
-function M.pack(assoc, ephemeral, pubs, locals)
-  local parts = { string.pack(">I4c32B", assoc, ephemeral, #pubs) }
+-- One entry's bytes: its association, ephemeral and round-trip time (nil: unknown), then both lists.
+function M.pack(assoc, ephemeral, rtt_ms, pubs, locals)
+  local parts = { string.pack(">I4c32i2B", assoc, ephemeral, rtt_ms or -1, #pubs) }
   for _, a in ipairs(pubs) do parts[#parts + 1] = string.pack("s1", a) end
   for _, a in ipairs(locals) do parts[#parts + 1] = string.pack("s1", a) end
   return table.concat(parts)
 end
 
--- Returns assoc, ephemeral, pubs, locals.
+-- Returns assoc, ephemeral, pubs, locals, rtt_ms.
 function M.unpack(bytes)
-  local assoc, ephemeral, count, at = string.unpack(">I4c32B", bytes)
+  local assoc, ephemeral, rtt_ms, count, at = string.unpack(">I4c32i2B", bytes)
   local pubs, locals = {}, {}
   while at <= #bytes do
     local a
@@ -58,7 +63,7 @@ function M.unpack(bytes)
     local list = #pubs < count and pubs or locals
     list[#list + 1] = a
   end
-  return assoc, ephemeral, pubs, locals
+  return assoc, ephemeral, pubs, locals, rtt_ms >= 0 and rtt_ms or nil
 end
 
 -- What one with these public addresses may see of `locals`: under "same-public", all when they share a

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Sends `matched` until it is acknowledged: at 0, 20 and 60 ms, each further wait twice the one before,
 -- ten times in about ten seconds. Each repeat says how long ago the commit was, and start_in shrinks by it.
+-- Both of a pair are told in one instant, and the nearer one to wait, so that both begin at once (why: "The race" in
+-- docs/NAT.md).
 
 local M = {}
 local Delivery = {}
@@ -8,6 +10,15 @@ Delivery.__index = Delivery
 
 local OWN_LEN = 8 -- of an ephemeral, to tell its owner which it was
 local FIRST_WAIT_MS, TRIES = 20, 10 -- 0, 20, 60, 140, 300, 620, 1260, 2540, 5100, 10220 ms
+
+-- So much at most: a client that claims to be far away delays its own matches by that, and nobody else's.
+local WAIT_MAX_MS = 500
+
+-- How long `to` waits for its peer: the difference of their one-way delays. Where one is unknown nobody waits.
+local function start_in_ms(to, peer)
+  if not to.rtt_ms or not peer.rtt_ms then return 0 end
+  return math.max(0, math.min((peer.rtt_ms - to.rtt_ms + 1) // 2, WAIT_MAX_MS))
+end
 
 -- locate(person) -> the association by which that client is to be reached now; acknowledged(d), of one pushed.
 function M.new(server, locate, acknowledged)
@@ -32,7 +43,7 @@ local function send(self, d)
   local peer = d.peer
   server:push(self.locate(d.to), "matched", d.tx, d.match, d.key, peer.key, peer.ephemeral, d.own, peer.name,
     peer.props, peer.pubs, d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data,
-    d.seat, server.relays, d.ticket)
+    d.seat, server.relays, d.ticket, d.again or 0, server.shared_clock and d.commit_us or nil)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()
@@ -53,19 +64,20 @@ function Delivery:room_for(more)
   return self.total + more <= self.server.limits.pending_all
 end
 
--- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n,
--- start_in_ms, data and seat (encoded), ticket (for relays, or nil). The first is sent now. One that was on its way for the same pair of the same
--- match is dropped: its key is void.
+-- d: to and peer (people, see people.lua), match, key, locals (of the peer, as `to` may see them), of_n, data and
+-- seat (encoded), ticket (for relays, or nil), again (how often this pair was told before; nil: never). The first is
+-- sent now. One that was on its way for the same pair of the same match is dropped: it is void. Returns d.
 function Delivery:push(d)
   local server = self.server
   d.tx, d.commit_us, d.tries, d.wait_ms = server.env.random(12), server.env.now(), 0, FIRST_WAIT_MS
   d.pair = d.match .. d.to.id .. d.peer.id
-  d.own = d.to.ephemeral:sub(1, OWN_LEN)
+  d.own, d.start_in_ms = d.to.ephemeral:sub(1, OWN_LEN), start_in_ms(d.to, d.peer)
   if self.by_pair[d.pair] then drop(self, self.by_pair[d.pair]) end
   self.by_tx[d.tx], self.by_pair[d.pair] = d, d
   self.count[d.to.id] = (self.count[d.to.id] or 0) + 1
   self.total = self.total + 1
   send(self, d)
+  return d
 end
 
 -- An acknowledgement by a client.

@@ -58,7 +58,7 @@ local function sweep(self)
 end
 
 local function person(p)
-  return { id = p.id, name = p.name, addrs = addresses.pack(p.assoc, p.ephemeral, p.pubs, p.locals) }
+  return { id = p.id, name = p.name, addrs = addresses.pack(p.assoc, p.ephemeral, p.rtt_ms, p.pubs, p.locals) }
 end
 
 local function enter(self, r, p, other)

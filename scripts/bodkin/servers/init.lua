@@ -92,6 +92,8 @@ local function setup(env, options)
   return setmetatable({
     env = env, counters = counters, log = env.log, limits = bounds, boot = env.random(8),
     maintenance_mode = mode, local_rule = rule, expose_addresses = options.expose_addresses or false,
+    shared_clock = options.shared_clock or false,
+    stun = options.stun ~= false,
     keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys,
     require_token = options.require_token,
     cookie = cookie.new { key = keys[1], random = env.random, time = time },
@@ -107,8 +109,10 @@ end
 -- { paths or roles, … }, maintenance_mode = "confirm"|"silent", keys = { 32 bytes, 32 bytes or nil }: the
 -- deployment's secrets, the one in use first (see bodkin.keyfile; else one of this run alone), token_keys = { 32 bytes,
 -- … }, require_token (see admission.lua), expose_addresses,
--- local_addresses = "same-public"|"always"|"never", limits, queues = { [name or "*"] = { policy =
--- path or source } }, relays = { "ADDR:PORT", … }: on other machines that share the keys; open_policy_link (see policies.lua). nil, message, code on failure.
+-- shared_clock (clients are told when a match was committed, on the server's clock, which is theirs, too),
+-- local_addresses = "same-public"|"always"|"never", stun = false (STUN Binding requests are dropped), limits,
+-- queues = { [name or "*"] = { policy = path or source } }, relays = { "ADDR:PORT", … }: on other machines that share
+-- the keys; open_policy_link (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end

@@ -24,6 +24,9 @@ M.defaults = {
   relay_rate = 262144,    -- … bytes a second from each end …
   relay_bytes = 1 << 30,  -- … and from both in all …
   relay_s = 21600,        -- … for so many seconds from their match on
+  late_probes = 2000,     -- answers that clients asked for after a silence, in all …
+  late_probes_each = 32,  -- … and from one source
+  stun_each = 50,         -- STUN answers a second to one network (/24, /56); ten times as many at once
   guess_burst = 10,       -- wrong room codes from one source at once …
   guess_every_s = 2,      -- … and one more in each so many seconds
   guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket
@@ -31,7 +34,9 @@ M.defaults = {
 
 local STRANGERS = 3 / 4 -- of a bound in all, for sources that are not known yet
 
-local highest = { room_members = 32, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31, associations = 1 << 20 }
+local highest = {
+  room_members = 32, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31, associations = 1 << 20,
+}
 
 -- The defaults with `given` over them, or nil, message, code.
 function M.check(given)
@@ -60,6 +65,11 @@ end
 -- them all.
 function M.source(from)
   return #from == 6 and from:sub(1, 4) or from:sub(1, 8)
+end
+
+-- The network it is in, for what an unproven sender gets: who forges sources aims at a network as well as at a host.
+function M.network(from)
+  return #from == 6 and from:sub(1, 3) or from:sub(1, 7)
 end
 
 local Guesses = {}
@@ -106,8 +116,8 @@ local Buckets = {}
 Buckets.__index = Buckets
 
 -- Rate limits for requests that cost much, by source (as for guesses) and in all. options: rate (tokens a second) and
--- burst (tokens) of one source; sources: how many are remembered; all_rate, all_burst: of everybody together (none:
--- no bound); now_us. Every number is greater than 0.
+-- burst (tokens) of one source; source: what that is of an address (M.source); sources: how many are remembered;
+-- all_rate, all_burst: of everybody together (none: no bound); now_us. Every number is greater than 0.
 --
 -- Of the bound in all, sources that are not known yet get three quarters at most, both of its rate and of its burst:
 -- however many of them ask, a quarter is left for those that are served already, who may use all of it.
@@ -116,6 +126,7 @@ function M.buckets(options)
     if math.type(options[name]) == nil or options[name] <= 0 then error(name .. " must be a number above 0", 2) end
   end
   local self = setmetatable({
+    source = options.source or M.source,
     each = bucket(options.rate, options.burst),
     full_us = recent.new {
       span_us = options.burst * 1000000 / options.rate, max = options.sources, now_us = options.now_us,
@@ -132,7 +143,7 @@ end
 -- is served already. False, "source" or false, "all": which bound is in the way. What is refused costs nothing.
 function Buckets:may(now_us, from, cost, known)
   cost = cost or 1
-  local key, each, strangers = M.source(from), self.each, not known and self.strangers
+  local key, each, strangers = self.source(from), self.each, not known and self.strangers
   each.full_us = self.full_us:get(now_us, key) or 0
   if not has(each, now_us, cost) then return false, "source" end
   if self.all and not (has(self.all, now_us, cost) and (not strangers or has(strangers, now_us, cost))) then

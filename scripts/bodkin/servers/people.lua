@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs, locals },
--- from its registration, or for a selector that is not registered from its selection. pubs[1] is where it is heard
--- from.
+-- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs, locals,
+-- rtt_ms or nil }, from its registration, or for a selector that is not registered from its selection. pubs[1] is where
+-- it is heard from.
 
 local addresses = require "bodkin.servers.addresses"
 
@@ -11,10 +11,10 @@ local M = {}
 function M.registered(registry, id)
   local entry = registry:get(id)
   if not entry then return nil end
-  local assoc, ephemeral, pubs, locals = addresses.unpack(entry.addrs)
+  local assoc, ephemeral, pubs, locals, rtt_ms = addresses.unpack(entry.addrs)
   return {
     id = id, key = entry.key, ephemeral = ephemeral, assoc = assoc, app = entry.app, name = entry.name,
-    props = entry.props, pubs = pubs, locals = locals,
+    props = entry.props, pubs = pubs, locals = locals, rtt_ms = rtt_ms,
   }
 end
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The relay: two peers with tickets for each other, each of which has proven its address, reach each other through it
--- where no direct path is. What it forwards it cannot read, and where to no datagram says. C forwards; this script opens.
+-- where no direct path is. What it forwards it cannot read, and no datagram says where to. C forwards; this script
+-- opens.
 
 local core = require "bodkin.core"
 local role = require("bodkin.servers.role").role

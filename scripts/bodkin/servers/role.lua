@@ -20,7 +20,7 @@ local wire = require("bodkin.core").wire
 local M = {}
 local Role = { __name = "bodkin.role" }
 
--- Types 1..31 are Bodkin's between client and server, 32..63 between peers.
+-- Types 1..31 and 40..63 are Bodkin's between client and server, 32..39 between peers.
 local OWN_FIRST, OWN_LAST = 64, 127
 
 local function own_message(role, given, level)

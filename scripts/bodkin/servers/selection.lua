@@ -8,6 +8,7 @@ local delivery = require "bodkin.servers.delivery"
 local history = require "bodkin.servers.history"
 local limits = require "bodkin.servers.limits"
 local people = require "bodkin.servers.people"
+local renewals = require "bodkin.servers.renewals"
 local recent = require "bodkin.servers.recent"
 local rooms = require "bodkin.servers.rooms"
 local whereabouts = require "bodkin.servers.whereabouts"
@@ -30,19 +31,21 @@ end
 -- Tells every one of `others` about `person` and the other way round, in one instant: all of the others
 -- first. Each pair has a key of its own.
 local function pair_up(self, match, how, of_n, person, others)
-  local pairs_of, rule = {}, self.server.local_rule
+  local told, pairs_of, rule = {}, {}, self.server.local_rule
   local function tell(to, peer, pair, ticket)
-    self.delivery:push {
-      to = to, peer = peer, match = match, key = pair.key, of_n = of_n, start_in_ms = 0, data = NO_DATA,
+    return self.delivery:push {
+      to = to, peer = peer, match = match, key = pair.key, of_n = of_n, data = NO_DATA,
       locals = addresses.visible(rule, peer.locals, peer.pubs, to.pubs), ticket = ticket,
     }
   end
   for i, other in ipairs(others) do
     pairs_of[i] = new_pair(self.server)
     self.history:paired(match, how, person, other)
-    tell(other, person, pairs_of[i], pairs_of[i].tickets[1])
+    told[i] = tell(other, person, pairs_of[i], pairs_of[i].tickets[1])
   end
-  for i, other in ipairs(others) do tell(person, other, pairs_of[i], pairs_of[i].tickets[2]) end
+  for i, other in ipairs(others) do
+    self.renewals:note(told[i], tell(person, other, pairs_of[i], pairs_of[i].tickets[2]))
+  end
 end
 
 -- The people in a room but `id`, as they are known now.
@@ -106,7 +109,7 @@ local function commit(self, person, registered, room, selected)
 end
 
 -- The selector as a person, and whether it is registered; or nil, code, text.
-local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token)
+local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token, rtt_ms)
   local server = self.server
   local id, key, assoc = reply:who()
   local known = server.registry:get(id)
@@ -116,13 +119,13 @@ local function selector(self, reply, from, ephemeral, pubs, locals, app, name, p
   if not claims then return nil, why, text end
   local own, near = addresses.collect(server, from, pubs, locals)
   if known then -- a selection carries addresses fresher than the registration's
-    known.addrs = addresses.pack(assoc, ephemeral, own, near)
+    known.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
     server.registry:put(known)
   end
   if is_asked then app, name, props = known.app, known.name, known.props end -- what was admitted, and no other
   return {
     id = id, key = key, ephemeral = ephemeral, assoc = assoc, app = app, name = name, props = people.map(props),
-    pubs = own, locals = near,
+    pubs = own, locals = near, rtt_ms = rtt_ms,
   }, known ~= nil
 end
 
@@ -130,13 +133,13 @@ local function handlers(self, on)
   local server = self.server
   local counters, registry, env = server.counters, server.registry, server.env
 
-  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token)
+  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token, rtt_ms)
     local id = reply:who()
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
     if server.registrar:deciding(id) and not registry:get(id) then return end
     local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props,
-      token)
+      token, rtt_ms)
     if not person then return server:refuse(reply, tx, registered, text) end
     local room, selected, why
     room, why, text, selected = target_of(self, from, id, target, code)
@@ -190,8 +193,8 @@ function Matches:announce(members, host, data, queue)
   end
   local match = env.random(16)
   local function tell(to, peer, pair, ticket)
-    self.delivery:push {
-      to = to.person, peer = peer.person, match = match, key = pair.key, ticket = ticket, of_n = n, start_in_ms = 0, data = data,
+    return self.delivery:push {
+      to = to.person, peer = peer.person, match = match, key = pair.key, ticket = ticket, of_n = n, data = data,
       locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
       seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
     }
@@ -200,8 +203,8 @@ function Matches:announce(members, host, data, queue)
     for k = 1, i - 1 do
       local pair = new_pair(self.server)
       self.history:paired(match, "queue " .. queue, members[k].person, members[i].person)
-      tell(members[k], members[i], pair, pair.tickets[1])
-      tell(members[i], members[k], pair, pair.tickets[2])
+      self.renewals:note(tell(members[k], members[i], pair, pair.tickets[1]),
+        tell(members[i], members[k], pair, pair.tickets[2]))
     end
   end
   return true
@@ -229,11 +232,16 @@ function M.install(server, on)
     guesses = limits.guesses(server.limits, env.now()),
     repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
   }, Matches)
+  self.renewals = renewals.new(server, function(d)
+    if self.delivery:fits(d.to.id, 1) and self.delivery:room_for(1) then self.delivery:push(d) end
+  end)
   handlers(self, on)
   whereabouts.install(server, on, self.history)
   function server.why(_, asked) return self.history:why(asked) end
+  self.renewals:install(on)
   server:at_close(function()
     self.history:close()
+    self.renewals:close()
     self.delivery:close()
     self.rooms:close()
   end)

@@ -18,12 +18,12 @@ function M.install(server, on, history)
     local own, near = addresses.collect(server, from, pubs, locals)
     local entry = registry:get(id)
     if entry then -- these are fresher than the registration's
-      local _, ephemeral = addresses.unpack(entry.addrs)
-      entry.addrs = addresses.pack(assoc, ephemeral, own, near)
+      local _, ephemeral, _, _, rtt_ms = addresses.unpack(entry.addrs)
+      entry.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
       registry:put(entry)
     end
-    local _, ephemeral = addresses.unpack(me.addrs)
-    me.addrs = addresses.pack(assoc, ephemeral, own, near)
+    local _, ephemeral, _, _, rtt_ms = addresses.unpack(me.addrs)
+    me.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
     local there = people.registered(registry, peer)
     if not there then
       there = {}

@@ -7,7 +7,8 @@
 --   reboot()    forgets everything: mappings and what they let in
 --   rebind()    the same, and no mapping gets the address it had before
 --
--- where why is one word, for the trace. A model without `ips` is transparent: what is inside keeps its address.
+-- where why is one word, for the trace. A model without `ips` is transparent: what is inside keeps its address. What
+-- translates IPv4 is so for IPv6, as a home's router is: a firewall, unless told otherwise.
 -- What pairs of these can do is in docs/NAT.md.
 
 local addr = require("bodkin.core").addr
@@ -55,6 +56,12 @@ function Router.outbound(_, _, src, dst) return src, dst end
 Router.inbound = Router.outbound
 function Router.reboot() end
 function Router.rebind() end
+
+local Closed = setmetatable({}, { __index = Router })
+Closed.__index = Closed
+
+function Closed.outbound() return nil, "closed" end
+Closed.inbound = Closed.outbound
 
 local Firewall = {}
 Firewall.__index = Firewall
@@ -220,6 +227,28 @@ function Nat:rebind()
   end
 end
 
+-- --- one box, a model for each family
+
+local Both = {}
+Both.__index = Both
+
+local function of(both, address)
+  return #address == 6 and both.ipv4 or both.ipv6
+end
+
+function Both:outbound(now_us, src, dst) return of(self, src):outbound(now_us, src, dst) end
+function Both:inbound(now_us, src, dst) return of(self, src):inbound(now_us, src, dst) end
+
+function Both:reboot()
+  self.ipv4:reboot()
+  self.ipv6:reboot()
+end
+
+function Both:rebind()
+  self.ipv4:rebind()
+  self.ipv6:rebind()
+end
+
 -- options: `kind`, or in its place or besides it
 --   mapping, filtering  "endpoint_independent", "address_dependent" or "address_and_port_dependent"; without
 --                       mapping nothing is translated, without filtering nothing is kept out
@@ -233,6 +262,8 @@ end
 --   hairpin             what is inside reaches what is inside by outer addresses (REQ-9)
 --   race                unknown input makes a flow of its own (see plain_linux)
 --   random              a generator (sim/random.lua), for random and sequential ports and arbitrary pooling
+--   ipv6                what it is for IPv6, none of which is translated: "firewall" (default of what translates),
+--                       "none" (default of a router), or "closed": nothing passes, and nobody is told
 function M.new(options)
   local kind = M.kinds[options.kind or "none"]
   if not kind then error(("no NAT is of kind %q"):format(tostring(options.kind)), 2) end
@@ -244,16 +275,26 @@ function M.new(options)
   end
   local mapping, filtering = option("mapping"), option("filtering")
   local timeout_us = to_us(option("timeout_ms", 120000))
-  local common = {
-    timeout_us = timeout_us,
-    refresh_inbound = option("refresh_inbound", false),
-    filter_key = DEPENDENCE[filtering or EI],
-  }
-  if not mapping then
-    common.permitted = {}
-    return setmetatable(common, filtering and filtering ~= EI and Firewall or Router)
+  local refresh_inbound = option("refresh_inbound", false)
+  local function transparent(filter)
+    local class = filter == "closed" and Closed or filter and filter ~= EI and Firewall or Router
+    return setmetatable({ timeout_us = timeout_us, refresh_inbound = refresh_inbound, permitted = {},
+      filter_key = DEPENDENCE[filter] }, class)
   end
-  local self = setmetatable(common, Nat)
+  local function both(ipv4)
+    local ipv6 = options.ipv6 or "firewall"
+    if ipv6 ~= "firewall" and ipv6 ~= "none" and ipv6 ~= "closed" then
+      error(("for IPv6 a box is firewall, none or closed, not %q"):format(tostring(ipv6)), 3)
+    end
+    local filter = ipv6 == "firewall" and APD or ipv6 == "closed" and ipv6 or EI
+    return setmetatable({ ipv4 = ipv4, ipv6 = transparent(filter), ips = ipv4.ips }, Both)
+  end
+  if not mapping then
+    local model = transparent(filtering)
+    return options.ipv6 and both(model) or model
+  end
+  local self = setmetatable({ timeout_us = timeout_us, refresh_inbound = refresh_inbound,
+    filter_key = DEPENDENCE[filtering or EI] }, Nat)
   self.ips = options.ips or { options.ip }
   self.is_own = {}
   for _, ip in ipairs(self.ips) do self.is_own[ip:sub(1, -3)] = true end
@@ -269,7 +310,7 @@ function M.new(options)
   if not self.choice or not self.mapping_key or not self.filter_key then
     error("no NAT maps, filters or chooses ports like that", 2)
   end
-  return self
+  return both(self)
 end
 
 return M

@@ -69,6 +69,11 @@ function M.new(options)
   return self
 end
 
+-- Whether a box gives what is inside other addresses outside: NATs do, for IPv4.
+local function hides(box, ip)
+  return box.model.ips and #ip == 6
+end
+
 local function attach(net, node, behind)
   node.behind, node.realm = behind, behind and behind.inner or net.outer
   for _, ip in ipairs(node.ips) do
@@ -79,7 +84,7 @@ local function attach(net, node, behind)
     end
     node.realm.at[key] = node
     local box = behind
-    while box and not box.model.ips do -- transparent: known outside, too
+    while box and not hides(box, ip) do -- known outside, too
       box.realm.at[key] = box
       box = box.realm.box
     end
@@ -91,7 +96,7 @@ local function detach(node)
   for _, ip in ipairs(node.ips) do
     local key, at, box = ip_of(ip), node.realm.at, node.behind
     at[key] = nil
-    while box and not box.model.ips do
+    while box and not hides(box, ip) do
       box.realm.at[key] = nil
       box = box.realm.box
     end
@@ -246,9 +251,13 @@ function Net:bind(node, address, on_packet, max_bytes)
   return sock
 end
 
-local function source(sock, to)
+-- `own`: the address it is to leave from, where the host has that; else the first of the family.
+local function source(sock, to, own)
   if not is_any(sock.address) then return has_ip(sock.node, sock.address) and sock.address or nil end
   if addr.class(to) == "loopback" then return addr.with_port(to, addr.port(sock.address)) end
+  if own and not is_any(own) and #own == #to and has_ip(sock.node, own) then
+    return addr.with_port(own, addr.port(sock.address))
+  end
   for _, ip in ipairs(sock.node.ips) do
     if #ip == #to then return addr.with_port(ip, addr.port(sock.address)) end
   end
@@ -256,11 +265,11 @@ end
 
 -- True when the packet was taken, whatever becomes of it; false when a kernel would have no route for it;
 -- nil and a sentence when it is none that this socket sends.
-function Socket:send(to, bytes, ttl)
+function Socket:send(to, bytes, ttl, own)
   local net, node = self.net, self.node
   if #to ~= #self.address then return nil, "another address family" end
   if #bytes > self.max_bytes then return nil, ("longer than %d bytes"):format(self.max_bytes) end
-  local src = source(self, to)
+  local src = source(self, to, own)
   if not src or addr.port(to) == 0 then
     net.record("drop:unroutable", src or self.address, to, bytes)
     return false

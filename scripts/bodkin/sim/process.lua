@@ -100,9 +100,9 @@ local function new_udp(proc, address, options)
   return open(proc, sock, "socket " .. addr.format(raw.address))
 end
 
-function Udp:send(to, bytes, ttl)
+function Udp:send(to, bytes, ttl, own)
   check(self)
-  local ok, err = self.raw:send(to, bytes, ttl)
+  local ok, err = self.raw:send(to, bytes, ttl, own)
   if err then return nil, ("cannot send to %s: %s"):format(addr.format(to), err), "invalid" end
   self.counters:add(ok and "udp_tx" or "udp_tx_unreachable")
   if ok then self.counters:add("udp_tx_bytes", #bytes) end
@@ -173,13 +173,13 @@ local function drain(mux)
   if mux.draining then return end
   mux.draining = true
   while not mux.closed do
-    local kind, a, b, c, d = mux.raw:next()
+    local kind, a, b, c, d, own = mux.raw:next()
     if not kind then break end
     if kind ~= "send" then
       tell(mux, kind, a, b)
     else
       local sock = mux.sockets[a]
-      if sock then sock:send(b, c, d) end
+      if sock then sock:send(b, c, d, own) end
     end
   end
   mux.draining = false
@@ -216,6 +216,11 @@ end
 function Mux:add(match)
   check(self)
   return drained(self, self.raw:add(self.proc.loop:now(), match))
+end
+
+function Mux:renew(session, renewal)
+  check(self)
+  return drained(self, self.raw:renew(self.proc.loop:now(), session, renewal))
 end
 
 function Mux:send(session, bytes)
@@ -283,10 +288,12 @@ local function resolve(proc, name, port, fn)
 end
 
 local function interfaces(proc)
-  local list = { { name = "lo", addr = addr.parse("127.0.0.1", 0), up = true, loopback = true } }
+  local list, has_ipv6 = { { name = "lo", addr = addr.parse("127.0.0.1", 0), up = true, loopback = true } }, false
   for i, ip in ipairs(proc.host.node.ips) do
     list[i + 1] = { name = "eth" .. i - 1, addr = ip, up = true, loopback = false }
+    if #ip ~= 6 then has_ipv6 = true end
   end
+  if has_ipv6 then list[#list + 1] = { name = "lo", addr = addr.parse("::1", 0), up = true, loopback = true } end
   return list
 end
 

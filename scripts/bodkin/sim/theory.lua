@@ -1,86 +1,21 @@
 -- SPDX-License-Identifier: MIT
--- What docs/NAT.md says of two kinds of NAT whose hosts were told of each other: "yes", they connect; "no"; or "may",
--- where it depends on whose packet comes first ("The race"), or on what is not known. The reasons are there;
--- spec/sim/stats_spec.lua holds the two together.
+-- What docs/NAT.md says of two kinds of NAT (see client/reach.lua), by their names.
 
 local nats = require "bodkin.sim.nat"
+local reach = require "bodkin.client.reach"
 
 local M = {}
 
 local SHORT = { endpoint_independent = "EI", address_dependent = "AD", address_and_port_dependent = "APD" }
 
-local function behaviour(kind)
+function M.behaviour(kind)
   local b = nats.kinds[kind]
   return { mapping = b.ports == "overload" and "EI" or SHORT[b.mapping] or "EI", filtering = SHORT[b.filtering] or "EI",
     race = b.race }
 end
 
--- Do the tests of x come in where y waits?
-local function gets_in(x, y)
-  if y.filtering == "EI" then return true end
-  return y.mapping == "EI" and (y.filtering == "AD" or x.mapping == "EI")
-end
+M.of = reach.of
 
--- Does x hear the answer to a test of its own?
-local function comes_back(x, y)
-  return y.mapping == "EI" or x.filtering ~= "APD"
-end
-
-local function connect(a, b)
-  local works = gets_in(a, b) and comes_back(a, b) or gets_in(b, a) and comes_back(b, a)
-  return works and (a.mapping ~= "APD" or b.mapping ~= "APD")
-end
-
-local raced = { mapping = "APD", filtering = "APD" }
-
--- The letter of the document for why they do, or do not.
-local function reason(a, b)
-  local in_b, in_a = gets_in(a, b), gets_in(b, a)
-  if connect(a, b) then
-    if a.mapping == "EI" and a.filtering ~= "APD" or b.mapping == "EI" and b.filtering ~= "APD" then return "a" end
-    return a.mapping == "EI" and b.mapping == "EI" and "b" or "c"
-  end
-  if not in_a and not in_b then return "e" end
-  if in_b and comes_back(a, b) or in_a and comes_back(b, a) then return "g" end
-  local waits = in_b and a or b -- whose tests get in, and who hears no answer
-  return waits.mapping == "EI" and "d" or "f"
-end
-
-local LONG = { endpoint = "EI", address = "AD", address_port = "APD" }
-
--- The behaviours that one told in words can be.
-local function meant(b)
-  local out = {}
-  for _, mapping in pairs(LONG) do
-    for _, filtering in pairs(LONG) do
-      if (LONG[b.mapping] or mapping) == mapping and (LONG[b.filtering] or filtering) == filtering then
-        out[#out + 1] = { mapping = mapping, filtering = filtering }
-      end
-    end
-  end
-  return out
-end
-
--- The same of two behaviours { mapping =, filtering = "endpoint" | "address" | "address_port" | "unknown" }, and the
--- letter of the reason where there is but one.
-function M.of(given_a, given_b)
-  local verdict, letter
-  for _, a in ipairs(meant(given_a)) do
-    for _, b in ipairs(meant(given_b)) do
-      local v, r = connect(a, b) and "yes" or "no", reason(a, b)
-      if verdict and verdict ~= v then return "may" end
-      letter = (not verdict or letter == r) and r or nil
-      verdict = v
-    end
-  end
-  return verdict, letter
-end
-
-function M.verdict(kind_a, kind_b)
-  local a, b = behaviour(kind_a), behaviour(kind_b)
-  local works = connect(a, b)
-  if a.race and connect(raced, b) ~= works or b.race and connect(a, raced) ~= works then return "may" end
-  return works and "yes" or "no"
-end
+function M.verdict(kind_a, kind_b) return reach.verdict(M.behaviour(kind_a), M.behaviour(kind_b)) end
 
 return M

@@ -131,7 +131,7 @@ function World:now()
 end
 
 -- Every datagram, an array of lines (see sim/trace.lua). Events: send, recv, drop:WHY (lost, nowhere, noport,
--- unroutable, ttl, isolated, asleep; of a NAT hairpin, full, unmapped, filtered, accepted).
+-- unroutable, ttl, isolated, asleep; of a NAT hairpin, full, unmapped, filtered, accepted, closed).
 function World:trace()
   return self.lines
 end

@@ -1,0 +1,119 @@
+-- SPDX-License-Identifier: MIT
+-- What netcheck says, behind each kind of NAT in the simulator, and as a user meets it on loopback.
+
+package.path = "docs/?.lua;" .. package.path
+
+local dkjson = require "dkjson"
+local made = require "netcheck"
+local netcheck = require "bodkin.cli.netcheck"
+local processes = require "spec.processes"
+local reach = require "bodkin.client.reach"
+local tables = require "tables"
+local theory = require "bodkin.sim.theory"
+
+local binary = os.getenv "BODKIN" or "build/release/bodkin"
+
+describe("netcheck", function()
+  it("says what docs/NAT.md shows", function()
+    local text = tables.read(tables.nat.file)
+    assert.equal(tables.fill(text, tables.nat.sections), text, "run `make docs`")
+  end)
+
+  it("names whom one reaches as the theory has it, for each kind", function()
+    for _, kind in ipairs(made.kinds) do
+      local said = {}
+      for _, line in ipairs(netcheck.lines("IPv4", made.found(kind))) do
+        local title, names = line:match "^(%S[%a ']-) +with ([^:]*)"
+        for name in (names or ""):gmatch "[^,]+" do said[name:match "^ ?(.*)$"] = title end
+      end
+      local titles = { yes = "direct", no = "relay needed", may = "timing" }
+      for _, other in ipairs(reach.common) do
+        assert.equal(titles[reach.verdict(theory.behaviour(kind), other)], said[other.name], kind .. " " .. other.name)
+      end
+    end
+  end)
+
+  it("does not pretend to know", function()
+    local all = { EI = true, AD = true, APD = true }
+    local text = table.concat(netcheck.lines("IPv4", { server = "s", asked = { "s" }, public = { "p" }, nat = true,
+      mapping = all, filtering = { EI = true, AD = true }, ports = "unknown" }), "\n")
+    assert.equal([[
+server       s, over IPv4; asked at s
+public       p, behind a NAT
+mapping      can't tell: the server is at one address alone
+filtering    can't tell: endpoint-independent or address-dependent, the server has too few addresses
+ports        can't tell
+hairpin      can't tell
+direct       with no NAT, full cone, address-restricted
+can't tell   with firewall, port-restricted, plain Linux, address-dependent, symmetric]], text)
+  end)
+
+  it("says how long a mapping lives", function()
+    for text, lifetime in pairs { ["at least 130 s"] = { at_least_s = 130 }, ["under 15 s"] = { at_least_s = 0,
+      below_s = 15 }, ["between 25 and 35 s"] = { at_least_s = 25, below_s = 35 } } do
+      local lines = netcheck.lines("IPv4", { server = "s", asked = { "s" }, public = { "p" }, nat = true,
+        mapping = { EI = true }, filtering = { EI = true }, ports = "random", hairpin = false, race = false,
+        lifetime = lifetime })
+      assert.equal("lifetime     of a mapping " .. text, lines[7])
+    end
+  end)
+
+  describe("as a command", function()
+    local all
+    before_each(function() all = processes.new() end)
+    after_each(function() all:close() end)
+
+    local function run(words)
+      local pipe = assert(io.popen(("timeout 20 %s netcheck %s 2>&1 </dev/null"):format(binary, words)))
+      local text = pipe:read "a"
+      local _, _, code = pipe:close()
+      return code, text
+    end
+
+    local function serve(...)
+      local words = { binary, "serve --json --admin", all.dir .. "/admin", "--key-file", all.dir .. "/key" }
+      assert(os.execute(("%s keygen -q %s/key >/dev/null"):format(binary, all.dir)))
+      for _, at in ipairs { ... } do words[#words + 1] = "--listen " .. at end
+      return processes.expect(all:start(table.concat(words, " ")), '"url":"([^"#]+)')
+    end
+
+    it("finds that there is no NAT, in text and JSON, by real servers", function()
+      local url = serve("127.0.0.1:0", "127.0.0.1:0", "127.0.0.2:0")
+      local code, text = run(url)
+      assert.equal(0, code, text)
+      assert.matches("public +127%.0%.0%.1:%d+, your own: no NAT between\n", text)
+      assert.matches("filtering +endpoint%-independent: lets in anybody\n", text)
+      assert.matches("IPv6 +can't tell: the server has no IPv6 address", text)
+      local ping = assert(io.popen(("timeout 20 %s ping --bind 127.0.0.1:0 %s"):format(binary, url)))
+      assert.matches("\nyour UDP port %d+ is reached by anybody\n$", ping:read "a")
+      ping:close()
+      code, text = run(url .. " --json")
+      assert.equal(0, code, text)
+      local found = assert(dkjson.decode(text))
+      assert.same({ "netcheck", "IPv4", false, "none", "endpoint_independent", 3, 8, 0 }, { found.event, found.family,
+        found.nat, found.mapping, found.filtering, #found.asked, #found.direct, #found.relay })
+    end)
+
+    it("is at the same address on sockets of all addresses", function()
+      local url = serve("0.0.0.0:0", "0.0.0.0:0")
+      local code, text = run("--json " .. url:gsub("//[^:]+", "//127.0.0.1"))
+      assert.equal(0, code, text)
+      local found = dkjson.decode(text)
+      assert.equal(2, #found.asked)
+      assert.matches("^127%.0%.0%.1:", found.asked[2])
+      assert.equal("unknown", found.filtering) -- two ports cannot tell
+    end)
+
+    it("says what went wrong", function()
+      local code, text = run ""
+      assert.equal(2, code)
+      assert.matches("netcheck needs a URL", text)
+      code, text = run "bodkin://127.0.0.1:9 --timeout 0.5"
+      assert.equal(1, code)
+      assert.matches("no answer from 127%.0%.0%.1:9 after 0%.5 s", text)
+      code, text = run "bodkin://127.0.0.1:9 --address-server stun:"
+      assert.equal(2, code)
+      assert.matches("a STUN server such as stun:example.org:3478; no host in it", text)
+    end)
+  end)
+end)
