@@ -87,7 +87,7 @@ describe("a small send buffer before a slow device", function()
     local r = assert(require("bodkin.cli.json").decode(text))
     support.say("4 MB in a second to 250 KB/s: %d heard, %d times put off, %d dropped, %.1f %% of a core; after it a "
       .. "datagram takes %.0f ms", r.heard, r.udp_tx_again, r.udp_tx_dropped, 100 * r.cpu, r.last_ms)
-    assert.is_true(r.udp_tx_again > 10 and r.udp_tx_dropped > 1000)
+    assert.is_true(r.udp_tx_again > 0 and r.udp_tx_dropped > 1000)
     assert.is_true(r.heard > 100 and r.heard < 1000)
     assert.is_true(r.cpu < 0.2)
     assert.is_true(r.last_ms < 1000)

@@ -27,6 +27,7 @@ require("bodkin.client.request").new { router = router }
 require("bodkin.client.association").new { router = router, identity = { key = "", key_secret = "" } }
 require("bodkin.client.sharing").new { router = router }
 require("bodkin.client.relays").new { router = router }
+require("bodkin.client.roaming").new { router = router }
 for _, schema in pairs(input.peer) do probes[schema.type] = schema end
 
 -- What a client must count a stranger's datagram as. All are dropped: replies answer no request of ours to there,
