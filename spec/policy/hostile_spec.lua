@@ -106,7 +106,9 @@ describe("a hostile policy:", function()
       for i, queue in ipairs(queues) do
         assert.is_true(loud.matches[queue] >= 1, hostile[i][1] .. ": nobody was matched\n" .. loud.log)
         assert.is_true(loud.longest_ms[queue] <= 4000 * slow, hostile[i][1] .. ": " .. loud.longest_ms[queue] .. " ms")
-        assert.matches(("hostile%d.lua failed: [^\n]*hostile%d.lua:%%d+: "):format(i, i), loud.log)
+        -- On a machine that is very busy the process of all of them may be taken for stuck first, and be killed.
+        local stopped = loud.log:find(("hostile%d.lua failed: [^\n]*hostile%d.lua:%%d+: "):format(i, i))
+        assert.is_truthy(stopped or loud.log:find("does not answer: it is killed", 1, true), loud.log)
       end
     end
     os.execute("rm -r " .. dir)

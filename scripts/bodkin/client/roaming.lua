@@ -30,7 +30,7 @@ end
 function Roaming:told(match, peer, pubs, locals)
   local m = self.node.matches[match]
   local p = m and m.by_id[core.crypto.hex(peer)]
-  if not p or not p.session then return end
+  if not p or not p.session then return self.env.counters:add "drop_reply" end
   self.mux:listed(p.session, self.addresses:candidates(pubs, locals))
 end
 
