@@ -19,8 +19,9 @@ local cases = {
 }
 
 local function serve(net)
-  local line = assert(net.server:start { bodkin, "serve", "--json", "--admin", net.dir .. "/admin" }:expect("listening",
-    5000))
+  local serving = net.server:start { bodkin, "serve", "--json", "--policy", "bench/pair.lua", "--admin",
+    net.dir .. "/admin" }
+  local line = assert(serving:expect("listening", 5000))
   net.url = ("bodkin://%s#%s"):format(net.server.addr, line:match "#([%w_,-]+)")
   net.server:start { "turnserver", "-n", "--stun-only", "-L", net.server.addr, "-p", "3478", "--no-tcp", "--no-tls",
     "--no-dtls", "--no-cli", "--log-file", net.dir .. "/turn.log", "--pidfile", net.dir .. "/turn.pid" }

@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- One side of a connection by Bodkin, for bench/connect.lua: a registers, b looks for it in the server's list and
--- selects it. usage: meet.lua a|b URL NAME GO-US RUN-MS, with lines as bench/nice.c prints them
+-- One side of a connection by Bodkin, for bench/connect.lua: both wait in one queue, which is each one's first word to
+-- the server. usage: meet.lua a|b URL NAME GO-US RUN-MS, with lines as bench/nice.c prints them
 
 local bodkin = require "bodkin"
 local core = require "bodkin.core"
 
-local role, url, name, go_us, run_ms = table.unpack(arg)
+local _, url, name, go_us, run_ms = table.unpack(arg)
 go_us = math.tointeger(go_us)
 
 bodkin.run(function()
@@ -15,18 +15,13 @@ bodkin.run(function()
     io.stdout:flush()
   end
   local node <close> = assert(bodkin.open {
-    server = url, app = "bench/1", name = role == "a" and name or "", register = role == "a",
+    server = url, app = "bench/" .. name, register = false,
     on_event = function(event)
       if event.event == "matched" or event.event == "connected" or event.event == "path" then
         say(event.event, event.remote)
       end
     end,
   })
-  local found = role == "a"
-  while not found do
-    for _, entry in ipairs(node:list() or {}) do
-      if entry.name == name then found = node:join(entry.id) end
-    end
-  end
+  assert(node:match("pair"))
   bodkin.sleep((go_us - core.now()) / 1000 + run_ms)
 end)
