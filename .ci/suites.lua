@@ -106,6 +106,7 @@ add_named = {
       local command, log = fuzz_command(name, "-max_total_time=" .. (seconds or 5))
       add("fuzz " .. name, ("%s && tail -n 1 %s || { tail -n 60 %s; exit 1; }"):format(command, log, log),
         (seconds or 5) + 60, true)
+      suites[#suites].virtual = true -- each has but one thread
     end)
   end,
   -- Resumable: what was done since the target was last built is told, not done again.
@@ -131,14 +132,15 @@ local slow = { hostile = true, calm = true, conformance = true, policy = true }
 local alone = { host = true, hostile = true, calm = true, conformance = true, embed = true }
 local limits_s = { hostile = 300 }
 
--- On virtual time throughout: what runs beside them changes nothing, so several run at once.
+-- On virtual time throughout: what runs beside them changes nothing, so several run at once. So do refusals of memory
+-- and fuzzers.
 local virtual = { client = true, core = true, model = true, servers = true, sim = true, tunnel = true }
 
 local function add_directory(dir)
   local first = #suites + 1
   c_specs(dir)
   lua_specs(dir, limits_s[dir] or 180, what == "all" and not alone[dir])
-  for i = first, #suites do suites[i].virtual = virtual[dir] end
+  for i = first, #suites do suites[i].virtual = virtual[dir] or suites[i].name:find "test_memory$" ~= nil end
 end
 
 if what == "all" or what == "quick" then
