@@ -3,6 +3,15 @@
 
 local support = require "spec.lab.support"
 
+-- Hosts find the server by name in a file of their own, mounted over /etc/hosts: not inside a chroot, whose root is no
+-- mount.
+if not require("bodkin.lab.shell").run "unshare --mount true" then
+  describe("in the lab, IPv6", function()
+    it("is passed as IPv4 is", function() pending "this machine gives no process mounts of its own" end)
+  end)
+  return
+end
+
 describe("in the lab, IPv6", function()
   local net
 
