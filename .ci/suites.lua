@@ -128,7 +128,7 @@ add_named = {
 }
 
 -- Not in the quick run. And what runs compilers, or the binary with sanitizers itself, gains nothing inside that.
-local slow = { hostile = true, calm = true, conformance = true, policy = true }
+local slow = { hostile = true, calm = true, conformance = true, policy = true, sim = true, tunnel = true, embed = true }
 local alone = { host = true, hostile = true, calm = true, conformance = true, embed = true }
 local limits_s = { hostile = 300 }
 
