@@ -272,7 +272,7 @@ static uint64_t read_start(lua_State *L, int idx) {
   lua_getfield(L, idx, "start_in_ms");
   lua_Number start_ms = luaL_optnumber(L, -1, 0);
   luaL_argcheck(L, start_ms >= 0 && start_ms <= 60000, idx, "start_in_ms out of range");
-  return (uint64_t)(start_ms * 1000);
+  return (uint64_t)(start_ms * 1000 + 0.5);
 }
 
 // [-0, +1|3, e] mux:add(now_us, { match=, key=, self=, peer=, own=, own_ephemeral=, peer_key=, peer_ephemeral=,

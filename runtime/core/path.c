@@ -40,6 +40,7 @@ void bdk_path_init(bdk_path *p, const bdk_route *route, bdk_via via, bool listed
 }
 
 static void restart(bdk_path *p, uint64_t now_us) {
+  p->spent += p->attempt;
   p->attempt = 0;
   p->due_us = now_us;
 }

@@ -54,7 +54,8 @@ typedef struct bdk_path {
   bool listed;   // came with `matched`; else learned from an authentic datagram
   bool answered; // its address sent something authentic at least once
   bdk_route route;
-  uint16_t attempt;          // tests sent in this round
+  uint16_t attempt;          // tests sent since it was begun or revived
+  uint16_t spent;            // and before that, in this round of its session
   uint16_t attempt_max;      // tests a round may take while `answered` is false
   uint16_t data_unconfirmed; // frames sent while not VALID
   uint64_t rx_bytes, tx_bytes;

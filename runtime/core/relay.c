@@ -149,7 +149,9 @@ static bool pay(const bdk_relay *r, end *e, size_t len) {
 
 bdk_relay_verdict bdk_relay_input(bdk_relay *r, const bdk_route *from, const uint8_t *bytes, size_t len, bdk_route *to,
                                   uint8_t head[BDK_RELAY_HEAD]) {
-  if (len < BDK_RELAY_HEAD || len > BDK_DATAGRAM_MAX) {
+  // Nothing after the head: an end sends no such thing, only another relay that does not know a channel. Two that
+  // answered it would go on for ever.
+  if (len <= BDK_RELAY_HEAD || len > BDK_DATAGRAM_MAX) {
     bdk_count(r->config.counters, BDK_COUNT_drop_short, 1);
     return BDK_RELAY_DROP;
   }

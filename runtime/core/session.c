@@ -78,13 +78,8 @@ int bdk_session_init(bdk_session *s, const bdk_match *match, uint32_t index, uin
   s->select_due_us = BDK_NEVER;
   bdk_session_schedule(s, match);
   s->rekey_due_us = s->keys.role == 0 ? now_us + REKEY_US : BDK_NEVER;
-  for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++) {
-    bdk_route route = {.remote = match->candidates[i].addr, .sock = match->candidates[i].sock};
-    if (!bdk_session_is_host(&route.remote) || bdk_session_path(s, &route)) continue;
-    bdk_path *p = &s->paths[s->path_count++];
-    bdk_path_init(p, &route, match->candidates[i].via, true);
-    p->attempt_max = BDK_ROUND_TESTS;
-  }
+  for (uint32_t i = 0; i < match->count && s->path_count < BDK_SESSION_PATHS; i++)
+    (void)bdk_session_candidate(s, &match->candidates[i]);
   return BDK_OK;
 }
 
@@ -106,19 +101,40 @@ static int spare_rank(const bdk_session *s, int i) {
   return p->state == BDK_PATH_USABLE && !p->listed ? 4 : -1; // a test seen again elsewhere makes these, too
 }
 
-// When the table is full it is the place of the most dispensable, of those the one confirmed least lately.
+// Of two with the same rank: of those that never answered the one that was tested more, which one just placed was not;
+// else the one confirmed less lately.
+static bool rather(const bdk_path *p, const bdk_path *other) {
+  if (!p->answered && !other->answered) return p->spent + p->attempt > other->spent + other->attempt;
+  return p->heard_us < other->heard_us;
+}
+
+// When the table is full it is the place of the most dispensable.
 bdk_path *bdk_session_place(bdk_session *s) {
   if (s->path_count < BDK_SESSION_PATHS) return &s->paths[s->path_count++];
   bdk_path *p = NULL;
   int lowest = INT_MAX;
   for (int i = 0; i < s->path_count; i++) {
     int rank = spare_rank(s, i);
-    if (rank < 0 || rank > lowest || (rank == lowest && s->paths[i].heard_us >= p->heard_us)) continue;
+    if (rank < 0 || rank > lowest || (rank == lowest && !rather(&s->paths[i], p))) continue;
     lowest = rank;
     p = &s->paths[i];
   }
   if (!p) return NULL;
-  if (p->listed) s->lost_tests += p->attempt;
+  if (p->listed) s->lost_tests += p->spent + p->attempt;
+  return p;
+}
+
+bdk_path *bdk_session_candidate(bdk_session *s, const bdk_candidate *c) {
+  bdk_route route = {.remote = c->addr, .sock = c->sock};
+  if (!bdk_session_is_host(&route.remote)) return NULL;
+  bdk_path *p = bdk_session_path(s, &route);
+  if (!p) {
+    if (!(p = bdk_session_place(s))) return NULL;
+    bdk_path_init(p, &route, c->via, true);
+    p->attempt_max = BDK_ROUND_TESTS;
+  }
+  p->listed = true;
+  if (c->via < p->via) p->via = (uint8_t)c->via;
   return p;
 }
 
@@ -178,7 +194,7 @@ static bool silent_ip_spent(const bdk_session *s, const bdk_path *p) {
     const bdk_path *other = &s->paths[i];
     if (!bdk_addr_same_ip(&other->route.remote, &p->route.remote)) continue;
     if (other->answered) return false;
-    tests += other->attempt;
+    tests += other->spent + other->attempt;
   }
   return tests >= (s->round_later ? BDK_ROUND_LATER : SILENT_IP_TESTS);
 }
@@ -264,6 +280,7 @@ void bdk_session_round(bdk_session *s, bool later, uint64_t now_us) {
     bdk_path *p = &s->paths[i];
     p->attempt_max = !later ? BDK_ROUND_TESTS : p->answered ? BDK_ROUND_KNOWN : BDK_ROUND_LATER;
     bdk_path_on(p, later ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
+    p->spent = 0;
   }
 }
 
@@ -298,6 +315,13 @@ static void tell(bdk_session *s, bdk_outq *q, bdk_output_kind kind, const bdk_pa
                                 .rtt_us = p->srtt_us});
 }
 
+static void select_path(bdk_session *s, int at) {
+  if (at == s->selected) return;
+  s->told = -1;
+  s->selected = (int8_t)at;
+  s->silent_us = 0; // of the one before
+}
+
 // The path data goes by. The controlling side decides and says so with SELECT; until it has, and whenever
 // the selected path fails, the other side chooses by the same order for itself.
 static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
@@ -320,10 +344,7 @@ static void choose(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     for (int i = 0; i < s->path_count; i++)
       if (alive(&s->paths[i]) && (best < 0 || better(&s->paths[i], &s->paths[best]))) best = i;
   }
-  if (best == s->selected) return;
-  s->told = -1;
-  s->selected = (int8_t)best;
-  s->silent_us = 0; // of the one before
+  select_path(s, best);
 }
 
 // Says which path is selected, once it is confirmed: to the owner, and with SELECT to the peer.
@@ -555,7 +576,7 @@ static void on_select(bdk_session *s, bdk_outq *q, bdk_path *p, const uint8_t *d
   if (p->state != BDK_PATH_VALID) return;
   if (n > s->select_n && epoch >= s->peer_epoch) {
     s->select_n = n;
-    s->selected = (int8_t)(p - s->paths);
+    select_path(s, (int)(p - s->paths));
     s->rebound = -1;
   }
   uint8_t body[8];
@@ -655,10 +676,13 @@ bool bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const
     ours = true;
     // A path that worked is left to its consent: routes go and come back when a network changes. The address
     // of ours that it worked from may be gone, though, and the kernel refuse to send from there for good.
-    if (p->answered)
-      p->route.local = (bdk_addr){0};
-    else
+    if (!p->answered) {
       bdk_path_fail(p, BDK_REASON_unreachable, now_us);
+      continue;
+    }
+    bool refused = p->route.local.family != 0;
+    p->route.local = (bdk_addr){0};
+    if (refused && p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
   }
   if (ours) bdk_session_tick(s, q, now_us);
   return ours;

@@ -18,6 +18,9 @@ bool bdk_session_is_host(const bdk_addr *a);
 bdk_path *bdk_session_path(bdk_session *s, const bdk_route *route);
 // A place for another one, NULL when all are in use. Its former path is forgotten.
 bdk_path *bdk_session_place(bdk_session *s);
+// The path of an address the owner names, new (FROZEN) or as it is; NULL when it is none for tests or all places are in
+// use.
+bdk_path *bdk_session_candidate(bdk_session *s, const bdk_candidate *c);
 // Sends a test on a path.
 void bdk_session_test(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
 // False when the token bucket of tests is empty; `*wait_us` is then when it has one again.
@@ -37,6 +40,10 @@ void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us);
 uint64_t bdk_session_restless_due(const bdk_session *s);
 // Sends a test on a VALID path, if the token bucket has one, that leaves the schedule of its consent alone.
 void bdk_session_test_beside(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
+// Tests a VALID path so; one that was and has failed begins anew.
+void bdk_session_retest(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us);
+// All but the selected one.
+void bdk_session_test_others(bdk_session *s, bdk_outq *q, uint64_t now_us);
 
 // --- session_seal.c
 // The keys of frames, from those of the match. 0, or BDK_E_BAD_KEY.

@@ -20,7 +20,10 @@ int bdk_session_relay(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_ro
   p->route.channel = route->channel;
   p->attempt_max = BDK_ROUND_TESTS;
   // Whether the nearer side waits does not matter here.
-  bdk_path_on(p, p->state == BDK_PATH_FAILED ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
+  if (p->state == BDK_PATH_VALID)
+    bdk_session_test_beside(s, q, p, now_us);
+  else
+    bdk_path_on(p, p->state == BDK_PATH_FAILED ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
   bdk_session_tick(s, q, now_us);
   return BDK_OK;
 }
@@ -70,14 +73,17 @@ void bdk_session_test_beside(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t 
   p->due_us = consent_us;
 }
 
-// All paths but the one in doubt, which is tested for its silence already.
-static void test_others(bdk_session *s, bdk_outq *q, uint64_t now_us) {
-  for (int i = 0; i < s->path_count; i++) {
-    bdk_path *p = &s->paths[i];
-    if (i == s->selected) continue;
-    if (p->state == BDK_PATH_FAILED && p->valid_us) bdk_path_on(p, BDK_PATH_REVIVE, now_us);
-    if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
+void bdk_session_retest(bdk_session *s, bdk_outq *q, bdk_path *p, uint64_t now_us) {
+  if (p->state == BDK_PATH_FAILED && p->valid_us) {
+    p->attempt_max = BDK_ROUND_KNOWN;
+    bdk_path_on(p, BDK_PATH_REVIVE, now_us);
   }
+  if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
+}
+
+void bdk_session_test_others(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+  for (int i = 0; i < s->path_count; i++)
+    if (i != s->selected) bdk_session_retest(s, q, &s->paths[i], now_us);
 }
 
 static bool relayed(const bdk_session *s) { return s->selected >= 0 && s->paths[s->selected].route.channel != 0; }
@@ -94,7 +100,7 @@ void bdk_session_restless(bdk_session *s, bdk_outq *q, uint64_t now_us) {
     uint8_t jitter;
     bdk_outq_random(q, &jitter, sizeof jitter);
     s->doubt_due_us = now_us + DOUBT_EVERY_US - DOUBT_EVERY_US / 10 + DOUBT_EVERY_US / 5 * jitter / 256;
-    test_others(s, q, now_us);
+    bdk_session_test_others(s, q, now_us); // the one in doubt is tested for its silence already
   }
   if (!relayed(s)) {
     s->again_us = 0;

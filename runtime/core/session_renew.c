@@ -16,20 +16,11 @@ void bdk_session_schedule(bdk_session *s, const bdk_match *match) {
 
 void bdk_session_renew(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_renewal *renewal) {
   if (renewal->epoch > s->epoch) s->epoch = renewal->epoch;
-  for (uint32_t i = 0; i < renewal->count; i++) {
-    const bdk_candidate *c = &renewal->candidates[i];
-    bdk_route route = {.remote = c->addr, .sock = c->sock};
-    if (!bdk_session_is_host(&route.remote)) continue;
-    bdk_path *p = bdk_session_path(s, &route);
-    if (!p) {
-      if (!(p = bdk_session_place(s))) continue;
-      bdk_path_init(p, &route, c->via, true);
-      p->attempt_max = BDK_ROUND_TESTS;
-    }
-    p->via = c->via;
-    p->listed = true;
-  }
   s->renew_us = now_us + renewal->start_in_us;
+  for (uint32_t i = 0; i < renewal->count; i++) {
+    bdk_path *p = bdk_session_candidate(s, &renewal->candidates[i]);
+    if (p && p->state == BDK_PATH_FAILED) bdk_path_on(p, BDK_PATH_REVIVE, s->renew_us);
+  }
   s->opener_ttl = renewal->start_in_us ? renewal->opener_ttl : 0;
   s->quiet_us = s->silences < SILENCES_MAX ? s->renew_us + SILENT_US : BDK_NEVER;
   bdk_session_tick(s, q, now_us);

@@ -8,31 +8,16 @@
 
 void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   s->epoch++; // by which the peer sees it
-  for (int i = 0; i < s->path_count; i++) {
-    bdk_path *p = &s->paths[i];
-    if (p->state == BDK_PATH_FAILED && p->valid_us) bdk_path_on(p, BDK_PATH_REVIVE, now_us);
-    if (p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
-  }
+  // First the one in use: should all still work, the peer stays with it.
+  if (s->selected >= 0) bdk_session_retest(s, q, &s->paths[s->selected], now_us);
+  bdk_session_test_others(s, q, now_us);
   bdk_session_tick(s, q, now_us);
-}
-
-// A place for an address that is no path yet, or the path that failed; NULL when there is nothing to begin.
-static bdk_path *candidate(bdk_session *s, const bdk_candidate *c) {
-  bdk_route route = {.remote = c->addr, .sock = c->sock};
-  if (!bdk_session_is_host(&c->addr)) return NULL;
-  bdk_path *p = bdk_session_path(s, &route);
-  if (p) return p->state == BDK_PATH_FAILED ? p : NULL;
-  if (!(p = bdk_session_place(s))) return NULL;
-  bdk_path_init(p, &route, (bdk_via)c->via, true);
-  return p;
 }
 
 void bdk_session_listed(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_candidate *list, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) {
-    bdk_path *p = candidate(s, &list[i]);
-    if (!p) continue;
-    // However often it is named, an address that never answers is sent no more than in any round.
-    if (!p->answered) s->lost_tests += p->attempt;
+    bdk_path *p = bdk_session_candidate(s, &list[i]);
+    if (!p || (p->state != BDK_PATH_FAILED && p->state != BDK_PATH_FROZEN)) continue;
     p->attempt_max = p->answered ? BDK_ROUND_KNOWN : BDK_ROUND_LATER;
     if (s->started) bdk_path_on(p, p->state == BDK_PATH_FAILED ? BDK_PATH_REVIVE : BDK_PATH_START, now_us);
   }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../../runtime/core/mux.h"
+#include "../../runtime/core/relay.h"
 #include "people.h"
 
 #define LONE_SENT 4096
@@ -88,12 +89,14 @@ static inline void lone_note(lone *l, const bdk_output *o) {
   uint64_t counter;
   uint8_t kind, plain[BDK_DATAGRAM_MAX];
   bdk_probe probe;
-  if (bdk_frame_head(o->data, o->len, &index, &kind, &counter)) {
-    if (index != l->peer_index || !bdk_frame_open(l->far.seal.rx[kind >> 7], o->data, o->len, plain)) abort();
+  const uint8_t *data = o->data + (o->route.channel ? BDK_RELAY_HEAD : 0);
+  size_t len = o->len - (size_t)(data - o->data);
+  if (bdk_frame_head(data, len, &index, &kind, &counter)) {
+    if (index != l->peer_index || !bdk_frame_open(l->far.seal.rx[kind >> 7], data, len, plain)) abort();
     s->kind = kind & ~BDK_FRAME_PHASE;
-    memcpy(s->body, plain, o->len - BDK_FRAME_OVERHEAD < 8 ? o->len - BDK_FRAME_OVERHEAD : 8);
+    memcpy(s->body, plain, len - BDK_FRAME_OVERHEAD < 8 ? len - BDK_FRAME_OVERHEAD : 8);
   } else {
-    if (bdk_probe_read(&probe, o->data, o->len) || !bdk_probe_authentic(&l->keys, &probe, o->data, o->len)) abort();
+    if (bdk_probe_read(&probe, data, len) || !bdk_probe_authentic(&l->keys, &probe, data, len)) abort();
     s->kind = probe.confirm ? LONE_CONFIRM : LONE_TEST;
     memcpy(s->nonce, probe.nonce, BDK_NONCE_LEN);
   }

@@ -252,6 +252,22 @@ static void a_select_by_a_path_not_confirmed_waits(void **state) {
   lone_free(l);
 }
 
+static void what_one_path_did_not_answer_is_not_held_against_the_next(void **state) {
+  (void)state;
+  lone *l = lone_begin(1, &home, true);
+  lone_test(l, &other);
+  lone_confirm(l, &other, &other, 1);
+  assert_int_equal(send(l), 0);
+  lone_run(l, 900 * MS);
+  select_frame(l, &other, BDK_FRAME_SELECT, 0, 1);
+  assert_int_equal(send(l), 0);
+  lone_run(l, 900 * MS);
+  assert_int_equal(l->told[BDK_OUT_DOUBT], 0);
+  lone_run(l, 200 * MS);
+  assert_int_equal(l->told[BDK_OUT_DOUBT], 1);
+  lone_free(l);
+}
+
 // --- patience and consent
 
 static void a_send_unanswered_is_followed_by_a_test(void **state) {
@@ -497,6 +513,7 @@ int main(void) {
       cmocka_unit_test(a_better_class_is_taken_before_the_first_select),
       cmocka_unit_test(a_select_is_repeated_ever_more_slowly),
       cmocka_unit_test(a_select_by_a_path_not_confirmed_waits),
+      cmocka_unit_test(what_one_path_did_not_answer_is_not_held_against_the_next),
       cmocka_unit_test(a_send_unanswered_is_followed_by_a_test),
       cmocka_unit_test(one_more_send_does_not_renew_patience),
       cmocka_unit_test(patience_lasts_two_round_trips),

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "lone.h"
 #include "pair.h"
 
 #define MS 1000u
@@ -208,6 +209,37 @@ static void a_renewal_is_bounded(void **state) {
   pair_free(&w);
 }
 
+// All of a renewal's addresses get a place, though the table is full of what never answered; one that was given up is
+// tried again.
+static void a_renewal_displaces_what_was_tried(void **state) {
+  (void)state;
+  bdk_candidate list[BDK_SESSION_PATHS];
+  for (unsigned i = 0; i < BDK_SESSION_PATHS; i++) {
+    list[i] = (bdk_candidate){.addr = lone_addr("10.0.0.1:1"), .sock = 1, .via = BDK_VIA_HOST};
+    list[i].addr.ip[3] = (uint8_t)(1 + i);
+  }
+  lone *l = lone_new(0);
+  assert_int_equal(lone_add(l, list, BDK_SESSION_PATHS), 0);
+  lone_run(l, SECOND);
+  bdk_mux_unreachable(l->mux, l->now_us, &list[0].addr);
+  bdk_candidate fresh[8];
+  for (unsigned i = 0; i < 8; i++) {
+    fresh[i] = (bdk_candidate){.addr = lone_addr("203.0.113.1:9"), .sock = 3, .via = BDK_VIA_SRFLX};
+    fresh[i].addr.ip[3] = (uint8_t)(1 + i);
+  }
+  fresh[7] = list[0];
+  bdk_renewal r = {.epoch = 1, .start_in_us = 10 * MS, .candidates = fresh, .count = 8};
+  bdk_mux_renew(l->mux, l->now_us, l->session, &r);
+  l->sent_count = 0;
+  lone_run(l, 300 * MS);
+  for (unsigned i = 0; i < 8; i++) {
+    assert_non_null(lone_path(l, &fresh[i].addr));
+    const lone_sent *test = lone_last(l, LONE_TEST, &fresh[i].addr);
+    assert_non_null(test);
+  }
+  lone_free(l);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(silence_is_told_after_a_second_and_twice_at_most),
@@ -216,6 +248,7 @@ int main(void) {
       cmocka_unit_test(both_meet_at_a_fresh_port),
       cmocka_unit_test(a_renewal_is_bounded),
       cmocka_unit_test(openers_go_while_it_waits),
+      cmocka_unit_test(a_renewal_displaces_what_was_tried),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

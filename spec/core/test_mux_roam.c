@@ -132,6 +132,23 @@ static void a_stranger_named_for_ever_gets_no_more_than_in_a_round(void **state)
   lone_free(l);
 }
 
+static void a_stranger_named_again_takes_no_tests_from_another(void **state) {
+  (void)state;
+  bdk_addr silent = lone_addr("10.9.9.9:5000");
+  lone *l = lone_begin(0, &home, true);
+  lone_run(l, 32u * SECOND);
+  assert_int_equal(lone_session(l)->state, BDK_SESSION_SEEKING);
+  for (int i = 0; i < 4; i++) { // each time what the peer once was, too
+    listed(l, &silent);
+    lone_run(l, 6u * SECOND);
+  }
+  assert_int_equal(lone_count(l, LONE_TEST, &silent), 10);
+  listed(l, &other);
+  lone_run(l, 6u * SECOND);
+  assert_int_equal(lone_count(l, LONE_TEST, &other), 10);
+  lone_free(l);
+}
+
 static void one_named_before_the_start_waits_for_it(void **state) {
   (void)state;
   lone *l = lone_new(0);
@@ -166,6 +183,70 @@ static void a_new_address_of_ours_is_tried_on_every_path_at_once(void **state) {
   // From where it was heard, as long as the kernel sends from there: the peer's NAT may know no other.
   assert_int_equal(lone_last(l, LONE_TEST, &home)->route.local.family, 4);
   assert_int_equal(lone_session(l)->epoch, 1);
+  lone_free(l);
+}
+
+static void the_path_in_use_is_first_with_a_new_address_of_ours(void **state) {
+  (void)state;
+  static const bdk_via via[] = {BDK_VIA_HOST, BDK_VIA_SRFLX};
+  for (int i = 0; i < 2; i++) {
+    lone *l = lone_begin(0, &home, true);
+    bdk_candidate c = {.addr = other, .sock = 1, .via = via[i]};
+    bdk_mux_listed(l->mux, l->now_us, l->session, &c, 1);
+    lone_drain(l);
+    lone_confirm(l, &other, &other, 1);
+    assert_int_equal(lone_session(l)->selected, via[i] == BDK_VIA_HOST);
+    lone_run(l, 100 * MS);
+    l->sent_count = 0;
+    bdk_mux_moved(l->mux, l->now_us);
+    lone_drain(l);
+    assert_int_equal(l->sent_count, 2);
+    assert_true(bdk_addr_equal(&l->sent[0].route.remote, via[i] == BDK_VIA_HOST ? &other : &home));
+    lone_free(l);
+  }
+}
+
+static void a_test_that_the_kernel_refuses_goes_from_anywhere_at_once(void **state) {
+  (void)state;
+  lone *l = lone_begin(0, &home, true);
+  lone_run(l, 100 * MS);
+  bdk_mux_moved(l->mux, l->now_us);
+  lone_drain(l);
+  int tests = lone_count(l, LONE_TEST, &home);
+  for (int i = 0; i < 3; i++) { // once: then it is not the address of ours that is in the way
+    bdk_mux_unreachable(l->mux, l->now_us, &home);
+    lone_drain(l);
+    assert_int_equal(lone_count(l, LONE_TEST, &home), tests + 1);
+    assert_int_equal(lone_last(l, LONE_TEST, &home)->route.local.family, 0);
+  }
+  lone_free(l);
+}
+
+static void relayed(lone *l, const bdk_addr *relay, bool confirm, const uint8_t nonce[BDK_NONCE_LEN]) {
+  uint8_t out[BDK_RELAY_HEAD + BDK_PROBE_MAX] = {BDK_RELAY_MARK};
+  for (unsigned i = 0; i < 4; i++) out[1 + i] = (uint8_t)(l->session >> (24 - 8 * i));
+  bdk_probe p = {.confirm = confirm, .rx_index = l->peer_index, .origin = lone_addr("198.51.100.1:1000")};
+  memcpy(p.nonce, nonce, BDK_NONCE_LEN);
+  size_t len = bdk_probe_write(&l->keys, &p, out + BDK_RELAY_HEAD, BDK_PROBE_MAX);
+  lone_input(l, relay, 1, out, BDK_RELAY_HEAD + len);
+}
+
+// Its test at the move came to a relay that did not know us there.
+static void a_relay_opened_anew_is_tested_anew(void **state) {
+  (void)state;
+  bdk_addr relay = lone_addr("203.0.113.5:3478");
+  lone *l = lone_new(0);
+  assert_int_equal(lone_add(l, NULL, 0), 0);
+  bdk_route route = {.remote = relay, .sock = 1, .channel = 7};
+  for (int i = 0; i < 2; i++) {
+    int tests = lone_count(l, LONE_TEST, &relay);
+    bdk_mux_relay(l->mux, l->now_us, l->session, &route, NULL, 0);
+    lone_drain(l);
+    assert_int_equal(lone_count(l, LONE_TEST, &relay), tests + 1);
+    relayed(l, &relay, true, lone_last(l, LONE_TEST, &relay)->nonce);
+    assert_int_equal(lone_path(l, &relay)->state, BDK_PATH_VALID);
+    lone_run(l, SECOND);
+  }
   lone_free(l);
 }
 
@@ -205,8 +286,12 @@ int main(void) {
       cmocka_unit_test_setup(a_peer_is_found_where_it_is_said_to_be, setup),
       cmocka_unit_test_setup(what_is_known_already_is_left_alone, setup),
       cmocka_unit_test_setup(a_stranger_named_for_ever_gets_no_more_than_in_a_round, setup),
+      cmocka_unit_test_setup(a_stranger_named_again_takes_no_tests_from_another, setup),
       cmocka_unit_test_setup(one_named_before_the_start_waits_for_it, setup),
       cmocka_unit_test_setup(a_new_address_of_ours_is_tried_on_every_path_at_once, setup),
+      cmocka_unit_test_setup(the_path_in_use_is_first_with_a_new_address_of_ours, setup),
+      cmocka_unit_test_setup(a_test_that_the_kernel_refuses_goes_from_anywhere_at_once, setup),
+      cmocka_unit_test_setup(a_relay_opened_anew_is_tested_anew, setup),
       cmocka_unit_test_setup(a_peer_of_a_higher_epoch_has_left_where_it_was, setup),
   };
   return cmocka_run_group_tests_name("core/mux, roaming", tests, NULL, NULL);

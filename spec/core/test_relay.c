@@ -127,8 +127,10 @@ static void tells_who_is_not_an_end_in_no_more_than_a_head(void **state) {
                       (uint8_t)channel};
   bdk_route elsewhere = at("203.0.113.1:1", 2);
   assert_int_equal(bdk_relay_input(f.relay, &elsewhere, bytes, sizeof bytes, &to, head), BDK_RELAY_LOST);
-  for (size_t len = 0; len < BDK_RELAY_HEAD; len++)
+  for (size_t len = 0; len <= BDK_RELAY_HEAD; len++)
     assert_int_equal(feed(&f, channel, "203.0.113.1:1", len, &to, head), BDK_RELAY_DROP);
+  // What one relay says of a channel it does not know ends at another, even if that one does not know it either.
+  assert_int_equal(feed(&f, channel ^ 1u << 19, "203.0.113.9:9", BDK_RELAY_HEAD, &to, head), BDK_RELAY_DROP);
   assert_int_equal(feed(&f, channel, "203.0.113.1:1", BDK_DATAGRAM_MAX + 1, &to, head), BDK_RELAY_DROP);
   assert_int_equal(f.counters.value[BDK_COUNT_relay_datagrams], 0);
   end(&f);
