@@ -81,8 +81,32 @@ describe("where a peer is", function()
     assert.same({ "198.51.100.1:40000", "203.0.113.8:99" }, texts(push.pubs))
     assert.same({}, push.locals)
     local near = support.addr "198.51.100.2:41000" -- behind the NAT of 2
+    s.env.loop:advance(400000)
     push = ask(1, near, id, 2, { locals = locals })[1]
     assert.same({ "192.168.1.2:5000" }, texts(push.locals))
+  end)
+
+  it("is pushed at most each 400 ms, and answered each time", function()
+    local id = match()
+    assert.equal(2, #ask(1, at(1), id, 2))
+    s.env.loop:advance(399999)
+    local sent = ask(1, at(7), id, 2)
+    assert.same({ "whereabouts", at(7) }, { sent[1].name_of, sent[1].to })
+    assert.equal(1, #sent)
+    assert.equal(2, #ask(2, at(2), id, 1)) -- the other's own
+    s.env.loop:advance(1)
+    sent = ask(1, at(8), id, 2)
+    assert.same({ "198.51.100.8:40000" }, texts(sent[1].pubs))
+    assert.equal(3, s:count "whereabouts_told")
+  end)
+
+  it("is told no more once one of them has left, whatever was reported", function()
+    local id = match()
+    s:one(who(2), at(2), "leave", s:next_tx(), id)
+    for me = 1, 2 do
+      local sent = ask(me, at(me), id, 3 - me)
+      assert.same({ "refused", 1002 }, { sent[1].name_of, sent[1].code })
+    end
   end)
 
   it("tells nobody but the two of a match that lasts", function()

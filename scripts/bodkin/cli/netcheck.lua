@@ -132,7 +132,7 @@ answer still came in: so long lives a mapping that nothing uses.]],
   }),
   arguments = 1,
   run = function(values, rest)
-    local text = rest[1] or values.server
+    local text = rest[1] or values.server and require("bodkin.url").list(values.server)[1]
     if not text then return nil, "netcheck needs a URL: bodkin://HOST[:PORT]", "usage" end
     local out = output.of(values)
     return require("bodkin.cli.process").run(values, function(p)

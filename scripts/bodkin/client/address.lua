@@ -71,16 +71,30 @@ function Addresses:rtt_ms(server)
   return ms <= rtt_longest_ms and ms or nil
 end
 
--- The same, with a proof that it will take; a STUN server gives none, and takes none of what is known.
-function Addresses:note(server, public, proof)
+-- The same, with a proof that it will take; a STUN server gives none, and takes none of what is known. `foreign`: of
+-- one that a match named: its proof is for itself, and what else it says of us nobody need believe.
+function Addresses:note(server, public, proof, foreign)
   local family = addr.family(public)
-  self:see(server, public)
   self.proofs[server] = proof
+  if foreign then return end
+  self:see(server, public)
   local known = self.public[family]
   if self.servers[family] == server or (known and known.addr == public) then
     local same = known and known.addr == public
     self.public[family] = { addr = public, proof = proof or same and known.proof or nil }
   end
+end
+
+-- That server is not asked any more.
+function Addresses:forget(server)
+  if self.servers[addr.family(server)] ~= server then self.proofs[server] = nil end
+end
+
+-- The host is elsewhere, or other servers are asked from now on (by family; nil: the same ones): what was seen so far
+-- tells nothing, and the public addresses are to be asked for again.
+function Addresses:moved(servers)
+  if servers then self.servers, self.proofs = servers, {} end
+  self.seen, self.rtts, self.stale = {}, {}, true
 end
 
 -- The proof to send to a server: its own, else the address server's (a deployment shares its secret).
@@ -101,6 +115,7 @@ end
 -- the same that may is.
 local function seek_router(self)
   local server, left = self.servers[4], nearby.copies
+  self.beyond = false -- where nobody can be asked, nothing shows it
   if not server or self.servers.stun or not self.socks[4] or self.loopback then return end
   self.beyond = nil
   for _ = 1, nearby.copies do
@@ -132,13 +147,14 @@ function Addresses:opener_ttl(pubs)
   return opener_ttl
 end
 
--- What to ask the address server: without a proof, STUN tells no more than an address.
-local function question(self, server, timeout_ms)
-  if self.servers.stun then return self.requests.stun(server, timeout_ms) end
-  return {
-    to = server, expect = "address_report", timeout_ms = timeout_ms,
-    build = function(tx) return message.address_request:encode(tx) end,
+-- What to ask the address server, as a request: answered by the public address, and a proof where it is none of STUN.
+-- sock: as for a request.
+function Addresses:question(server, timeout_ms, sock)
+  local r = self.servers.stun and self.requests.stun(server) or {
+    to = server, expect = "address_report", build = function(tx) return message.address_request:encode(tx) end,
   }
+  r.timeout_ms, r.sock, r.quiet = timeout_ms, sock, sock ~= nil
+  return r
 end
 
 -- In a task: asks the address server over each family. True when one answered.
@@ -161,10 +177,15 @@ function Addresses:learn(timeout_ms)
     end
     local function answered(server, ok, ...)
       open = open - 1
+      local family = addr.family(server)
+      local gone = not ok and self.public[family] ~= nil and self.servers[family] == server
       if over then
-        if ok and not cancelled then self.on_late() end
+        if cancelled then return end
+        if gone then self.public[family] = nil end -- while the other one answers
+        if ok or gone then self.on_late() end
         return
       end
+      if gone and learned then self.public[family] = nil end
       if ok then learned = true end
       if ok and server == self.servers[4] then self.learned_us = self.env.now() end
       if open == 0 then
@@ -178,7 +199,7 @@ function Addresses:learn(timeout_ms)
       end
     end
     for _, server in ipairs(asked) do
-      local posted, err, code = self.requests:post(question(self, server, timeout_ms), function(...)
+      local posted, err, code = self.requests:post(self:question(server, timeout_ms), function(...)
         answered(server, ...)
       end)
       if not posted then answered(server, nil, err, code) end

@@ -21,16 +21,21 @@ function M.new(config)
   }, Fallback)
 end
 
+-- In a task: whether there is a matching server; or nil, message, code.
+function M.answers(requests, at)
+  return requests:call {
+    to = at, expect = "key_report", timeout_ms = ANSWER_MS, quiet = true,
+    build = function(tx) return message.key_request:encode(tx) end,
+  }
+end
+
 -- In a task: whether the matching server of these options answers, which is then used.
 function Fallback:try(options)
   local node = self.node
   local located = locate.servers(node.env, options)
   local at = located and locate.choose(located.matching, node.addresses.public, node.socks)
   if not at or at == node.server then return false end
-  local ok = node.requests:call {
-    to = at, expect = "key_report", timeout_ms = ANSWER_MS, quiet = true,
-    build = function(tx) return message.key_request:encode(tx) end,
-  }
+  local ok = M.answers(node.requests, at)
   local keys = ok and not node.closed and self.keys_of(options)
   if not keys then return false end
   self.use(at, located, keys, options)

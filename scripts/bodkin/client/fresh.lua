@@ -4,7 +4,6 @@
 -- like the first one's, and told to the server, which schedules both sides again.
 
 local core = require "bodkin.core"
-local message = require "bodkin.message"
 local task = require "bodkin.task"
 
 local addr = core.addr
@@ -57,13 +56,11 @@ local function renew(node, match, peer, session)
   if not sock then return end
   peer.fresh_numbers = peer.fresh_numbers or {}
   table.insert(peer.fresh_numbers, number)
-  local ok, public, proof = node.requests:call {
-    to = node.addresses.servers[family], sock = sock, expect = "address_report", timeout_ms = timeout_ms, quiet = true,
-    build = function(tx) return message.address_request:encode(tx) end,
-  }
+  local addresses = node.addresses
+  local ok, public, proof = node.requests:call(addresses:question(addresses.servers[family], timeout_ms, sock))
   if not ok or peer.session ~= session or node.closed then return end
   peer.fresh, peer.epoch = { [family] = number }, peer.epoch + 1
-  node.sharing:renew(match.raw, core.crypto.unhex(peer.id), peer.epoch, { public .. proof })
+  node.sharing:renew(match.raw, core.crypto.unhex(peer.id), peer.epoch, { public .. (proof or "") })
 end
 
 -- Nothing was heard for a second.

@@ -72,7 +72,7 @@ function Match:matched(m)
     self.order[#self.order + 1] = peer
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
-  peer.commit_us, peer.again, peer.epoch = m.commit_us, m.again, 0
+  peer.commit_us, peer.again, peer.epoch, peer.fresh = m.commit_us, m.again, 0, nil
   self.of_n = math.max(self.of_n, m.of_n)
   self.node.history:matched(self, peer, m)
   if m.seat then
@@ -104,9 +104,10 @@ function Match:matched(m)
   local ids = {}
   for i, p in ipairs(self.order) do ids[i] = p.id end
   self.node:emit("matched", { match = self.id, peers = ids, team = self.team, host = self.host, data = m.data }, self)
+  peer.tried = session and peer.tried or err
   self:check_wanted()
-  if session or self.closed then return end
-  peer.tried = err
+  if session then return end
+  if self.closed then return self.node.history:over(self, peer, "closed", err) end
   self:over(peer, "no_path")
 end
 

@@ -63,27 +63,42 @@ function Registration:again_in(ms)
   end)
 end
 
--- At half the lifetime; at once when an address came to be known meanwhile.
+-- At half the lifetime; at once when an address came to be known meanwhile; soon when the one told is not ours any
+-- more, and ever less soon while it changes each time.
 function Registration:again_later()
-  self:again_in(self.incomplete and 0 or self.lifetime_s * 500)
+  local ms = self.lifetime_s * 500
+  if self.incomplete or self.kicked then
+    ms = 0
+  elseif self.addresses.stale then
+    ms = math.min(self.pause_ms, ms)
+    self.pause_ms = self.pause_ms * 2
+  else
+    self.pause_ms = first_pause_ms
+  end
+  self:again_in(ms)
+end
+
+-- In a task: registers; where the server saw another address than before, once more, with the proof of that.
+function Registration:renew()
+  local ok, err, code = self:register()
+  if not ok or not self.addresses.stale then return ok, err, code end
+  self.addresses:learn(self.timeout_ms)
+  return self:register()
 end
 
 -- In a task: one attempt, and when the next one is due.
 function Registration:refresh()
-  self.busy = true
-  local ok, err, code = self:register()
-  if ok and self.addresses.stale then -- it saw another address than before: once more, with the proof of that
-    self.addresses:learn(self.timeout_ms)
-    ok, err, code = self:register()
-  end
+  local _ <close> = setmetatable({}, { __close = function() self.busy = false end })
+  self.busy, self.kicked = true, false
+  local ok, err, code = self:renew()
   self.silent = not ok and code == "timeout" and self.silent + 1 or 0
   if self.silent > 0 and self.silent % silent_after == 0 and not self.stopped and self.on_silent() then
-    ok, err, code = self:register()
+    ok, err, code = self:renew()
   end
   self.busy = false
   if self.stopped then return end
   if ok then
-    self.pause_ms, self.failing, self.silent = first_pause_ms, false, 0
+    self.failing, self.silent = false, 0
     self:again_later()
     if self.restarted then
       self.restarted = false
@@ -98,8 +113,9 @@ function Registration:refresh()
   self.failing = true
 end
 
--- Registers again soon: the server was restarted.
+-- Registers again soon: the server was restarted, or where we are has changed.
 function Registration:kick()
+  self.kicked = true
   if self.active and not self.busy then self:again_in(0) end
 end
 

@@ -18,10 +18,11 @@ local STRANGER_ANSWER_MS = 500           -- two requests, after the first eleven
 local STRANGER_MAX_MS = 300000           -- and doubling to that between them
 local GAP_US = 500000                    -- between two requests because the channel is not known
 
--- `config`: env, requests, router, mux, server = its address, sock_for(to).
+-- `config`: env, requests, router, addresses, mux, server = its address, sock_for(to).
 function M.new(config)
   local self = setmetatable({
-    env = config.env, requests = config.requests, mux = config.mux, server = config.server,
+    env = config.env, requests = config.requests, addresses = config.addresses, mux = config.mux,
+    server = config.server,
     sock_for = config.sock_for, by_session = {},
   }, Relays)
   config.router:on(message.relay_opened, nil, function(reply, from, tx, ...)
@@ -45,15 +46,19 @@ function Relays:usable(list)
   return out
 end
 
+-- The hello that its relays pass on from now on; it carries the epoch.
+local function greet(self, session, all)
+  local hello = self.mux:hello(session)
+  for _, r in ipairs(all) do r.hello = hello end
+end
+
 -- Opens these (from usable) for a session.
 function Relays:open(session, list, ticket)
   if #list == 0 or not ticket then return end
-  local hello = self.mux:hello(session)
   local all = {}
   self.by_session[session] = all
-  for i, at in ipairs(list) do
-    all[i] = { session = session, at = at, ticket = ticket, hello = hello, wait_ms = AGAIN_MS }
-  end
+  for i, at in ipairs(list) do all[i] = { session = session, at = at, ticket = ticket, wait_ms = AGAIN_MS } end
+  greet(self, session, all)
   for _, r in ipairs(all) do self:ask(r) end
 end
 
@@ -90,7 +95,7 @@ function Relays:ask(r)
     r.wait_ms = math.min(2 * r.wait_ms, AGAIN_MAX_MS)
   end
   local posted, err, code = self.requests:post({
-    to = r.at, expect = "relay_opened", quiet = true,
+    to = r.at, expect = "relay_opened", quiet = true, foreign = r.at ~= self.server,
     timeout_ms = r.later_ms and not r.answered and STRANGER_ANSWER_MS or ANSWER_MS,
     build = function(tx, proof)
       r.tx = tx
@@ -120,9 +125,10 @@ function Relays:lost(session, at)
   end
 end
 
--- Our address is another: all channels are opened again.
+-- Our address is another, which is a new epoch: all channels are opened again.
 function Relays:moved()
-  for _, all in pairs(self.by_session) do
+  for session, all in pairs(self.by_session) do
+    greet(self, session, all)
     for _, r in ipairs(all) do
       if r.channel then self:ask(r) end
     end
@@ -141,6 +147,7 @@ function Relays:close(session)
       for _, r in ipairs(all) do
         r.closed = true
         if r.timer then r.timer:cancel() end
+        if r.at ~= self.server then self.addresses:forget(r.at) end
       end
       self.by_session[number] = nil
     end

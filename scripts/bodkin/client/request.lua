@@ -65,7 +65,10 @@ function Requests:answer(kind, reply, from, tx, ...)
 end
 
 function Requests:believe(r, kind, ...)
-  if kind == "address_report" and not r.sock then self.on_report(r.to, ...) end
+  if kind == "address_report" and not r.sock then
+    local public, proof = ...
+    self.on_report(r.to, public, proof, r.foreign)
+  end
   if kind == r.expect and (not r.accept or r.accept(...)) then return self:finish(r, true, ...) end
   if kind ~= "address_report" then return self.env.counters:add("drop_reply") end
   local _, proof = ...
@@ -84,9 +87,8 @@ function Requests:refused(reply, from, tx, number, text)
 end
 
 -- A Binding request to a STUN server, which answers with our address or an error.
-function Requests.stun(server, timeout_ms)
-  return { to = server, expect = "stun", timeout_ms = timeout_ms, build = core.stun.request, gap_ms = stun_gap_ms,
-    longest_ms = stun_longest_ms }
+function Requests.stun(server)
+  return { to = server, expect = "stun", build = core.stun.request, gap_ms = stun_gap_ms, longest_ms = stun_longest_ms }
 end
 
 function Requests:stunned(from, tx, mapped, number)
@@ -97,7 +99,7 @@ function Requests:stunned(from, tx, mapped, number)
       number), "refused")
   end
   if #mapped ~= #from or core.addr.port(mapped) == 0 then return self.env.counters:add("drop_reply") end
-  self.on_report(from, mapped)
+  if not r.sock then self.on_report(from, mapped) end
   self:finish(r, true, mapped)
 end
 
@@ -153,7 +155,8 @@ function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl, gap_ms = spec.gap_ms or first_gap_ms,
+    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl,
+    foreign = spec.foreign, gap_ms = spec.gap_ms or first_gap_ms,
     longest_ms = spec.longest_ms or longest_gap_ms,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }

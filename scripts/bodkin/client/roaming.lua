@@ -55,7 +55,7 @@ function Roaming:moved()
   self.mux:moved()
   node.relays:moved()
   for session in pairs(node.sessions) do self:ask(session) end
-  node.addresses.stale = true
+  node.addresses:moved()
   node.registration:kick()
   node.maintenance:now()
 end

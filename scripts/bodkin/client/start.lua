@@ -4,6 +4,7 @@
 local association = require "bodkin.client.association"
 local core = require "bodkin.core"
 local ephemerals = require "bodkin.client.ephemerals"
+local fallback = require "bodkin.client.fallback"
 local identity = require "bodkin.client.identity"
 local locate = require "bodkin.client.locate"
 local request = require "bodkin.client.request"
@@ -130,7 +131,7 @@ local function find_server(self, options)
         env = self.env, router = self.router,
         sock_for = function(to) return self.socks[core.addr.family(to)] end,
         proof_for = function(to) return self.addresses:proof(to) end,
-        on_report = function(to, public, proof) self.addresses:note(to, public, proof) end,
+        on_report = function(...) self.addresses:note(...) end,
         on_rtt = function(to, us) self.addresses:timed(to, us) end,
       }
     end
@@ -142,6 +143,12 @@ local function find_server(self, options)
         on_late = function() if self.registration then self.registration:complete() end end,
       }
       ok, err, code = self.addresses:learn(options.timeout_ms)
+    end
+    if ok and #list > 1 and options.address_server then -- which answers for all of them
+      local at
+      at, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
+      ok = at ~= nil
+      if ok then ok, err, code = fallback.answers(self.requests, at) end
     end
     if ok then
       self.urls, self.url = list, number
@@ -156,7 +163,7 @@ end
 local function use_server(self, server, located, keys, options)
   self.server = server
   for _, manager in ipairs { self.registration, self.sharing, self.relays, self.roaming } do manager.server = server end
-  self.addresses.servers, self.addresses.stale = located.address, true
+  self.addresses:moved(located.address)
   local where = url.parse(options.server)
   local is_given = options.server_keys or where.keys
   self.requests.association:move(server, keys, not is_given and function() return trust.changed(options, where) end)
@@ -186,8 +193,8 @@ local function build_managers(self, options, servers)
   }
   self.requests.association = link
   self.relays = require("bodkin.client.relays").new {
-    env = self.env, requests = self.requests, router = self.router, mux = self.mux, server = self.server,
-    sock_for = function(to) return self.socks[core.addr.family(to)] end,
+    env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,
+    server = self.server, sock_for = function(to) return self.socks[core.addr.family(to)] end,
   }
   self.roaming = require("bodkin.client.roaming").new {
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,
@@ -210,7 +217,7 @@ local function build_managers(self, options, servers)
   self.registration = require("bodkin.client.registration").new(common)
   self.sharing = require("bodkin.client.sharing").new(common)
   self.maintenance = require("bodkin.client.maintenance").new(common)
-  self.fallback = require("bodkin.client.fallback").new {
+  self.fallback = fallback.new {
     node = self, urls = self.urls, number = self.url, options_of = function(one) return with(options, one) end,
     keys_of = function(one)
       local where = url.parse(one.server)

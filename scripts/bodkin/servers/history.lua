@@ -105,6 +105,14 @@ function History:acknowledged(match, id, peer)
   if e then e.acknowledged = true end
 end
 
+-- A client has left a match, whatever it reports of it.
+function History:left(id, match)
+  local r = self.by_match[match]
+  for _, key in ipairs(r and r.order or {}) do
+    if key:sub(1, #id) == id then r.ends[key].left = true end
+  end
+end
+
 -- The two of a pair, as they were known last (addrs: see addresses.lua; to be set when that changes); nil when there is
 -- none, or one has said that it is over.
 function History:pair(match, id, peer)
@@ -113,7 +121,7 @@ function History:pair(match, id, peer)
   if not mine or not other then return nil end
   for _, e in ipairs { mine, other } do
     local report = e.report and outcome.unpack(e.report)
-    if report and report.state == "closed" then return nil end
+    if e.left or report and report.state == "closed" then return nil end
   end
   return r.members[id], r.members[peer]
 end

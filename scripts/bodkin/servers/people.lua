@@ -18,6 +18,17 @@ function M.registered(registry, id)
   }
 end
 
+-- A copy of a person with the addresses that are known now: those of its registration, where it has one, and over them
+-- `more`'s.
+function M.now(registry, person, more)
+  local copy, known = {}, M.registered(registry, person.id)
+  for field, value in pairs(person) do copy[field] = value end
+  for _, source in ipairs { known or {}, more or {} } do
+    for _, field in ipairs { "assoc", "pubs", "locals", "rtt_ms" } do copy[field] = source[field] or copy[field] end
+  end
+  return copy
+end
+
 -- msgpack: an empty map stands for absent properties; nil when it is no map. The router has checked the rest.
 function M.map(encoded)
   local head = encoded:byte()

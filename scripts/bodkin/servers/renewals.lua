@@ -3,6 +3,7 @@
 -- instant, with the same keys. What it needs for that it remembers as long as sessions seek.
 
 local addresses = require "bodkin.servers.addresses"
+local people = require "bodkin.servers.people"
 local recent = require "bodkin.servers.recent"
 
 local M = {}
@@ -35,14 +36,6 @@ function Renewals:note(d, back)
   })
 end
 
--- A person as it is now.
-local function renewed(person, fresh)
-  local copy = {}
-  for field, value in pairs(person) do copy[field] = value end
-  for field, value in pairs(fresh or {}) do copy[field] = value end
-  return copy
-end
-
 -- Tells both, with what is known of each now.
 local function tell(self, pair)
   if pair.timer then
@@ -53,10 +46,13 @@ local function tell(self, pair)
   local list = {}
   for _, d in pairs(pair.told) do list[#list + 1] = d end
   table.sort(list, function(a, b) return a.to.id < b.to.id end)
+  local server = self.server
   for _, d in ipairs(list) do
+    local to = people.now(server.registry, d.to, pair.fresh[d.to.id])
+    local peer = people.now(server.registry, d.peer, pair.fresh[d.peer.id])
     self.push {
-      to = renewed(d.to, pair.fresh[d.to.id]), peer = renewed(d.peer, pair.fresh[d.peer.id]), match = d.match,
-      key = d.key, of_n = d.of_n, data = d.data, seat = d.seat, locals = d.locals, ticket = d.ticket,
+      to = to, peer = peer, match = d.match, key = d.key, of_n = d.of_n, data = d.data, seat = d.seat,
+      locals = addresses.visible(server.local_rule, peer.locals, peer.pubs, to.pubs), ticket = d.ticket,
       again = pair.again,
     }
   end
@@ -73,14 +69,14 @@ function Renewals:install(on)
   local server = self.server
 
   function on.renew(reply, from, tx, match, peer, epoch, pubs, rtt_ms)
-    local id = reply:who()
+    local id, _, assoc = reply:who()
     local pair = self.pairs:get(server.env.now(), key_of(match, id, peer))
     if not pair then return server:refuse(reply, tx, "no_match", "no such pair, or long ago") end
     if epoch > (pair.epochs[id] or 0) then -- else a repeat
       if epoch > TIMES_MAX then return server:refuse(reply, tx, "limit", "that was often enough") end
       local proven = addresses.proven(server, from, pubs, {})
       if #proven == 0 then return server:refuse(reply, tx, "invalid", "no address with a proof") end
-      pair.epochs[id], pair.fresh[id] = epoch, { pubs = proven, rtt_ms = rtt_ms }
+      pair.epochs[id], pair.fresh[id] = epoch, { pubs = proven, rtt_ms = rtt_ms, assoc = assoc }
       if (pair.epochs[peer] or 0) >= epoch then tell(self, pair) else await_other(self, pair) end
     end
     reply("done", tx)

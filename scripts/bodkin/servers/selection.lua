@@ -178,6 +178,7 @@ local function handlers(self, on)
   function on.leave(reply, _, tx, match)
     local room, id = self.rooms.by_match[match], (reply:who())
     if room and self.rooms:member(room, id) then self.rooms:leave(room, id) end
+    self.history:left(id, match)
     reply("done", tx)
   end
 end

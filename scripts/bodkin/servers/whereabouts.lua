@@ -7,9 +7,19 @@ local people = require "bodkin.servers.people"
 
 local M = {}
 
+-- A client that repeats its question has its peer told no more often: what is told counts for as long as that.
+local PUSH_US = 400000
+
 -- Adds its handler to `on`. history: see history.lua.
 function M.install(server, on, history)
   local env, registry = server.env, server.registry
+
+  -- Where a client is from now on, in the registry and in the history of its match.
+  local function amend(holder, assoc, own, near)
+    local _, ephemeral, _, _, rtt_ms = addresses.unpack(holder.addrs)
+    holder.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
+    return holder
+  end
 
   function on.where(reply, from, tx, match, peer, pubs, locals)
     local id, _, assoc = reply:who()
@@ -17,22 +27,20 @@ function M.install(server, on, history)
     if not me then return server:refuse(reply, tx, "no_match", "no such match is going on") end
     local own, near = addresses.collect(server, from, pubs, locals)
     local entry = registry:get(id)
-    if entry then -- these are fresher than the registration's
-      local _, ephemeral, _, _, rtt_ms = addresses.unpack(entry.addrs)
-      entry.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
-      registry:put(entry)
-    end
-    local _, ephemeral, _, _, rtt_ms = addresses.unpack(me.addrs)
-    me.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
+    if entry then registry:put(amend(entry, assoc, own, near)) end -- these are fresher than the registration's
+    amend(me, assoc, own, near)
     local there = people.registered(registry, peer)
     if not there then
       there = {}
       there.assoc, _, there.pubs, there.locals = addresses.unpack(other.addrs)
     end
-    local rule = server.local_rule
-    server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
-      addresses.visible(rule, near, own, there.pubs))
-    server.counters:add "whereabouts_told"
+    local rule, now = server.local_rule, env.now()
+    if now >= (me.told_us or -PUSH_US) + PUSH_US then
+      me.told_us = now
+      server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
+        addresses.visible(rule, near, own, there.pubs))
+      server.counters:add "whereabouts_told"
+    end
     reply("whereabouts", tx, match, peer, there.pubs, addresses.visible(rule, there.locals, there.pubs, own))
   end
 end
