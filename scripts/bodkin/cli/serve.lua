@@ -196,6 +196,7 @@ function M.run(values)
       out:failure(err, code)
       return 1 -- mostly a port in use: nothing wrong with how it was called
     end
+    p.env.loop:gather(server.limits.gather_us)
     local listener
     listener, err, code = open_admin(p, out, config, server)
     if listener == nil then
