@@ -167,7 +167,7 @@ function Addresses:learn(timeout_ms)
   self.stale, self.learned_us = false, nil
   seek_router(self)
   return task.await(function(resume)
-    local open, learned, over, cancelled, timer = #asked, false, false, false, nil
+    local open, learned, over, cancelled, timer, lost = #asked, false, false, false, nil, {}
     local began_us = self.env.now()
     local function finish(...)
       if over then return end
@@ -185,8 +185,9 @@ function Addresses:learn(timeout_ms)
         if ok or gone then self.on_late() end
         return
       end
-      if gone and learned then self.public[family] = nil end
+      if gone then lost[family] = true end
       if ok then learned = true end
+      for f in pairs(learned and lost or {}) do self.public[f] = nil end
       if ok and server == self.servers[4] then self.learned_us = self.env.now() end
       if open == 0 then
         self.stale = not learned

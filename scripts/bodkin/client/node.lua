@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A node: one client, with its identity, its sockets (one a family, for servers and peers alike), its
--- matches, and the four managers that keep it in touch with the servers.
+-- A node: one client, with its identity, its sockets (one a family, for servers and peers alike), its matches, and
+-- the managers that keep it in touch with the servers: addresses, registration, sharing, maintenance, and relays,
+-- roaming, fallback.
 
 local core = require "bodkin.core"
 local history = require "bodkin.client.history"

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The matches made lately, and what both ends told of them: for the admin socket's `why`, nobody else is answered.
+-- The matches made lately, and what both ends told of them: for the admin socket's `why`, and where the two of a pair
+-- are, for one another (whereabouts.lua); nobody else is answered.
 -- A match is kept for an hour after the last that happened to it, unless too many came after.
 
 local addresses = require "bodkin.servers.addresses"

@@ -35,8 +35,9 @@ function M.install(server, on, history)
       there.assoc, _, there.pubs, there.locals = addresses.unpack(other.addrs)
     end
     local rule, now = server.local_rule, env.now()
-    if now >= (me.told_us or -PUSH_US) + PUSH_US then
-      me.told_us = now
+    me.told_us = me.told_us or {} -- by peer: in a room, who moves asks after all of them at once
+    if now >= (me.told_us[peer] or -PUSH_US) + PUSH_US then
+      me.told_us[peer] = now
       server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
         addresses.visible(rule, near, own, there.pubs))
       server.counters:add "whereabouts_told"
