@@ -8,7 +8,9 @@ describe("bodkin.policy", function()
     for expect, def in pairs {
       ["policy: takes a table"] = 3,
       ["has no field 'sise': it is one of props, claims, size, teams"] = { sise = 2 },
-      ["on_match is not in this version yet"] = { on_match = print },
+      ["on_match must be a function, not a boolean"] = { on_match = true },
+      ["accept_ms must be a whole number of ms from 1000 to 120000"] = { accept_ms = 10 },
+      ["party must be the most players of one ticket, from 1 to 4"] = { size = 4, party = 5 },
       ["size must be a number of players from 2 to 32"] = { size = 1 },
       ["size must be a number of players from 2 to 32, or { least, most }"] = { size = { 4, 3 } },
       ["give either size or teams"] = { size = 2, teams = { 1, 1 } },

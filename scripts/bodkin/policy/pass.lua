@@ -20,6 +20,8 @@ local pools, by_key = {}, {} -- { list = tickets as they came, sorted = by index
 local tickets = {}           -- by number
 local turn = { pool = 1, no = 0 } -- where the next pass begins
 
+local open = {} -- running matches with seats to fill
+
 local function fail(fn, format, ...)
   error(core.where(fn) .. format:format(...), 0)
 end
@@ -49,14 +51,19 @@ local function place(sorted, value, no)
   return lo
 end
 
-local function insert(entry)
+local function pool_of(entry)
   local shard = policy.shard and tostring(entry.view.props[policy.shard]) or ""
   local key = entry.app .. "\0" .. shard
   local pool = by_key[key]
   if not pool then
-    pool = { list = {}, sorted = policy.index and {} or nil, holes = false, round = 0 }
+    pool = { app = entry.app, list = {}, sorted = policy.index and {} or nil, holes = false, round = 0, first = 1 }
     by_key[key], pools[#pools + 1] = pool, pool
   end
+  return pool
+end
+
+local function insert(entry)
+  local pool = pool_of(entry)
   entry.pool = pool
   tickets[entry.no] = entry
   -- Mostly the newest has the highest number; after a failure they come again in any order.
@@ -94,9 +101,12 @@ function M.start()
     local kind = type(policy) == "table" and policy.kind or type(policy)
     return { kind = policy == true and "nothing" or tostring(kind) } -- true: what require makes of no value
   end
+  local hooks = {}
+  for _, name in ipairs(policies.HOOKS) do hooks[name] = policy[name] ~= nil end
   return {
     kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms,
-    on_register = policy.on_register ~= nil,
+    on_register = policy.on_register ~= nil, party = policy.party, accept_ms = policy.accept_ms,
+    expire_ms = policy.expire_ms, backfill = policy.on_backfill ~= nil, hooks = hooks,
   }
 end
 
@@ -122,18 +132,50 @@ function M.register(who, props, claims)
   return allowed(policy.on_register, "on_register", client, "the server does not admit you")
 end
 
--- A ticket { no, app, since_ms, props, asked, now_ms } and its claims: true, or false and why it may not wait here.
--- `asked`: it was admitted before, perhaps by another version.
-function M.add(t, signed)
-  local no, app, since_ms, given, asked, now_ms = t[1], t[2], t[3], t[4], t[5], t[6]
+-- A running match that wants more.
+local function backfill(entry, seats)
+  if not policy.on_backfill then return false, "matches are not filled up here" end
+  entry.seats, entry.view.seats, entry.pool = seats, seats, pool_of(entry)
+  tickets[entry.no], open[#open + 1] = entry, entry
+  return true
+end
+
+-- What a ticket of one does not have of its own.
+local solo = { size = 1 }
+local Ticket = { __metatable = false, __name = "ticket" }
+function Ticket.__index(view, field)
+  if field == "members" then return { { props = view.props, claims = view.claims } } end
+  return solo[field]
+end
+
+-- The members of a ticket, of the props, claims and net of each; or nil and why they are not as declared.
+local function members_of(...)
+  local list, given = {}, table.pack(...)
+  for i = 1, given.n, 3 do
+    local props, why = policies.props(policy, clean(given[i]))
+    if not props then return nil, why end
+    local claims
+    claims, why = policies.signed(policy, clean(given[i + 1]))
+    if not claims then return nil, why end
+    list[#list + 1] = { props = props, claims = claims }
+  end
+  return list
+end
+
+-- A ticket { no, app, since_ms, asked, now_ms, seats or false } and the props, claims and net of each of its members:
+-- true, or false and why it may not wait here. `asked`: it was admitted before, perhaps by another version.
+function M.add(t, ...)
+  local no, app, since_ms, asked, now_ms, seats = table.unpack(t)
   if tickets[no] then return true end
-  local props, why = policies.props(policy, clean(given))
-  if not props then return false, why end
-  local claims
-  claims, why = policies.signed(policy, clean(signed))
-  if not claims then return false, why end
-  local entry = { no = no, app = app, since_ms = since_ms,
-    view = { id = no, props = props, claims = claims, waited_ms = 0 } }
+  local members, why = members_of(...)
+  if not members then return false, why end
+  if #members > policy.party then
+    return false, policy.party == 1 and "no parties here" or ("at most %d in a party here"):format(policy.party)
+  end
+  local view = { id = no, props = members[1].props, claims = members[1].claims, waited_ms = 0 }
+  if #members > 1 then view.size, view.members = #members, members end
+  local entry = { no = no, app = app, since_ms = since_ms, size = #members, view = setmetatable(view, Ticket) }
+  if seats then return backfill(entry, seats) end
   if not asked then
     local ok
     ok, why = allowed(policy.admit, "admit", seen(entry, now_ms), "the queue does not admit you")
@@ -145,7 +187,12 @@ end
 
 function M.drop(no)
   local entry = tickets[no]
-  if entry then gone(entry) end
+  if not entry then return end
+  if not entry.seats then return gone(entry) end
+  tickets[no] = nil
+  for i, other in ipairs(open) do
+    if other == entry then return table.remove(open, i) end
+  end
 end
 
 local function fits(anchor, other, now_ms)
@@ -197,7 +244,7 @@ local function find_near(pool, anchor, view, now_ms)
   anchor.seen_by = serial
   if pool.sorted then
     look_by_index(search, pool.sorted, anchor)
-    if #search.near + 1 >= policy.size[1] then return search.near end
+    if #search.near + 1 >= policy.size[1] and policy.party == 1 then return search.near end
     search.looked = LOOK // 2
   else
     look_by_age(search, pool.list, pool.first, LOOK // 2)
@@ -206,23 +253,48 @@ local function find_near(pool, anchor, view, now_ms)
   return search.near
 end
 
--- Without form: the anchor and the first that are compatible with all chosen before.
+-- Whom a ticket would be compared with first.
+local function find_others(entry)
+  local pool, out = entry.pool, {}
+  local list, at = pool.list, 1
+  if pool.sorted then
+    list = pool.sorted
+    at = math.max(1, place(list, entry.value, entry.no) - LOOK // 2)
+  end
+  for i = at, math.min(#list, at + LOOK) do
+    if list[i] ~= entry and not list[i].taken then out[#out + 1] = list[i] end
+  end
+  return out
+end
+
+-- Whether a ticket goes with each of a list but the first, which it was compared with.
+local function with_all(list, other, now_ms)
+  for i = 2, #list do
+    if policy.compatible and not policy.compatible(list[i], other, now_ms) then return false end
+  end
+  return true
+end
+
+-- Without form: the anchor and the first that are compatible with all chosen before, parties whole.
 local function fill(anchor, near, now_ms)
-  local chosen = { anchor }
-  for _, other in ipairs(near) do
-    if #chosen == policy.size[2] then break end
-    local all = true
-    for i = 2, #chosen do
-      all = all and (not policy.compatible or policy.compatible(chosen[i], other, now_ms))
+  local sizes = policy.teams or { policy.size[2] }
+  local chosen, teams, room, count = { anchor }, {}, {}, 0
+  local function seat(ticket)
+    for i, free in ipairs(room) do
+      if free >= ticket.size then
+        teams[i][#teams[i] + 1] = ticket
+        room[i], count = free - ticket.size, count + ticket.size
+        return true
+      end
     end
-    if all then chosen[#chosen + 1] = other end
   end
-  if #chosen < policy.size[1] then return nil end
-  local teams, n = {}, 0
-  for i, size in ipairs(policy.teams or { #chosen }) do
-    teams[i] = table.move(chosen, n + 1, n + size, 1, {})
-    n = n + size
+  for i, size in ipairs(sizes) do teams[i], room[i] = {}, size end
+  if not seat(anchor) then return nil end
+  for _, other in ipairs(near) do
+    if count == policy.size[2] then break end
+    if with_all(chosen, other, now_ms) and seat(other) then chosen[#chosen + 1] = other end
   end
+  if count < policy.size[1] or policy.teams and count < policy.size[2] then return nil end
   return { teams = teams }
 end
 
@@ -244,14 +316,16 @@ local function told(made, form)
     if type(team) ~= "table" then fail(form, "form returned a team that is a %s", type(team)) end
     if #team > policy.size[2] then fail(form, "form returned %d players; at most %d", #team, policy.size[2]) end
     out[i] = {}
+    local players = 0
     for k, given in ipairs(team) do
       local entry = entry_of(given)
       if not entry then fail(form, "form returned what is no waiting ticket (a %s)", type(given)) end
       if members[entry.no] then fail(form, "form returned ticket %d twice", entry.no) end
-      members[entry.no], count, out[i][k] = true, count + 1, entry.no
+      members[entry.no], players, out[i][k] = true, players + entry.size, entry.no
     end
-    if policy.teams and #team ~= policy.teams[i] then
-      fail(form, "form returned a team of %d in place of %d", #team, policy.teams[i] or 0)
+    count = count + players
+    if policy.teams and players ~= policy.teams[i] then
+      fail(form, "form returned a team of %d in place of %d", players, policy.teams[i] or 0)
     end
   end
   if policy.teams and #made.teams ~= #policy.teams or count < policy.size[1] or count > policy.size[2] then
@@ -269,7 +343,7 @@ end
 local function try(pool, anchor, now_ms)
   local view = seen(anchor, now_ms)
   local near = find_near(pool, anchor, view, now_ms)
-  if #near + 1 < policy.size[1] then return nil end
+  if policy.party == 1 and #near + 1 < policy.size[1] then return nil end
   local form = policy.form or fill
   local made = form(view, near, now_ms)
   if made == nil or made == false then return nil end
@@ -294,9 +368,101 @@ local function pass(pool, no, now_ms, out)
   end
 end
 
--- One pass: matches { teams of numbers, host or false, data }, as separate results.
+-- What on_backfill chose for a running match: { teams of numbers }, as its seats are.
+local function chosen_for(entry, made)
+  local fn, out, chosen = policy.on_backfill, {}, {}
+  if type(made) ~= "table" or type(made.teams) ~= "table" or #made.teams > #entry.seats then
+    fail(fn, "on_backfill returned a %s, not { teams = { { ticket, … }, … } } as the seats are", type(made))
+  end
+  for i, free in ipairs(entry.seats) do
+    out[i] = {}
+    for k, given in ipairs(made.teams[i] or out[i]) do
+      local other = entry_of(given)
+      if not other or other.seats then fail(fn, "on_backfill returned what is no waiting ticket") end
+      if chosen[other.no] then fail(fn, "on_backfill returned ticket %d twice", other.no) end
+      chosen[other.no], free, out[i][k] = true, free - other.size, other.no
+    end
+    if free < 0 then fail(fn, "on_backfill returned more than the %d seats of team %d", entry.seats[i], i) end
+  end
+  return next(chosen) and out or nil
+end
+
+-- Those waiting first go where somebody plays already. As form's results, with the match's own number at the end.
+local function fill_up(now_ms, out)
+  for i = #open, 1, -1 do
+    local entry = open[i]
+    local view = seen(entry, now_ms)
+    entry.value = policy.index and view.props[policy.index]
+    local made = policy.on_backfill(view, find_near(entry.pool, entry, view, now_ms), now_ms)
+    local teams = made and chosen_for(entry, made)
+    if teams then
+      for _, team in ipairs(teams) do
+        for _, no in ipairs(team) do gone(tickets[no]) end
+      end
+      tickets[entry.no] = nil
+      table.remove(open, i) -- its match says what is open after that
+      out[#out + 1] = { teams, false, core.null, entry.no }
+    end
+  end
+end
+
+-- One of policies.HOOKS, with what it is told: of on_match { teams =, host =, data = } of numbers, of the others a
+-- number. A ticket that waits here is given as such.
+function M.event(name, what)
+  local fn = policy[name]
+  if not fn then return true end
+  local function ticket(no) return tickets[no] and tickets[no].view or { id = no } end
+  if type(what) ~= "table" then
+    fn(ticket(what))
+  else
+    for _, team in ipairs(what.teams or {}) do
+      for i, no in ipairs(team) do team[i] = ticket(no) end
+    end
+    fn(clean(what))
+  end
+  return true
+end
+
+-- Why a ticket waits: { waited_ms =, others =, elsewhere =, fit =, reasons = { { text, count }, … } }, the commonest
+-- reason first; nil where there is none of this number.
+function M.explain(no, now_ms)
+  local entry = tickets[no]
+  if not entry or entry.seats then return nil end
+  local view, counts, reasons = seen(entry, now_ms), {}, {}
+  local out = { waited_ms = view.waited_ms, others = 0, elsewhere = 0, fit = 0, reasons = reasons }
+  for _, pool in ipairs(pools) do
+    if pool.app == entry.app then
+      for _, e in ipairs(pool.list) do
+        if e ~= entry and not e.taken then
+          out.others = out.others + 1
+          if pool ~= entry.pool then out.elsewhere = out.elsewhere + 1 end
+        end
+      end
+    end
+  end
+  for _, e in ipairs(find_others(entry)) do
+    local ok, why = fits(view, e, now_ms)
+    if ok then
+      out.fit = out.fit + 1
+    else
+      why = type(why) == "string" and why or "not compatible"
+      if not counts[why] then
+        counts[why] = { why, 0 }
+        reasons[#reasons + 1] = counts[why]
+      end
+      counts[why][2] = counts[why][2] + 1
+    end
+  end
+  table.sort(reasons, function(a, b) return a[2] > b[2] end)
+  for i = #reasons, 9, -1 do reasons[i] = nil end
+  return out
+end
+
+-- One pass: matches { teams of numbers, host or false, data, the number of the match that they join or nothing }, as
+-- separate results.
 function M.tick(now_ms)
   local out, from = {}, turn
+  fill_up(now_ms, out)
   turn = { pool = 1, no = 0 }
   for i = from.pool, #pools do
     local pool = pools[i]
