@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // core.sandbox{ memory = bytes, instructions = a call } -> a state of its own, bytes in and bytes out.
 #include "sandbox.h"
+#include "sandbox_net.h"
 
 #include <lualib.h>
 #include <stdio.h>
@@ -191,7 +192,7 @@ static int run_call(lua_State *L) {
 }
 
 // --- outside
-static bdk_sandbox *check(lua_State *L) {
+bdk_sandbox *bdk_sandbox_check(lua_State *L) {
   bdk_sandbox *s = luaL_checkudata(L, 1, type);
   if (!s->L) luaL_error(L, "closed sandbox");
   luaL_argcheck(L, !s->running, 1, "the sandbox is running");
@@ -299,7 +300,7 @@ static int set_module(lua_State *L) {
 
 // [-0, +0, e] sandbox:module(name, text, chunkname) | (name, chunk): what require(name) finds in there
 static int module(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   named n = {.name = luaL_checkstring(L, 2)};
   lua_settop(s->L, 0);
   lua_pushcfunction(s->L, set_module);
@@ -319,7 +320,7 @@ static int module(lua_State *L) {
 // [-0, +1|3, e] sandbox:load(text, chunkname) | (chunk) -> true | nil, message, code. Runs it; the table it returns
 // holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where, left }.
 static int load(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   if (s->dead) return push_failure(L, s, LUA_ERRRUN);
   job j = {.owner = L};
   lua_settop(s->L, 0);
@@ -340,7 +341,7 @@ static int load(lua_State *L) {
 // [-0, +n|3, e] sandbox:call(function, bytes, …) -> bytes, … | nil, message, code ("limit" or "invalid"). Arguments
 // and results are msgpack, each of at most 1200 bytes; no result at all is one encoded nil.
 static int call(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   job j = {.owner = L, .first = 3, .count = lua_gettop(L) - 2, .name = luaL_checkstring(L, 2)};
   luaL_argcheck(L, j.count <= ARGUMENTS_MAX, 3, "too many arguments");
   for (int i = 3; i < 3 + j.count; i++) {
@@ -366,7 +367,7 @@ static int call(lua_State *L) {
 
 // [-0, +1, e] sandbox:said() -> what it printed since, at most 1024 bytes
 static int said(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   lua_pushlstring(L, s->said, s->said_len);
   s->said_len = 0;
   return 1;
@@ -374,7 +375,7 @@ static int said(lua_State *L) {
 
 // [-0, +2, e] sandbox:spent() -> instructions of the last run, bytes held now
 static int spent(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   lua_pushinteger(L, (lua_Integer)s->work);
   lua_pushinteger(L, (lua_Integer)s->used);
   return 2;
@@ -384,7 +385,10 @@ static int spent(lua_State *L) {
 static int sandbox_close(lua_State *L) {
   bdk_sandbox *s = luaL_checkudata(L, 1, type);
   if (s->running) return luaL_error(L, "a sandbox cannot close itself");
-  if (s->L) lua_close(s->L);
+  if (s->L) {
+    bdk_net_free(s);
+    lua_close(s->L);
+  }
   s->L = NULL;
   return 0;
 }
@@ -398,6 +402,7 @@ static int sandbox_tostring(lua_State *L) {
 static int setup(lua_State *L) {
   bdk_sandbox_open_base(L);
   bdk_sandbox_open_string(L);
+  bdk_sandbox_open_net(L);
   return 0;
 }
 
@@ -420,8 +425,16 @@ static int new (lua_State *L) {
 }
 
 void bdk_open_sandbox(lua_State *L) {
-  static const luaL_Reg methods[] = {{"module", module}, {"load", load},           {"call", call}, {"said", said},
-                                     {"spent", spent},   {"close", sandbox_close}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"module", module},
+                                     {"load", load},
+                                     {"call", call},
+                                     {"said", said},
+                                     {"spent", spent},
+                                     {"net_set", bdk_lua_net_set},
+                                     {"net_drop", bdk_lua_net_drop},
+                                     {"net_table", bdk_lua_net_table},
+                                     {"close", sandbox_close},
+                                     {NULL, NULL}};
   static const luaL_Reg meta[] = {
       {"__gc", sandbox_close}, {"__close", sandbox_close}, {"__tostring", sandbox_tostring}, {NULL, NULL}};
   bdk_lua_type(L, type, methods, meta);

@@ -23,10 +23,13 @@ typedef struct bdk_sandbox {
   char said[BDK_SANDBOX_SAID_MAX];
   size_t said_len;
   bool running;
+  struct bdk_net *net; // see sandbox_net.h; NULL: nothing is known
 } bdk_sandbox;
 
 static inline bdk_sandbox *bdk_sandbox_of(lua_State *L) { return *(bdk_sandbox **)lua_getextraspace(L); }
 
+// The sandbox at index 1, open and not running. [-0, +0, e]
+bdk_sandbox *bdk_sandbox_check(lua_State *L);
 // Charges work done in C. Does not return once the account is spent. [-0, +0, v]
 void bdk_sandbox_charge(lua_State *L, uint64_t work);
 // Raises the error that ends a sandbox; called again wherever something may have caught it. [-0, +0, v]

@@ -91,6 +91,30 @@
 ---says why not, in at most 40 bytes. Counts in the policy that serves every queue without its own.
 ---@field on_register? fun(client: bodkin.Client): boolean, string?
 
+---@class bodkin.HostWhy
+---@field rtt_ms? number  the longest of the round-trip times to the others; nil where one is not known
+---@field reach number    the least of the chances that one of the others reaches it directly, 0 to 1
+
+---The round-trip time to be expected between two tickets, in ms; of parties the worst between their members. Nil where
+---it is not known of one. In policies only, as the two below.
+---@param a bodkin.Ticket|integer
+---@param b bodkin.Ticket|integer
+---@return number?
+function bodkin.rtt_ms(a, b) end
+
+---How likely two tickets reach each other directly, 0 to 1; of parties the worst between their members.
+---@param a bodkin.Ticket|integer
+---@param b bodkin.Ticket|integer
+---@return number
+function bodkin.reach(a, b) end
+
+---Who should be the host of a star: who all others reach with the best chance (in steps of a fifth), and of those who has
+---the shortest way to the farthest of them.
+---@param tickets (bodkin.Ticket|integer)[]  1 to 64
+---@return bodkin.Ticket|integer host        as it stands in the list
+---@return bodkin.HostWhy why
+function bodkin.best_host(tickets) end
+
 ---@class bodkin.Policy
 
 ---Checks a policy; an error names the field. A policy's file ends with `return bodkin.policy { … }`.

@@ -6,6 +6,7 @@
 -- Told:  { "file", version, name, chunkname, piece }     the text of a source's files, piece by piece
 --        { "load", version, builtin | false }            does it load?
 --        { "discard", version }
+--        { "network", version, bytes }                   how likely NATs let each other through: see network.lua
 --        { "add", queue, version, no, app, since_ms, members, asked, now_ms, seats | false }
 --                                                members: { { props, claims (encoded), … }, … }, see instance.lua
 --        { "drop", queue, no }                           { "forget", queue }
@@ -95,6 +96,23 @@ local function failed(self, name, q, version, err, serial)
   self.tell { "failed", name, version, err, serial or false }
 end
 
+-- An instance of a source, told what is known of NATs; or nil, message.
+local function instance_from(self, source)
+  if not source then return nil, "there is no such version" end
+  local instance, err = instances.new(source, self.limits)
+  if instance and self.network then instance:network(self.network) end
+  return instance, err
+end
+
+-- Its version is for whoever reads a recording: what counts is the order of messages.
+function on:network(_, bytes)
+  self.network = bytes
+  for _, q in pairs(self.queues) do
+    if q.instance then q.instance:network(bytes) end
+  end
+  if self.registrar.instance then self.registrar.instance:network(bytes) end
+end
+
 -- The queue's tickets by number, in order.
 local function in_order(q)
   local list = {}
@@ -107,9 +125,7 @@ end
 local function instance_of(self, q, version, now_ms)
   if q.version == version then return q.instance end
   close(q)
-  local source = self.sources[version]
-  if not source then return nil, "there is no such version" end
-  local instance, err = instances.new(source, self.limits)
+  local instance, err = instance_from(self, self.sources[version])
   if not instance then return nil, err end
   q.instance, q.version = instance, version
   for _, ticket in ipairs(in_order(q)) do
@@ -186,8 +202,7 @@ function on:ask(version, serial, id, app, name, props, claims)
   local registrar = self.registrar
   if registrar.version ~= version then
     close(registrar)
-    local source, instance, err = self.sources[version], nil, "there is no such version"
-    if source then instance, err = instances.new(source, self.limits) end
+    local instance, err = instance_from(self, self.sources[version])
     if not instance then return self.tell { "unanswered", serial, err } end
     registrar.instance, registrar.version = instance, version
   end
