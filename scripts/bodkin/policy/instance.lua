@@ -99,9 +99,9 @@ local function verdict(bytes, why, code)
   return false, wire.decode(why)
 end
 
--- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net (where
--- it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one member with
--- the props of all: open places by team }. asked: it was admitted before.
+-- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net
+-- (where it is: network.lua), are encoded, or nil for none; seats = of a running match, which has one member with the
+-- props of all: open places by team }. asked: it was admitted before.
 -- true; false and why it is not admitted; or nil, message, code: the policy failed. What is known of the network is set
 -- before the policy is asked.
 function Instance:add(ticket, asked, now_ms)

@@ -22,7 +22,8 @@ local HOMES = { ["EI/EI"] = 23, ["EI/AD"] = 10, ["EI/APD"] = 45, race = 10, ["AP
 local full = {} -- the classes of which all is known: class -> { mapping, filtering, race, weight }
 for m, mapping in ipairs(NAMES) do
   for f, filtering in ipairs(NAMES) do
-    full[3 * (m - 1) + f] = { mapping = mapping, filtering = filtering, weight = HOMES[mapping .. "/" .. filtering] or 1 }
+    local weight = HOMES[mapping .. "/" .. filtering] or 1
+    full[3 * (m - 1) + f] = { mapping = mapping, filtering = filtering, weight = weight }
   end
 end
 full[RACE] = { mapping = "EI", filtering = "APD", race = true, weight = HOMES.race }

@@ -202,6 +202,7 @@ local function tell_all(self)
   for _, v in pairs(self.versions) do list[#list + 1] = v end
   table.sort(list, function(a, b) return a.n < b.n end)
   for _, v in ipairs(list) do tell_version(self, v) end
+  if self.of_network then send(self, self.of_network) end
 end
 
 local function heard(self, message)
@@ -292,6 +293,12 @@ function Policies:add(queue, t)
 end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
+
+-- How likely NATs let each other through, as bytes: see policy/network.lua.
+function Policies:network(version, bytes)
+  self.of_network = { "network", version, bytes }
+  send(self, self.of_network)
+end
 
 function Policies:forget(queue) send(self, { "forget", queue }) end
 
