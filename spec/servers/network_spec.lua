@@ -15,7 +15,8 @@ local symmetric = { mapping = "address_port", filtering = "address_port" }
 local function at(n) return support.addr(("198.51.%d.%d:40000"):format(n // 200, n % 200 + 1)) end
 
 local function connected(rtt_ms, more)
-  local r = { state = "connected", path = "direct", via = "srflx", confirmed_ms = 20, rtt_ms = rtt_ms, lasted_ms = 1000 }
+  local r = { state = "connected", path = "direct", via = "srflx", confirmed_ms = 20, rtt_ms = rtt_ms,
+    lasted_ms = 1000 }
   for k, v in pairs(more or {}) do r[k] = v end
   return r
 end
