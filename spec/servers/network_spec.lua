@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- What a server learns of the network between its clients, and hands to its policies.
+local client = require "spec.client.support"
 local core = require "bodkin.core"
 local network = require "bodkin.policy.network"
 local outcome = require "bodkin.outcome"
@@ -230,5 +231,53 @@ describe("what a server knows of the network", function()
     assert.equal(1, s.server.network.version)
     assert.equal(("50 %.2f"):format(s.server.network.table:chance(0, 0)), queued(2).text)
     assert.is_true(s.server.network.table:chance(0, 0) < 0.5)
+  end)
+end)
+
+describe("a server of clients that meet", function()
+  it("knows from their own reports how far they are from each other, also those who never met", function()
+    local where, rng = { server = { 0, 0 } }, random.new(4, "where")
+    local function one_way_ms(from, to)
+      local a, b = where[from], where[to]
+      return 2 + math.sqrt((a[1] - b[1]) ^ 2 + (a[2] - b[2]) ^ 2)
+    end
+    local s = client.new { delay_ms = one_way_ms, roles = client.NO_RELAY }
+    local nodes, N = {}, 12
+    for n = 1, N do
+      where["h" .. n] = { 60 * rng:float() - 30, 60 * rng:float() - 30 }
+      nodes[n] = s:open(s:host("h" .. n, "203.0.113." .. n))
+    end
+    -- Two rooms at a time, of others each time; the two hosts never meet.
+    for round = 1, 3 do
+      local matches = {}
+      for room = 1, 2 do
+        local host = nodes[room]
+        local m = s:run(function() return assert(host:host()) end)
+        for n = 3, N do
+          if (n * round + n // 3) % 2 == room - 1 then
+            matches[#matches + 1] = s:run(function() return assert(nodes[n]:join(m.code)) end)
+          end
+        end
+        matches[#matches + 1] = m
+      end
+      s.world:run(4000)
+      for _, m in ipairs(matches) do s:run(function() m:leave() end) end
+      s.world:run(1000)
+    end
+    local off = {}
+    for a = 1, N do
+      for b = 1, a - 1 do
+        local p = wire.decode(s.server.network:of(core.crypto.unhex(nodes[a].id)))
+        local q = wire.decode(s.server.network:of(core.crypto.unhex(nodes[b].id)))
+        local guess = core.coord.distance(core.coord.pack(p[1], p[2], p[3], p[4], 0),
+          core.coord.pack(q[1], q[2], q[3], q[4], 0))
+        local truth = 2 * one_way_ms("h" .. a, "h" .. b)
+        off[#off + 1] = math.abs(guess - truth) / truth
+      end
+    end
+    table.sort(off)
+    print(("# after three rooms each: off by %.1f %%"):format(100 * off[#off // 2]))
+    assert.is_true(off[#off // 2] < 0.2)
+    s:close()
   end)
 end)
