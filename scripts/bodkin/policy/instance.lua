@@ -93,8 +93,8 @@ local function verdict(bytes, why, code)
   return false, wire.decode(why)
 end
 
--- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net (where
--- it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one member with
+-- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net
+-- (where it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one member with
 -- the props of all: open places by team }. asked: it was admitted before.
 -- true; false and why it is not admitted; or nil, message, code: the policy failed.
 function Instance:add(ticket, asked, now_ms)
@@ -144,7 +144,8 @@ function Instance:tick(now_ms)
     local match = wire.decode(results[i])
     if match ~= wire.null then out[#out + 1] = match end
   end
-  return out
+  local told = self.sandbox:told()
+  return out[1] and table.move(told, 1, #told, #out + 1, out) or told
 end
 
 -- What it printed since, as lines.
