@@ -294,7 +294,8 @@ local function same_public(ours, theirs)
 end
 
 -- The peer's addresses as candidates for the mux, the preferred way first; none twice, none of our own.
--- Local ones only where they can apply (P1): behind the same public address, unless told otherwise.
+-- Local ones only where they can apply (P1): behind the same public address, unless told otherwise; of a peer whose
+-- public address no datagram reaches (it is over TCP) the server alone knows.
 function Addresses:candidates(pubs, locals)
   local out, have, ours = {}, {}, self:publics()
   for _, a in ipairs(ours) do have[a] = true end
@@ -305,7 +306,7 @@ function Addresses:candidates(pubs, locals)
     have[a] = true
     out[#out + 1] = { a, via, family == 4 and 1 or 2 }
   end
-  if self.reveal == "always" or (self.reveal == "same-public" and same_public(ours, pubs)) then
+  if self.reveal == "always" or self.reveal == "same-public" and (#pubs == 0 or same_public(ours, pubs)) then
     for _, a in ipairs(locals) do add(a, "host") end
   end
   for _, a in ipairs(pubs) do add(a, addr.family(a) == 6 and "ipv6" or "srflx") end

@@ -37,11 +37,12 @@ function M.install(server, on, history)
     local rule, now = server.local_rule, env.now()
     if now >= (me.told_us or -PUSH_US) + PUSH_US then
       me.told_us = now
-      server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
+      server:push(there.assoc, "whereabouts", env.random(12), match, id, addresses.told(own),
         addresses.visible(rule, near, own, there.pubs))
       server.counters:add "whereabouts_told"
     end
-    reply("whereabouts", tx, match, peer, there.pubs, addresses.visible(rule, there.locals, there.pubs, own))
+    reply("whereabouts", tx, match, peer, addresses.told(there.pubs),
+      addresses.visible(rule, there.locals, there.pubs, own))
   end
 end
 
