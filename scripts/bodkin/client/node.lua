@@ -154,6 +154,19 @@ function Node:left(m)
   self:upkeep()
 end
 
+-- The servers are spoken to over TCP from now on, or over UDP again. To them we are elsewhere.
+function Node:carried()
+  if self.closed then return end
+  if self.carriage.over_tcp then
+    self:emit("error", {
+      code = "blocked_udp", message = ("UDP is not answered, TCP %d is: going on over that"):format(self.carriage.port),
+      hint = "peers are reached by a relay; try another network, or ask its administrator for UDP",
+    })
+  end
+  if self.addresses then self.addresses:changed_carriage() end
+  if self.registration then self.roaming:moved() end
+end
+
 -- Mapping maintenance lasts as long as a push is awaited.
 function Node:upkeep()
   if self.registration.active or next(self.matches) then self.maintenance:start() else self.maintenance:stop() end
@@ -269,6 +282,7 @@ local function release(self)
   self.history:close()
   if self.roaming then self.roaming:close() end
   if self.relays then self.relays:close() end
+  if self.carriage then self.carriage:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
   for _, list in ipairs { self.socks or {}, self.fresh_sockets } do

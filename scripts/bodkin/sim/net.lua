@@ -230,7 +230,7 @@ end
 
 -- A packet leaves a node.
 function Net:emit(node, packet)
-  self.record("send", packet.src, packet.dst, packet.bytes)
+  self.record(packet.tcp and "tcp:send" or "send", packet.src, packet.dst, packet.bytes)
   if not packet.tcp and node.blocks == "udp" then return drop(self, packet, "blocked") end
   if addr.class(packet.dst) ~= "loopback" then return cross(self, packet, node, node.realm) end
   after(self, M.SELF_MS, function() deliver(self, packet, node) end)

@@ -142,7 +142,7 @@ end
 -- A segment has come to a node.
 function M.arrive(net, packet, node)
   local kind = packet.tcp.kind
-  net.record("recv", packet.src, packet.dst, packet.bytes)
+  net.record("tcp:recv", packet.src, packet.dst, packet.bytes)
   local conn = node.connections and node.connections[key_of(packet.dst, packet.src)]
   if conn and kind == "accept" and not conn.open then return conn:opened() end
   if conn and kind == "data" then return conn:take(packet.tcp.number, packet.bytes) end
