@@ -52,6 +52,13 @@ describe("where UDP is blocked, in the lab,", function()
     assert.equal(0, counters.tcp_broken)
   end)
 
+  it("netcheck says so", function()
+    up { a = "port_restricted", b = "port_restricted", blocks_udp = { a = true } }
+    local p = net.a:start { support.binary, "netcheck", "--timeout", "2", table.unpack(net.urls) }
+    assert.equal(5, p:wait(20000), p:stderr())
+    assert.matches("UDP is blocked here, TCP 443 is not", p:stderr(), 1, true)
+  end)
+
   it("the server's other port stands in its URL", function()
     up({ a = "port_restricted", b = "none", blocks_udp = { a = true } }, 8443)
     assert.matches("?tcp=8443#", net.urls[2], 1, true)

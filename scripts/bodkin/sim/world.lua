@@ -144,8 +144,9 @@ function World:now()
   return self.loop:now()
 end
 
--- Every datagram, an array of lines (see sim/trace.lua). Events: send, recv, tcp:send, tcp:recv, drop:WHY (lost, nowhere,
--- noport, unroutable, ttl, isolated, asleep, blocked; of a NAT hairpin, full, unmapped, filtered, accepted, closed).
+-- Every datagram, an array of lines (see sim/trace.lua). Events: send, recv, tcp:send, tcp:recv, drop:WHY (lost,
+-- nowhere, noport, unroutable, ttl, isolated, asleep, blocked; of a NAT hairpin, full, unmapped, filtered, accepted,
+-- closed).
 function World:trace()
   return self.lines
 end
