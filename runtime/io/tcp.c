@@ -289,8 +289,9 @@ static conn *add(bdk_tcp *t, int fd, const bdk_addr *remote, bool connecting) {
 
 static void accept_later(bdk_tcp *t) {
   bdk_count(t->c.counters, BDK_COUNT_tcp_accept_failed, 1);
-  bdk_driver_unwatch(t->c.driver, &t->watch);
-  bdk_driver_timer(t->c.driver, &t->retry, t->c.driver->now_us + ACCEPT_RETRY_US);
+  // A busy loop is better than nobody accepted any more.
+  if (bdk_driver_timer(t->c.driver, &t->retry, t->c.driver->now_us + ACCEPT_RETRY_US) == 0)
+    bdk_driver_unwatch(t->c.driver, &t->watch);
 }
 
 static void on_retry(bdk_timer *timer, uint64_t now_us) {

@@ -264,8 +264,9 @@ end
 
 -- Why things are as they are, for every peer, or for those of a match id or peer id (hex, or its first four digits and
 -- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of
--- { match =, self =, peer =, name =, at = (seconds since 1970), public =, local =, peer_public =, peer_local = (texts),
--- behaviour = (of this side's NAT, where it is known), state = "seeking" | "connected" | "closed", connected =,
+-- { match =, self =, peer =, name =, at = (seconds since 1970), over = "tcp" where UDP is blocked, public =, local =,
+-- peer_public =, peer_local = (texts), behaviour = (of this side's NAT, where it is known), state = "seeking" |
+-- "connected" | "closed", connected =,
 -- reason = (see core.reasons), note =, path =, via =, remote =, first_ms =, confirmed_ms =, rtt_ms =, lasted_ms =,
 -- paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }. Also of a node that is closed.
 function Node:why(id) return self.history:why(id) end
