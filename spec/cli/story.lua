@@ -7,7 +7,8 @@ local stories = require "bodkin.cli.story"
 local M = {}
 
 -- a, b: options of each one's NAT (false: none; the same for both: `shared`); more: shared, delay_ms, seed, ms (how
--- long; 12 s), relay = there is one, tcp = the server listens on it, meanwhile = fn(s, node of a, node of b), prepare, killed = b is, meanwhile.
+-- long; 12 s), relay = there is one, tcp = the server listens on it, meanwhile = fn(s, node of a, node of b), prepare,
+-- killed = b is, meanwhile.
 -- Returns both ends' records, and the server's answer.
 function M.play(a, b, more)
   more = more or {}

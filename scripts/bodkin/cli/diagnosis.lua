@@ -120,8 +120,8 @@ function Finder:blocked()
   for e, me, _, _, side in self:each() do
     if e.over == "tcp" then
       self.is_blocked = true
-      self:add("udp_blocked", side, "%s reached the server over TCP alone: its network lets no UDP out, and what is left "
-        .. "to reach it is a relay.", me)
+      self:add("udp_blocked", side, "%s reached the server over TCP alone: its network lets no UDP out, and what is "
+        .. "left to reach it is a relay.", me)
     end
   end
 end
