@@ -141,6 +141,26 @@ describe("a client whose network blocks UDP", function()
     assert.equal(0, #support.events(a, "closed"))
   end)
 
+  it("goes back at once when UDP was answered late, and no sooner than it is needed", function()
+    for late_ms = 1000, 5000, 250 do
+      s = support.new { tcp = true }
+      local ha = behind(1, BLOCKED)
+      s.world.loop:timer(late_ms, function() ha.node.behind.blocks = nil end)
+      local a, b = s:open(ha), s:open(behind(2))
+      s.world:run(4000) -- until another copy of what is asked is answered
+      if late_ms < 4500 then
+        assert.is_false(a.carriage.over_tcp, late_ms)
+        assert.equal("203.0.113.1", last(a, "registered").public[1]:match "^[^:]+")
+      end
+      local ma, mb = s:pair(a, b)
+      s.world:run(2000)
+      if late_ms < 4500 then assert.equal("direct", ma:peers()[1].path, late_ms) end
+      talk(a, ma, b, mb)
+      s:close()
+    end
+    s = support.new {}
+  end)
+
   it("goes over to TCP when a network begins to block, and the match lives", function()
     for seed = 1, 4 do
       s = support.new { tcp = true, seed = seed }

@@ -103,8 +103,8 @@ end
 
 -- UDP took over from TCP, or the other way round: proofs are each of one, and over TCP we have no public address.
 function Addresses:changed_carriage()
-  self.proofs = {}
-  if self.carriage.over_tcp then self.public, self.stale = {}, false end
+  self.proofs, self.stale = {}, not self.carriage.over_tcp
+  if self.carriage.over_tcp then self.public = {} end
 end
 
 -- The proof to send to a server: its own, else the address server's (a deployment shares its secret).

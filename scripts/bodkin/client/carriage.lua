@@ -13,11 +13,13 @@ local M = {}
 local Carriage = {}
 Carriage.__index = Carriage
 
-local PATIENCE_MS = 1000  -- with UDP, then TCP is tried beside it
+local PATIENCE_MS = 1000  -- with UDP when a client begins, then TCP is tried beside it …
+local DOUBT_MS = 500      -- … and later, when something went unanswered already
 local BEGIN_MS = 5000     -- for both, unless it is said, when a client begins …
 local ANSWER_MS = 3000    -- … and later
 local AGAIN_MS = 60000    -- over TCP, between two looks whether UDP is answered
 local GAP_US = 30000000   -- between two looks because something was not answered
+local CONNECTIONS = 64    -- to the server and to relays; a server that lies could name many
 local NUMBERS = { [4] = 65534, [6] = 65535 } -- of its sockets; those of fresh ports end before
 
 -- `config`: env, router, mux, udp = the sockets by family; server() -> address, or nil while there is none;
@@ -46,7 +48,9 @@ end
 local function tcp_sock(self, family)
   local udp = self.udp[family]
   if not udp or self.tcp[family] or self.closed then return self.tcp[family] end
-  local sock, err = self.env.tcp(addr.with_port(udp:addr(), 0), { port = self.port, number = NUMBERS[family] })
+  local sock, err = self.env.tcp(addr.with_port(udp:addr(), 0), {
+    port = self.port, number = NUMBERS[family], max = CONNECTIONS,
+  })
   if not sock then
     self.env.log:warn("no TCP socket: %s", err)
     return nil
@@ -177,9 +181,9 @@ function Carriage:look(again)
   end)
   if self.over_tcp or udp_answers then return end
   open = open + 1
-  timer = self.env.timer(PATIENCE_MS, function()
+  timer = self.env.timer(DOUBT_MS, function()
     timer = nil
-    ask(self, to, tcp_sock(self, family), ANSWER_MS - PATIENCE_MS, function(ok)
+    ask(self, to, tcp_sock(self, family), ANSWER_MS - DOUBT_MS, function(ok)
       if ok and not udp_answers then switch(self, true) end
       ended()
     end)
