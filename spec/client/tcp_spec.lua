@@ -109,6 +109,25 @@ describe("a client whose network blocks UDP", function()
     assert.equal("198.51.100.20:4433", last(a, "connected").remote)
   end)
 
+  it("lets go of everything when it is cancelled, or closed, on its way", function()
+    for ms = 900, 1300, 20 do
+      s = support.new { tcp = ms % 40 == 0 }
+      local host = behind(1, BLOCKED)
+      local opened
+      local t = task.spawn(function()
+        opened = require("bodkin.client.node").open {
+          env = host.env, server = support.url, server_keys = support.keys, app = "spec/1",
+        }
+      end)
+      s.world:run(ms)
+      t:cancel()
+      if opened then s:run(function() opened:close() end) end
+      s.world:run(10000)
+      s:close()
+    end
+    s = support.new {}
+  end)
+
   it("without TCP at the server fails as before, and says what was tried", function()
     s = support.new {}
     local n, err, code = s:try(behind(1, BLOCKED))
