@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "core/carriage.h"
+#include "docs.h"
 
 static size_t put(uint8_t *out, uint8_t fill, size_t len) {
   bdk_carriage_head(out, len);
@@ -53,9 +54,21 @@ static void lengths_of_0_and_over_1200_are_none(void **state) {
   }
 }
 
+static void the_documents_bytes_are_these(void **state) {
+  (void)state;
+  uint8_t written[10], documented[64];
+  bdk_carriage_head(written, 5);
+  memcpy(written + 2, "hello", 5);
+  bdk_carriage_head(written + 7, 1);
+  written[9] = 'x';
+  assert_int_equal(sizeof written, docs_hex("carriage", documented, sizeof documented));
+  assert_memory_equal(written, documented, sizeof written);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(cut_in_two_anywhere_it_is_the_same),
+      cmocka_unit_test(the_documents_bytes_are_these),
       cmocka_unit_test(lengths_of_0_and_over_1200_are_none),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
