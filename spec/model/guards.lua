@@ -225,6 +225,23 @@ M.list = {
     broken = "return locals",
   },
   {
+    name = "silence about addresses seen over TCP", file = "scripts/bodkin/servers/addresses.lua",
+    spec = "spec/client/tcp_spec.lua --filter told",
+    line = "if pubs[1] and addr.port(pubs[1]) ~= 0 then return pubs end",
+    broken = "do return pubs end",
+  },
+  {
+    name = "the proof that is of TCP alone", file = "scripts/bodkin/servers/cookie.lua",
+    spec = "spec/client/tcp_spec.lua --filter proof",
+    line = "local label = options.over_tcp and \"cookie tcp\" or \"cookie\"",
+    broken = "local label = \"cookie\"",
+  },
+  {
+    name = "the bounds of a length over TCP", file = "carriage.c", test = "spec/core/test_carriage",
+    line = "return len >= 1 && len <= (int)BDK_DATAGRAM_MAX ? len : BDK_E_INVALID;",
+    broken = "return len;",
+  },
+  {
     name = "check of who answers", file = "scripts/bodkin/client/request.lua",
     spec = "spec/client/request_spec.lua",
     line = "if r and r.to == from and (r.sealed or false) == reply:sealed() then return r end",
