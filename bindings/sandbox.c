@@ -231,6 +231,8 @@ static void push_primitives(lua_State *L) {
   lua_setfield(L, -2, "left");
   bdk_sandbox_push_tickets(L);
   lua_setfield(L, -2, "tickets");
+  bdk_sandbox_push_helpers(L);
+  lua_setfield(L, -2, "helpers");
 }
 
 // 1: the job. For load: the chunk, or a chunk already compiled on the stack as 2.

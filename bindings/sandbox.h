@@ -47,6 +47,8 @@ void bdk_sandbox_tell(lua_State *L, const uint8_t *bytes, size_t len);
 
 // Pushes the primitive `tickets`, see sandbox_pass.c. [-0, +1, e]
 void bdk_sandbox_push_tickets(lua_State *L);
+// Pushes a table of what policies may call, see sandbox_help.c. [-0, +1, e]
+void bdk_sandbox_push_helpers(lua_State *L);
 // Where the table at `idx` is one that fills as it is read: fills it. [-0, +0, e]
 void bdk_sandbox_fill(lua_State *L, int idx);
 

@@ -97,3 +97,23 @@
 ---@param definition bodkin.PolicyDefinition
 ---@return bodkin.Policy
 function bodkin.policy(definition) end
+
+---The tickets nearest to one by the policy's index, compatible or not, the nearest first.
+---@param ticket bodkin.Ticket  one that waits
+---@param options? { within?: number, max?: integer }  how far they may be, and how many there are at most (10)
+---@return bodkin.Ticket[]
+function bodkin.near(ticket, options) end
+
+---Fills each team exactly, parties whole, with the first ticket and then the earlier ones where that is possible.
+---@param tickets bodkin.Ticket[]  at most 64
+---@param sizes integer[]          of each team
+---@return bodkin.Ticket[][]?
+function bodkin.pack(tickets, sizes) end
+
+---Puts all these tickets into teams whose means of a property are as near to each other as can be, parties whole.
+---@param tickets bodkin.Ticket[]  as many players as the teams have places
+---@param sizes integer[]
+---@param property string          a number among the props of each player
+---@return bodkin.Ticket[][]? teams
+---@return number gap              between the highest mean and the lowest
+function bodkin.split(tickets, sizes, property) end

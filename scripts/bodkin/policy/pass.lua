@@ -7,7 +7,7 @@
 -- more than its budget stops in good time, and the next goes on from there. Looking is done in C
 -- (bindings/sandbox_pass.c): most policies look at few of those they may choose from, so near is filled as it is read.
 
-local core = ... -- encode, null, where, left, tickets: what the sandbox lends to chunks of ours
+local core = ... -- encode, null, where, left, tickets, helpers: what the sandbox lends to chunks of ours
 
 local policies = require "bodkin.policy"
 
@@ -53,8 +53,24 @@ local function sweep()
   end
 end
 
+-- What policies may call, beside bodkin.policy.
+local function lend()
+  local bodkin = require "bodkin"
+  for name, fn in pairs(core.helpers) do bodkin[name] = fn end
+  -- The tickets in whose index `ticket` stands: at most `max` (10) of those within `within` of it, the nearest first.
+  function bodkin.near(ticket, options)
+    if not policy.index then error("near needs a policy with an index", 2) end
+    options = options or {}
+    local no, within, max = type(ticket) == "table" and ticket.id, options.within or math.huge, options.max or 10
+    if math.type(no) ~= "integer" or not queue:view(no) then error("near: that ticket does not wait here", 2) end
+    if type(within) ~= "number" or math.type(max) ~= "integer" then error("near: within and max are numbers", 2) end
+    return queue:nearest(no, within, max)
+  end
+end
+
 -- Requires the policy; tells what its host has to know of it.
 function M.start()
+  lend()
   policy = require "policy"
   if not policies.is(policy) then
     local kind = type(policy) == "table" and policy.kind or type(policy)
@@ -138,7 +154,8 @@ function M.add(t, ...)
     return false, policy.party == 1 and "no parties here" or ("at most %d in a party here"):format(policy.party)
   end
   local claims = members[1].claims
-  local view = { id = no, props = members[1].props, waited_ms = now_ms - since_ms, claims = next(claims) ~= nil and claims or nil }
+  local view = { id = no, props = members[1].props, waited_ms = now_ms - since_ms }
+  if next(claims) ~= nil then view.claims = claims end
   if #members > 1 then view.size, view.members = #members, members end
   setmetatable(view, Ticket)
   local pool = pool_of(app, view.props)
