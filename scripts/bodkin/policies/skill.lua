@@ -23,7 +23,7 @@ return bodkin.policy {
   window_ms = 250,
 
   admit = function(ticket)
-    if not skill(ticket) then return false, "mmr is missing, or a token that claims it" end
+    if not skill(ticket) then return false, "mmr is missing, and no token claims it" end
     return true
   end,
 
