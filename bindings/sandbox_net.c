@@ -258,6 +258,12 @@ static int net_reach(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, v] place(ticket) -> a number: near ones are near in space; -1 where its place is not known
+static int net_place(lua_State *L) {
+  lua_pushnumber(L, bdk_net_curve(bdk_sandbox_of(L), check_ticket(L, 1)));
+  return 1;
+}
+
 // How well one of the tickets would do as the host of the others.
 typedef struct candidate {
   double rtt_ms, reach; // the worst to one of the others; rtt_ms < 0: not known
@@ -321,7 +327,7 @@ static int net_best_host(lua_State *L) {
 // The module's chunk.
 static int open_module(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"rtt_ms", net_rtt_ms}, {"reach", net_reach}, {"best_host", net_best_host}, {NULL, NULL}};
+      {"rtt_ms", net_rtt_ms}, {"reach", net_reach}, {"best_host", net_best_host}, {"place", net_place}, {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
 }

@@ -30,7 +30,7 @@ double bdk_net_reach(const bdk_sandbox *s, lua_Integer a, lua_Integer b);
 double bdk_net_curve(const bdk_sandbox *s, lua_Integer no);
 
 void bdk_net_free(bdk_sandbox *s); // before the state is closed
-// Makes the module "bodkin.net" of a sandbox: rtt_ms, reach, best_host. [-0, +0, e]
+// Makes the module "bodkin.net" of a sandbox: rtt_ms, reach, best_host, place. [-0, +0, e]
 void bdk_sandbox_open_net(lua_State *L);
 // Methods of a sandbox, for its owner; see there. [-0, +1, e]
 int bdk_lua_net_set(lua_State *L);

@@ -64,8 +64,8 @@
 ---@field accept_ms? integer
 ---How often the queue is looked at, in ms: 10 to 60000, else 100. Tickets that come in between are seen together.
 ---@field window_ms? integer
----A numeric property: `near` is then in order of distance from the anchor's, and long queues stay fast.
----@field index? string
+---A numeric property, or what gives a ticket's number: `near` is then in order of distance from the anchor's, and long queues stay fast.
+---@field index? string|fun(ticket: bodkin.Ticket): number
 ---A property in which all players of a match agree.
 ---@field shard? string
 ---Whether a ticket may wait here; the second result says why not, in at most 40 bytes.
@@ -115,9 +115,34 @@ function bodkin.reach(a, b) end
 ---@return bodkin.HostWhy why
 function bodkin.best_host(tickets) end
 
+---A number for `index = bodkin.place`: tickets near in it are near in the network; -1 where nothing is known.
+---@param ticket bodkin.Ticket|integer
+---@return number
+function bodkin.place(ticket) end
+
 ---@class bodkin.Policy
 
 ---Checks a policy; an error names the field. A policy's file ends with `return bodkin.policy { … }`.
 ---@param definition bodkin.PolicyDefinition
 ---@return bodkin.Policy
 function bodkin.policy(definition) end
+
+---The tickets nearest to one by the policy's index, compatible or not, the nearest first.
+---@param ticket bodkin.Ticket  one that waits
+---@param options? { within?: number, max?: integer }  how far they may be, and how many there are at most (10)
+---@return bodkin.Ticket[]
+function bodkin.near(ticket, options) end
+
+---Fills each team exactly, parties whole, with the first ticket and then the earlier ones where that is possible.
+---@param tickets bodkin.Ticket[]  at most 64
+---@param sizes integer[]          of each team
+---@return bodkin.Ticket[][]?
+function bodkin.pack(tickets, sizes) end
+
+---Puts all these tickets into teams whose means of a property are as near to each other as can be, parties whole.
+---@param tickets bodkin.Ticket[]  as many players as the teams have places
+---@param sizes integer[]
+---@param property string          a number among the props of each player
+---@return bodkin.Ticket[][]? teams
+---@return number gap              between the highest mean and the lowest
+function bodkin.split(tickets, sizes, property) end

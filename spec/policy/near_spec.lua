@@ -72,10 +72,10 @@ describe("the policy", function()
     it("makes groups in which every two are near, as large as its members want them", function()
       open("latency_first", 3)
       add(at(0, "none"), 0, 2)
-      for _, x in ipairs { 0, -30, 30, 5 } do add(at(x, "none")) end
+      for _, x in ipairs { 0, -32, 30, 5 } do add(at(x, "none")) end
       local matches, host = tick(0)
-      assert.same({ { 2, 3, 5 } }, matches) -- -30 and 30 are not near to one another
-      assert.equal(2, host)
+      assert.same({ { 2, 4, 5 } }, matches) -- -32 and 30 are not near to one another
+      assert.equal(5, host)
     end)
   end)
 
@@ -185,6 +185,24 @@ describe("evaluation of policies that know the network", function()
     assert.is_true(r.ms <= 0.6 * plain.ms)
     assert.is_true(r.failed <= 0.2 * plain.failed)
     assert.is_true(r.matched >= N - 8 and r.wait_ms <= 3000)
+  end)
+
+  it("latency_first: of three thousand at once each finds one of the nearest, by the index", function()
+    local rng, list, where = random.new(2, "crowd"), {}, {}
+    for n = 1, 3000 do
+      where[n] = { 300 * rng:float(), 300 * rng:float(), 100 * rng:float(), 2 }
+      list[n] = { arrives_ms = 0, net = network.pack(where[n], netsim.class "none") }
+    end
+    local run, ms = netsim.run { source = { name = "latency_first" }, clients = list, until_ms = 1000 }, {}
+    for _, m in ipairs(run.matches) do
+      local p, q, sum = where[m.players[1]], where[m.players[2]], 0
+      for i = 1, 3 do sum = sum + (p[i] - q[i]) ^ 2 end
+      ms[#ms + 1] = math.sqrt(sum) + 4
+    end
+    print(("# of 3,000 at once %d are matched in a second, their ways are %.0f ms"):format(#run.waits,
+      netsim.median(ms)))
+    assert.is_true(#run.waits > 2500)
+    assert.is_true(netsim.median(ms) < 30)
   end)
 
   it("are fit for bodkin check", function()

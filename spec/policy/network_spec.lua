@@ -83,6 +83,13 @@ describe("what a policy knows of the network", function()
     assert.equal(7, asked(where, "return (net.best_host { 7 })"))
   end)
 
+  it("place: near ones are near, for an index", function()
+    local where = { [1] = { at(0) }, [2] = { at(1) }, [3] = { at(200) }, [4] = { { nil, nil, nil, nil, 3 } } }
+    local a, b, c, d = asked(where, "return net.place(1), net.place(t(2)), net.place(3), net.place(4)")
+    assert.is_true(math.abs(a - b) < math.abs(a - c) and a ~= b)
+    assert.equal(-1, d)
+  end)
+
   it("what is no ticket is an error that says so", function()
     for text, why in pairs {
       ["return net.rtt_ms(1)"] = "a ticket expected",

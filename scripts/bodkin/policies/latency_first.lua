@@ -33,6 +33,7 @@ return bodkin.policy {
   size = { 2, 16 },
   props = { players = { type = "integer", min = 2, max = 16, default = 2 } },
   shard = "players",
+  index = bodkin.place,
   window_ms = 250,
 
   compatible = function(a, b) return (fits(a, b)) end,

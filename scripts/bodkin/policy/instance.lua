@@ -30,7 +30,7 @@ local bodkin_text = [[
 local net = require "bodkin.net"
 local function of(kind) return function() return { kind = kind } end end
 return { policy = require("bodkin.policy").policy, rtt_ms = net.rtt_ms, reach = net.reach, best_host = net.best_host,
-  config = of "config", scenario = of "scenario", role = of "role" }
+  place = net.place, config = of "config", scenario = of "scenario", role = of "role" }
 ]]
 
 local function decoded(bytes, ...)
@@ -165,11 +165,11 @@ function Instance:tick(now_ms)
   local out = {}
   for i = 1, results.n do
     local match = wire.decode(results[i])
-    if match ~= wire.null then
-      out[#out + 1] = match
-      forget(self.sandbox, match)
-    end
+    if match ~= wire.null then out[#out + 1] = match end
   end
+  local told = self.sandbox:told()
+  out = out[1] and table.move(told, 1, #told, #out + 1, out) or told
+  for _, match in ipairs(out) do forget(self.sandbox, match) end
   return out
 end
 
