@@ -315,8 +315,8 @@ local function taken(self, list)
   end
 end
 
--- Makes the match that m = { queue, version, list, match, joins (what is filled up, or nil), teams, host, data, encoded,
--- players by team } says. False while one of them leaves too much unacknowledged.
+-- Makes the match that m = { queue, version, list, match, joins (what is filled up, or nil), teams, host, data,
+-- encoded, players by team } says. False while one of them leaves too much unacknowledged.
 local function commit(self, m)
   local q, run = m.queue, m.joins and m.joins.run
   local players, host = players_of(self, m.list), nil
