@@ -50,7 +50,7 @@ local sanitized = sanitizer .. lua_env .. ("BODKIN=%s/asan/bodkin %s/asan/bodkin
 local slow = { hostile = true, calm = true, conformance = true, policy = true }
 local slow_files = "bindings/mutation bindings/monkey client/history cli/tunnel cli/why host/layers model/guards "
   .. "servers/amplification sim/scenario sim/stats "
-local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 "
+local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 TICKETS=1:30 "
 
 local function lua_specs(path, limit_s, with_sanitizers)
   local files = lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null | sort"):format(path))
@@ -114,6 +114,7 @@ add_named = {
     add("soak loss", "SOAK=1 " .. busted .. "spec/model/loss_spec.lua", 300)
     add("soak attacked", "SOAK=1 " .. busted .. "spec/model/attacked_spec.lua", 600)
     add("soak life", "SOAK=1 " .. busted .. "spec/model/life_spec.lua", 1800)
+    add("soak tickets", "SOAK=1 " .. busted .. "spec/model/tickets_spec.lua", 1800)
     add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,

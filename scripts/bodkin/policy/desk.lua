@@ -160,8 +160,9 @@ function on:tick(name, version, serial, now_ms)
   if instance then matches, err = instance:tick(now_ms) end
   if not matches then return failed(self, name, q, version, err, serial) end
   said(self, name, q)
+  local work = instance.sandbox:spent() -- what is told may close it
   for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
-  self.tell { "ticked", name, serial, (instance.sandbox:spent()) }
+  self.tell { "ticked", name, serial, work }
 end
 
 -- Only the version at work hears of it: what another one remembers is not its concern.

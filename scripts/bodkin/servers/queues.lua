@@ -47,9 +47,8 @@ end
 
 local function alive(p) return p.queue.parties[p.no] == p end
 
--- Gives a party to the policy. Of what it says to that, the last counts: the party may have changed meanwhile.
 local function offer(self, p)
-  if not p.admitted then p.awaited = p.awaited + 1 end
+  p.offered = true
   self.policies:add(p.queue.name, p)
 end
 
@@ -77,7 +76,7 @@ end
 
 function Queues:enter(q, p)
   self.last = self.last + 1
-  p.no, p.queue, p.since_ms, p.listed, p.awaited = self.last, q, now_ms(self), false, 0
+  p.no, p.queue, p.since_ms, p.listed = self.last, q, now_ms(self), false
   q.parties[p.no], q.count, q.last = p, q.count + 1, q.last + 1
   q.order[q.last] = p
   if p.key then self.parties[p.key] = p end
@@ -100,10 +99,18 @@ local function tell_waiting(self, p, text)
   end
 end
 
--- Another one is in it, or one less: so it is admitted anew.
+-- Another one is in it, or one less: so it is admitted anew, under another number, since what the policy says of the
+-- one before may be on its way.
 local function changed(self, p, text)
+  if not alive(p) then return end
   if #p.tickets == 0 then return self:remove(p) end
-  p.admitted = false
+  if p.offered then
+    local q = p.queue
+    if p.listed then self.policies:drop(q.name, p.no) end
+    self.last = self.last + 1
+    q.parties[p.no], q.parties[self.last] = nil, p
+    p.no, p.listed, p.offered, p.admitted = self.last, false, nil, false
+  end
   self:settle(p)
   tell_waiting(self, p, text)
 end
@@ -217,9 +224,7 @@ end
 local function verdict(self, queue, no, ok, text)
   local q = self.queues[queue]
   local p = q and q.parties[no]
-  if not p then return end
-  p.awaited = math.max(0, p.awaited - 1)
-  if p.admitted or not p.listed or p.awaited > 0 then return end
+  if not p or p.admitted or not p.listed then return end
   if ok then
     p.admitted = true
     if p.seats then return answer(self, p, "done") end
@@ -340,19 +345,19 @@ end
 
 -- A proposal came to nothing, because of these tickets: who is not to blame waits on, where it was in the line.
 local function fall_through(self, m, blamed, text)
-  local guilty, clients = {}, {}
+  local guilty = {}
   for t in pairs(blamed) do guilty[t.party] = true end
   for _, l in ipairs(m.list) do
     local p = l.party
+    local no = p.no
     p.held = nil
     for _, t in ipairs(table.move(p.tickets, 1, #p.tickets, 1, {})) do
-      clients[#clients + 1] = t.id
       if blamed[t] then
         local why = t.declined and "you declined the match" or "you did not accept in time"
         finish(self, t, "closed", why, "one of the party did not accept")
       end
     end
-    if guilty[p] then self.policies:event(m.queue.name, "on_decline", p.no, m.version) end
+    if guilty[p] then self.policies:event(m.queue.name, "on_decline", no, m.version) end
   end
   for _, l in ipairs(m.list) do
     local p = l.party
@@ -362,8 +367,8 @@ local function fall_through(self, m, blamed, text)
       tell_waiting(self, p, text)
     end
   end
-  for _, id in ipairs(clients) do
-    for _, t in ipairs(all_of(self.of[id])) do self:settle(t.party) end
+  for _, asked in ipairs(m.asked) do -- also of who is out of it by now: it may wait elsewhere
+    for _, t in ipairs(all_of(self.of[asked.id])) do self:settle(t.party) end
   end
   if m.joins then self.backfills:free(m.joins) end
 end
@@ -375,6 +380,7 @@ local function propose(self, m, accept_ms, count)
     l.party.held = true
     table.move(l.party.tickets, 1, #l.party.tickets, #tickets + 1, tickets)
   end
+  m.asked = tickets
   if m.joins then self.backfills:hold(m.joins) end
   self.server.counters:add "match_proposed"
   self.proposals:open(m.match, tickets, accept_ms, count, function(blamed)
@@ -409,6 +415,12 @@ local function result(self, q, version, teams, host, data, joins)
     if m.joins then m.match, count = m.joins.run.match, count + #self.backfills:present(m.joins.run) end
   elseif not missing and sizes_wrong(version.about, teams, players, count) then
     return wrong(("a match of %d"):format(count))
+  end
+  for _, one in ipairs(m.joins and players_of(self, list) or {}) do
+    if m.joins.run.members[one.id] then
+      finish(self, one.t, "closed", "you are in that match already")
+      missing = true
+    end
   end
   if missing or joins and not m.joins or #list == 0 then
     self:relist(parties_of(list))
@@ -569,7 +581,7 @@ function M.install(server, on, matches)
     for _, q in pairs(self.queues) do
       for _, p in pairs(q.parties) do
         if p.listed and (not filter or filter(p)) then
-          p.awaited, list[#list + 1] = 0, p
+          list[#list + 1] = p
         end
       end
     end
