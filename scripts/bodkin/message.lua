@@ -32,7 +32,7 @@ local declared = {
     rtt },
   { 4, "registered", SEALED, tx, { "xaddr", "addr" }, { "lifetime_s", "uint", 1, 3600 }, { "boot", "bin", 8, 8 } },
   { 5, "unregister", SEALED_REQUEST, tx },
-  { 6, "list", SEALED_REQUEST, tx, app, { "query", "any", 1, 128 }, { "cursor", "bin?", 16, 16 },
+  { 6, "list", SEALED_REQUEST, tx, app, { "query", "any", 1, 512 }, { "cursor", "bin?", 16, 16 },
     { "want_addr", "bool" } },
   { 7, "page", SEALED, tx, { "entries", "any", 1, 1100 }, { "next", "bin?", 16, 16 } },
   { 8, "lookup", SEALED_REQUEST, tx, id },

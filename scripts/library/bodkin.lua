@@ -114,6 +114,15 @@ bodkin = {}
 ---@field channel integer
 ---@field data string
 
+---"and", "or", "not" and queries; "=", "!=", "<", "<=", ">", ">=", a property and a value; "in", a property and values;
+---"range", a property, from, to. Or a table of properties.
+---@alias bodkin.Where table
+
+---@class bodkin.Query
+---@field where? bodkin.Where
+---@field sort? string    a property, "name" or "id"; with a - before it the greatest first
+---@field limit? integer
+
 ---@class bodkin.Node
 ---@field id string 32 hexadecimal digits
 local Node = {}
@@ -152,7 +161,7 @@ function Node:accept(ticket) end
 function Node:decline(ticket) end
 
 ---Who is registered under the same app. In a task.
----@param query? table<string, any>
+---@param query? table<string, any>|bodkin.Query  properties that they have, or a query
 ---@param want_addr? boolean
 ---@return bodkin.Entry[]? entries, string? message, bodkin.Code? code
 function Node:list(query, want_addr) end

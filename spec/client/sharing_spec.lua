@@ -45,6 +45,32 @@ describe("C3 sharing manager", function()
     assert.equal(2, #found())
   end)
 
+  it("searches it by expressions, sorted, so many of them", function()
+    s = support.new()
+    for n = 1, 6 do
+      s:open(host(n), { name = "n" .. n, props = { mmr = n * 100, mode = n % 2 == 0 and "a" or "b" } })
+    end
+    local function names(query)
+      local out = {}
+      for i, e in ipairs(s:run(function() return assert(s.nodes[1]:list(query)) end)) do out[i] = e.name end
+      return table.concat(out, " ")
+    end
+    assert.equal("n3 n4 n5 n6", names { where = { ">=", "mmr", 300 }, sort = "mmr" })
+    local both = { "and", { ">=", "mmr", 300 }, { "in", "mode", { "a", "c" } } }
+    assert.equal("n6 n4", names { where = both, sort = "-mmr" })
+    assert.equal("n6 n5", names { sort = "-name", limit = 2 })
+    assert.equal("n2 n3", names { where = { "range", "mmr", 150, 300 }, sort = "mmr" })
+    assert.equal("n1 n3 n5", names { where = { mode = "b" }, sort = "name" })
+    assert.equal("", names { where = { "or" } })
+    assert.equal(6, #s:run(function() return assert(s.nodes[1]:list { where = { "and" } }) end))
+    local function refusal(query)
+      return select(2, s:run(function() return s.nodes[1]:list(query) end))
+    end
+    assert.equal("where[2][1]: no such operator", (refusal { where = { "not", { "like", "a", 1 } } }))
+    assert.equal("a query has no field 'by': it is where, sort, limit", (refusal { sort = "a", by = 1 }))
+    assert.equal("invalid", select(2, refusal { where = { ">", "mmr" } }))
+  end)
+
   it("gets addresses with the list, or by separate request, where the server shows them", function()
     s = support.new { expose_addresses = true }
     s:open(host(1))

@@ -229,7 +229,8 @@ local function enqueue(self, client, queue, party)
   local ticket = ("%016d"):format(self.made)
   self.tickets[ticket] = { client = client, queue = queue, state = "open", party = party, ticket = ticket }
   self:ask(client, "enqueue", ticket, queue, "\x80", party and party.id, party and party.size)
-  if chance(self, 0.1) then self:ask(client, "enqueue", ticket, queue, "\x80", party and party.id, party and party.size) end
+  if not chance(self, 0.1) then return end
+  self:ask(client, "enqueue", ticket, queue, "\x80", party and party.id, party and party.size) -- a copy
 end
 
 function act.enqueue(self)

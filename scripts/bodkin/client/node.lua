@@ -249,8 +249,11 @@ function Node:decline(ticket)
   return self.queues:answer(self, "decline", ticket)
 end
 
--- In a task: who is there, as { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come
--- with want_addr, where the server exposes them.
+-- In a task: who is there that fits the query: a table of properties that they have; or { where =, sort =, limit = }
+-- with such a table, or an expression such as { "and", { ">=", "mmr", 1000 }, { "in", "mode", { "a", "b" } } } (there
+-- are also or, not, =, !=, <, <=, >, range: docs/PROTOCOL.md), sort = a property, "name" or "id", with a - before it for
+-- the greatest first. As { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come with want_addr,
+-- where the server exposes them.
 function Node:list(query, want_addr)
   check_open(self)
   return self.sharing:list(query or {}, want_addr)

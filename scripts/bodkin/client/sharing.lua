@@ -40,9 +40,54 @@ local function decoded(bytes)
   return value
 end
 
-local function encoded_query(query)
-  if type(query) ~= "table" then error("a query is a table of properties", 4) end
-  return core.wire.encode(query)
+local function shown(entry, name)
+  if name == "name" or name == "id" then return entry[name] end
+  return entry.props[name]
+end
+
+-- Numbers before texts before the rest, what is absent last, whichever way it is sorted.
+local function rank(v)
+  if type(v) == "number" then return 1 end
+  return type(v) == "string" and 2 or v ~= nil and 3 or 4
+end
+
+local function sorted(list, by)
+  local down, name = by:match "^(%-?)(.+)$"
+  table.sort(list, function(a, b)
+    local x, y = shown(a, name), shown(b, name)
+    local m, n = rank(x), rank(y)
+    if m ~= n then return m < n end
+    if m > 2 or x == y then return a.id < b.id end
+    if down == "-" then return x > y end
+    return x < y
+  end)
+end
+
+-- A query as { where = encoded, sort =, limit = }; or nil, message, code.
+local function query_of(query)
+  if type(query) ~= "table" then error("a query is a table", 4) end
+  local where, sort, limit = query, nil, nil
+  if type(query.where) == "table" or query.sort ~= nil or query.limit ~= nil then
+    where, sort, limit = query.where or {}, query.sort, query.limit
+    for field in pairs(query) do
+      if field ~= "where" and field ~= "sort" and field ~= "limit" then
+        return nil, ("a query has no field '%s': it is where, sort, limit"):format(tostring(field)), "invalid"
+      end
+    end
+    if type(where) ~= "table" then return nil, "where is a table", "invalid" end
+    if sort ~= nil and (type(sort) ~= "string" or sort:find "^%-?$") then
+      return nil, "sort is a property's name, with a - before it for the greatest first", "invalid"
+    end
+    if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
+      return nil, "limit is a number of entries", "invalid"
+    end
+  end
+  local encoded, err, code = core.wire.encode(where)
+  if not encoded then return nil, err, code end
+  local terms, wrong, at = core.query(encoded)
+  if not terms then return nil, ("where%s: %s"):format(at, wrong), "invalid" end
+  if #encoded > 512 then return nil, "a query does not fit in 512 bytes; say less", "limit" end
+  return { where = encoded, sort = sort, limit = limit }
 end
 
 local function texts(addrs)
@@ -70,24 +115,30 @@ local function entry_of(e)
 end
 
 -- In a task: every entry of the registry table that fits the query ({}: all), as an array of
--- { id =, name =, props =, pubs =, locals = }; addresses only where wanted and the server exposes them.
+-- { id =, name =, props =, pubs =, locals = }; addresses only where wanted and the server exposes them. The server
+-- searches; sorting is done here.
 function Sharing:list(query, want_addr)
-  local wanted, err, code = encoded_query(query)
-  if not wanted then return nil, err, code end
+  local q, err, code = query_of(query)
+  if not q then return nil, err, code end
   local out, cursor = {}, nil
+  local function done()
+    if q.sort then sorted(out, q.sort) end
+    for i = #out, (q.limit or #out) + 1, -1 do out[i] = nil end
+    return out
+  end
   for _ = 1, pages_max do
     local ok, entries, next_id = self.requests:call {
       to = self.server, sealed = true, expect = "page", timeout_ms = self.timeout_ms,
       build = function(tx)
-        return message.list:encode(tx, self.app, wanted, cursor, want_addr or false)
+        return message.list:encode(tx, self.app, q.where, cursor, want_addr or false)
       end,
     }
     if not ok then return nil, entries, next_id end
     for _, e in ipairs(decoded(entries) or {}) do out[#out + 1] = entry_of(e) end
-    if not next_id or next_id == cursor then return out end
+    if not next_id or next_id == cursor or not q.sort and q.limit and #out >= q.limit then break end
     cursor = next_id
   end
-  return out
+  return done()
 end
 
 -- In a task: a client's addresses by separate request.

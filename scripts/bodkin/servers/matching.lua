@@ -8,12 +8,15 @@ local admission = require "bodkin.servers.admission"
 local associations = require "bodkin.servers.associations"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
+local policies = require "bodkin.servers.policies"
 local queues = require "bodkin.servers.queues"
 local registrar = require "bodkin.servers.registrar"
 local selection = require "bodkin.servers.selection"
 local role = require("bodkin.servers.role").role
 
 local LIFETIME_S = 60
+local NIL, NONE = "\xc0", "\x80" -- and an empty map
+local TERMS_FREE = 8 -- comparisons of a query
 
 -- gone(id) is called when a registration ends.
 local function registration(server, on, gone)
@@ -113,15 +116,19 @@ local function questions(server, on)
   end
 
   function on.list(reply, from, tx, app, query, cursor, want_addr)
-    local map = people.map(query)
-    if not map then return server:refuse(reply, tx, "invalid", "query must be a map") end
+    if query == NIL then query = NONE end
+    local terms, wrong, where = core.query(query)
+    if not terms then
+      return server:refuse(reply, tx, "invalid", policies.reason(("query%s: %s"):format(where, wrong), wrong))
+    end
     local with = want_addr and server.expose_addresses
-    local entries, next_cursor = page.fill(registry, cursor, app, map ~= "\x80" and map or nil,
-      server.limits.page_budget, function(e)
-        if not with then return page.entry(e) end
-        local _, _, pubs, locals = addresses.unpack(e.addrs)
-        return page.entry(e, pubs, visible_locals(locals, pubs, from))
-      end)
+    -- Who asks more of each entry has fewer of them looked at for a page.
+    local budget = math.max(1, server.limits.page_budget // (1 + terms // TERMS_FREE))
+    local entries, next_cursor = page.fill(registry, cursor, app, query ~= NONE and query or nil, budget, function(e)
+      if not with then return page.entry(e) end
+      local _, _, pubs, locals = addresses.unpack(e.addrs)
+      return page.entry(e, pubs, visible_locals(locals, pubs, from))
+    end)
     counters:add("listed")
     reply("page", tx, entries, next_cursor)
   end
