@@ -63,6 +63,7 @@
   X(listed, "registry pages sent")                                                                                     \
   X(looked_up, "addresses answered by separate request")                                                               \
   X(room_opened, "rooms opened")                                                                                       \
+  X(room_passed_on, "rooms whose host left and another member became it")                                              \
   X(room_guess_wrong, "room codes asked for that no room has")                                                         \
   X(room_guess_limited, "room codes not looked at: too many guesses from there")                                       \
   X(selected, "matching selections accepted")                                                                          \

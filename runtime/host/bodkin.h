@@ -55,7 +55,8 @@ typedef enum bdk_event_kind {
   BDK_MESSAGE,        // match, peer, channel, data
   BDK_CLOSED,         // match, peer, reason
   BDK_ERROR,          // error, code, message, hint; also match where it is of one
-  BDK_PROPOSED        // ticket, accept_ms, players: a match that is to be accepted
+  BDK_PROPOSED,       // ticket, accept_ms, players: a match that is to be accepted
+  BDK_HOST            // match, host: another one's room now, since its host left
 } bdk_event_kind;
 typedef struct bdk_candidate_path { // an address of the peer's that was tried
   const char *remote, *via, *state, *reason;

@@ -6,7 +6,7 @@
 static const char *const names[] = {
     [BDK_REGISTERED] = "registered", [BDK_HOSTING] = "hosting",   [BDK_QUEUED] = "queued",   [BDK_MATCHED] = "matched",
     [BDK_CONNECTED] = "connected",   [BDK_PATH] = "path",         [BDK_MESSAGE] = "message", [BDK_CLOSED] = "closed",
-    [BDK_ERROR] = "error",           [BDK_PROPOSED] = "proposed",
+    [BDK_ERROR] = "error",           [BDK_PROPOSED] = "proposed", [BDK_HOST] = "host",
 };
 
 int bdk_event_kind_of(const char *name) {

@@ -46,7 +46,7 @@ bodkin = {}
 ---@field env? table                  clock, timers and sockets; that of bodkin.run where not given
 
 ---@class bodkin.Event
----@field event "registered"|"hosting"|"queued"|"proposed"|"matched"|"connected"|"path"|"message"|"closed"|"error"
+---@field event "registered"|"hosting"|"host"|"queued"|"proposed"|"matched"|"connected"|"path"|"message"|"closed"|"error"
 ---@field match? string     the match's id
 ---@field peer? string      the peer's id
 ---@field id? string        registered: one's own
@@ -59,7 +59,7 @@ bodkin = {}
 ---@field accept_ms? integer  proposed: how long there is to answer
 ---@field players? integer  proposed: how many the match is of
 ---@field team? integer     matched by a queue: one's own
----@field host? string      matched by a queue: who its policy named
+---@field host? string      matched by a queue: who its policy named; host: who is the room's now
 ---@field data? any         matched: what the policy says; message: the bytes
 ---@field channel? integer  message: 0
 ---@field path? "lan"|"direct"|"relay"

@@ -63,6 +63,7 @@ MESSAGES = {
     "waiting": (46, "* tx ticket present of text"),
     "ended": (47, "* tx ticket code text"),
     "backfill": (48, "* tx match seats props"),
+    "room_host": (49, "* tx match host code"),
     "renew": (42, "* tx match peer epoch pubs rtt_ms"),
     "probe_request": (40, "tx proof via after_s pad"),
     "probe_report": (41, "tx via others"),

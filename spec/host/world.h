@@ -26,7 +26,7 @@
 typedef struct peer {
   bdk_node *node;
   char id[BDK_ID_SIZE], code[64], match[BDK_ID_SIZE], other[BDK_ID_SIZE], reason[32], text[64], ticket[BDK_ID_SIZE];
-  int seen[BDK_PROPOSED + 1]; // how many of each kind
+  int seen[BDK_HOST + 1]; // how many of each kind
   int error;
   size_t len;        // of the last message
   uint64_t clock_us; // added to the machine's, for a clock of its own
@@ -81,7 +81,7 @@ static int world_stop(void **state) {
 static inline void copy_text(char *to, size_t size, const char *from) { snprintf(to, size, "%s", from ? from : ""); }
 
 static inline void peer_take(peer *p, const bdk_event *e) {
-  assert_in_range(e->kind, BDK_REGISTERED, BDK_PROPOSED);
+  assert_in_range(e->kind, BDK_REGISTERED, BDK_HOST);
   p->seen[e->kind]++;
   if (e->match) copy_text(p->match, sizeof p->match, e->match);
   if (e->kind == BDK_REGISTERED) copy_text(p->id, sizeof p->id, e->id);

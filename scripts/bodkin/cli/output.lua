@@ -19,6 +19,7 @@ local fields = {
   listening = { "url", "role", "addr" },
   registered = { "id", "public", "local" },
   hosting = { "code" },
+  host = { "match", "host" },
   queued = { "ticket", "present", "of", "reason" },
   proposed = { "ticket", "accept_ms", "players" },
   matched = { "match", "peers", "team", "host", "data" },

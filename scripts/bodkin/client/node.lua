@@ -19,7 +19,7 @@ Node.__name = "bodkin.node"
 local gone_max = 256
 
 local events = {}
-for name in ("listening registered hosting queued proposed matched connected path message closed error")
+for name in ("listening registered hosting host queued proposed matched connected path message closed error")
   :gmatch("%a+") do
   events[name] = true
 end
@@ -90,6 +90,18 @@ function Node:registered()
   self:emit("registered", {
     id = self.id, public = self.addresses:public_texts(), ["local"] = self.addresses:local_texts(),
   })
+end
+
+-- The host of a room has left, another member is it now: us, perhaps, and then the room is ours to open again.
+function Node:room_host(raw, host, code)
+  local m = self.matches[raw]
+  if not m then return end
+  m.host = core.crypto.hex(host)
+  if m.host == self.id then
+    m.code = code
+    self:emit("hosting", { code = code }, m)
+  end
+  self:emit("host", { match = m.id, host = m.host }, m)
 end
 
 -- The server forgot everything: our rooms are opened again, each with its code and match id.
@@ -251,9 +263,9 @@ end
 
 -- In a task: who is there that fits the query: a table of properties that they have; or { where =, sort =, limit = }
 -- with such a table, or an expression such as { "and", { ">=", "mmr", 1000 }, { "in", "mode", { "a", "b" } } } (there
--- are also or, not, =, !=, <, <=, >, range: docs/PROTOCOL.md), sort = a property, "name" or "id", with a - before it for
--- the greatest first. As { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come with want_addr,
--- where the server exposes them.
+-- are also or, not, =, !=, <, <=, >, range: docs/PROTOCOL.md), sort = a property, "name" or "id", with a - before it
+-- for the greatest first. As { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come with
+-- want_addr, where the server exposes them.
 function Node:list(query, want_addr)
   check_open(self)
   return self.sharing:list(query or {}, want_addr)

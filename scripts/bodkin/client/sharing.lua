@@ -16,6 +16,7 @@ local remembered_max = 256
 
 -- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
 -- on_ticket(name, ticket, …): what the server says of one, unasked (see queues.lua);
+-- on_room_host(match, host, code);
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
 -- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket,
 -- again (how often it was told before), commit_us where the server's clock is ours }.
@@ -31,6 +32,9 @@ function M.new(config)
       if self:first(tx) then config.on_ticket(kind, ...) end
     end)
   end
+  config.router:on(message.room_host, nil, function(_, _, tx, ...)
+    if self:first(tx) then config.on_room_host(...) end
+  end)
   return self
 end
 

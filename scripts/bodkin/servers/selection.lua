@@ -226,7 +226,7 @@ end
 
 -- Adds its handlers to `on`; returns the object to tell when a registration ends.
 function M.install(server, on)
-  local env, registry = server.env, server.registry
+  local env, registry, counters = server.env, server.registry, server.counters
   local function locate(person)
     local entry = registry:get(person.id)
     return entry and addresses.unpack(entry.addrs) or person.assoc
@@ -236,7 +236,13 @@ function M.install(server, on)
     server = server,
     history = history.new(server),
     delivery = delivery.new(server, locate, function(d) self.history:acknowledged(d.match, d.to.id, d.peer.id) end),
-    rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end, server.limits),
+    rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end, server.limits, function(room)
+      if #room.members < 2 then return end -- it is alone, and its match over
+      counters:add "room_passed_on"
+      for _, member in ipairs(room.members) do
+        self.notices:push(member.id, "room_host", room.match, function() return room.host, room.code end)
+      end
+    end),
     notices = notices.new(server, function(id)
       local entry = registry:get(id)
       return entry and (addresses.unpack(entry.addrs))
