@@ -104,15 +104,19 @@ static int count(lua_State *L) {
   return 1;
 }
 
-// [-0, +1|3, e] core.query(encoded) -> how many comparisons it is at most | nil, what is wrong, where ("[2][3]")
+// [-0, +1|2|3, e] core.query(encoded [, props]) -> how many comparisons it is at most [, whether these properties, an
+//   encoded map, are what it wants] | nil, what is wrong, where ("[2][3]")
 static int query(lua_State *L) {
-  size_t len;
+  size_t len, props_len = 0;
   const uint8_t *bytes = (const uint8_t *)luaL_checklstring(L, 1, &len);
+  const uint8_t *props = (const uint8_t *)luaL_optlstring(L, 2, NULL, &props_len);
+  luaL_argcheck(L, !props || bdk_wire_check(props, props_len), 2, "an encoded map expected");
   bdk_query_fault fault = {.why = "not well formed"};
   int terms = bdk_wire_check(bytes, len) ? bdk_query_check(bytes, len, &fault) : -1;
   if (terms >= 0) {
     lua_pushinteger(L, terms);
-    return 1;
+    if (props) lua_pushboolean(L, bdk_query_matches(bytes, len, props, props_len));
+    return props ? 2 : 1;
   }
   lua_pushnil(L);
   lua_pushstring(L, fault.why);

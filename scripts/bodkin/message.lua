@@ -79,6 +79,8 @@ local declared = {
   { 47, "ended", SEALED, tx, ticket, { "code", "uint", 1000, 1099 }, { "text", "str", 0, 40 } },
   { 48, "backfill", SEALED_REQUEST, tx, match, { "seats", "any", 1, 64 }, props },
   { 49, "room_host", SEALED, tx, match, { "host", "bin", 16, 16 }, { "code", "str", 1, 32 } },
+  { 50, "watch", SEALED_REQUEST, tx, { "watch", "bin", 16, 16 }, app, { "query", "any", 1, 512 }, { "on", "bool" } },
+  { 51, "changed", SEALED, tx, { "watch", "bin", 16, 16 } },
   { 62, "where", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, pubs, locals },
   { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals },
 }

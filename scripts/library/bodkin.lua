@@ -166,6 +166,13 @@ function Node:decline(ticket) end
 ---@return bodkin.Entry[]? entries, string? message, bodkin.Code? code
 function Node:list(query, want_addr) end
 
+---Watches what a query finds: fn is called with all that is there, then at most once a second with what has changed. In a
+---task. Returns a function that ends it.
+---@param query table<string, any>|bodkin.Query
+---@param fn fun(change: { came: bodkin.Entry[], gone: bodkin.Entry[], changed: bodkin.Entry[], entries: bodkin.Entry[] })
+---@return fun()? stop, string? message, bodkin.Code? code
+function Node:watch(query, fn) end
+
 ---The addresses of one of them, where the server exposes them. In a task.
 ---@param id string
 ---@return { id: string, pubs: string[], locals: string[] }? addresses, string? message, bodkin.Code? code

@@ -71,6 +71,49 @@ describe("C3 sharing manager", function()
     assert.equal("invalid", select(2, refusal { where = { ">", "mmr" } }))
   end)
 
+  it("is told when what it watches has changed", function()
+    s = support.new()
+    local a = s:open(host(1), { props = { mode = "x" } })
+    local seen = {}
+    local function text(change)
+      local out = {}
+      for _, what in ipairs { "came", "gone", "changed" } do
+        for _, e in ipairs(change[what]) do out[#out + 1] = what .. " " .. e.name end
+      end
+      table.sort(out)
+      return table.concat(out, ", ") .. " of " .. #change.entries
+    end
+    local function watch(query) return a:watch(query, function(change) seen[#seen + 1] = text(change) end) end
+    local stop = s:run(function() return assert(watch { where = { "in", "mode", { "a", "b" } } }) end)
+    local b = s:open(host(2), { name = "bob", props = { mode = "a" } })
+    s.world:run(2000)
+    assert.same({ "came bob of 1" }, seen)
+    s:open(host(3), { name = "cid", props = { mode = "c" } })
+    s:open(host(4), { name = "dan", props = { mode = "b" } })
+    s:open(host(5), { name = "eve", props = { mode = "b" } })
+    s.world:run(2000)
+    local all = table.concat(seen, "; ", 2)
+    assert.is_true(all:find "came dan" and all:find "came eve" and all:find "of 3$" and not all:find "cid", all)
+    s:run(function() b:close() end)
+    s.world:run(2000)
+    assert.equal("gone bob of 2", seen[#seen])
+    -- A server that began anew is asked to watch again.
+    s:kill()
+    s.world:run(1000)
+    s.server = s:serve(s.hub)
+    s.world:run(40000)
+    local before = #seen
+    s:open(host(6), { name = "fay", props = { mode = "a" } })
+    s.world:run(3000)
+    assert.matches("came fay", seen[#seen], 1, true)
+    assert.is_true(#seen > before)
+    stop()
+    s.world:run(1000)
+    assert.equal(0, s.server:status().info.watches)
+    local _, err = s:run(function() return watch { where = { "like" } } end)
+    assert.equal("where[1]: no such operator", err)
+  end)
+
   it("gets addresses with the list, or by separate request, where the server shows them", function()
     s = support.new { expose_addresses = true }
     s:open(host(1))

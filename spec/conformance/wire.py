@@ -64,6 +64,8 @@ MESSAGES = {
     "ended": (47, "* tx ticket code text"),
     "backfill": (48, "* tx match seats props"),
     "room_host": (49, "* tx match host code"),
+    "watch": (50, "* tx watch app query on"),
+    "changed": (51, "* tx watch"),
     "renew": (42, "* tx match peer epoch pubs rtt_ms"),
     "probe_request": (40, "tx proof via after_s pad"),
     "probe_report": (41, "tx via others"),

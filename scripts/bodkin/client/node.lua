@@ -9,6 +9,7 @@ local task = require "bodkin.task"
 local match = require "bodkin.client.match"
 local queues = require "bodkin.client.queues"
 local start = require "bodkin.client.start"
+local watches = require "bodkin.client.watches"
 
 local M = {}
 local Node = {}
@@ -37,7 +38,7 @@ function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
     joins = 0, early = {}, -- how many are under way, and what came for matches that were left
-    queues = queues.new(), fresh_sockets = {}, accepts = options.accept,
+    queues = queues.new(), watches = watches.new(), fresh_sockets = {}, accepts = options.accept,
   }, Node)
   self.history = history.new(self)
   -- Also when the task is cancelled meanwhile, nothing stays open.
@@ -84,6 +85,7 @@ function Node:on(name, fn)
 end
 
 function Node:registered()
+  self.watches:renew(self)
   local now = table.concat(self.addresses:public_texts(), " ") .. tostring(self.registration.boot)
   if now == self.told then return end -- a mere refresh
   self.told = now
@@ -271,6 +273,14 @@ function Node:list(query, want_addr)
   return self.sharing:list(query or {}, want_addr)
 end
 
+-- In a task: watches what a query finds (as for list): fn{ came =, gone =, changed =, entries = } is called, as a task,
+-- with all that is there, and then at most once a second when something has changed. Returns a function that ends it.
+function Node:watch(query, fn)
+  check_open(self)
+  if type(fn) ~= "function" then error("watch takes a query and a function", 2) end
+  return self:registering(function() return self.watches:add(self, query or {}, fn) end)
+end
+
 -- In a task: the addresses of one of them, where the server exposes them: { id =, pubs =, locals = }.
 function Node:lookup(id)
   check_open(self)
@@ -326,6 +336,7 @@ function Node:close()
   self.closed = true
   local left = self:ordered()
   for _, m in ipairs(left) do m:leave() end
+  self.watches:close()
   self.queues:close()
   if self.maintenance then self.maintenance:stop() end
   if not self.registration then return release(self) end

@@ -16,7 +16,7 @@ local remembered_max = 256
 
 -- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
 -- on_ticket(name, ticket, …): what the server says of one, unasked (see queues.lua);
--- on_room_host(match, host, code);
+-- on_room_host(match, host, code); on_changed(watch);
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
 -- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket,
 -- again (how often it was told before), commit_us where the server's clock is ours }.
@@ -32,6 +32,9 @@ function M.new(config)
       if self:first(tx) then config.on_ticket(kind, ...) end
     end)
   end
+  config.router:on(message.changed, nil, function(_, _, tx, watch)
+    if self:first(tx) then config.on_changed(watch) end
+  end)
   config.router:on(message.room_host, nil, function(_, _, tx, ...)
     if self:first(tx) then config.on_room_host(...) end
   end)
@@ -143,6 +146,24 @@ function Sharing:list(query, want_addr)
     cursor = next_id
   end
   return done()
+end
+
+-- What of a query the server looks for, encoded; or nil, message, code.
+function Sharing.where_of(query)
+  local q, err, code = query_of(query)
+  if not q then return nil, err, code end
+  return q.where
+end
+
+-- In a task: has the server say, with `changed` and this id (16 bytes), when what is found may have changed; or no
+-- more.
+function Sharing:watch(watch, where, on)
+  local ok, err, code = self.requests:call {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true,
+    build = function(tx) return message.watch:encode(tx, watch, self.app, where, on) end,
+  }
+  if not ok then return nil, err, code end
+  return true
 end
 
 -- In a task: a client's addresses by separate request.

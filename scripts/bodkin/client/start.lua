@@ -212,6 +212,7 @@ local function build_managers(self, options, servers)
     on_restart = function() self:restarted() end,
     on_error = function(text, why) self:emit("error", { code = why, message = text, hint = "trying again" }) end,
     on_matched = function(m) self:matched(m) end,
+    on_changed = function(raw) self.watches:changed(self, raw) end,
     on_room_host = function(...) self:room_host(...) end,
     on_ticket = function(...) self.queues:told(self, ...) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,

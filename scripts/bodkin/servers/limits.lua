@@ -14,6 +14,7 @@ M.defaults = {
   tickets = 20000,        -- that wait, in all queues
   tickets_each = 4,       -- of one client
   running = 20000,        -- matches that may be filled up, remembered as long as somebody is in them
+  watches = 1000,         -- of the registry, by clients
   queues = 64,            -- each has a state of its own for its policy
   page_budget = 1000,     -- registry entries looked at for one page
   associations = 200000,  -- with clients

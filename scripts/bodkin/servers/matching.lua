@@ -12,13 +12,14 @@ local policies = require "bodkin.servers.policies"
 local queues = require "bodkin.servers.queues"
 local registrar = require "bodkin.servers.registrar"
 local selection = require "bodkin.servers.selection"
+local watches = require "bodkin.servers.watches"
 local role = require("bodkin.servers.role").role
 
 local LIFETIME_S = 60
 local NIL, NONE = "\xc0", "\x80" -- and an empty map
 local TERMS_FREE = 8 -- comparisons of a query
 
--- gone(id) is called when a registration ends.
+-- gone(id, its entry where that is known yet) is called when a registration ends.
 local function registration(server, on, gone)
   local counters, registry, env = server.counters, server.registry, server.env
   local timer
@@ -49,12 +50,14 @@ local function registration(server, on, gone)
 
   -- Enters a request into the table. true, or nil, code, text.
   local function enter(r)
+    local before = registry:get(r.id)
     local ok, _, code = registry:put {
       id = r.id, key = r.key, expires_us = env.now() + LIFETIME_S * 1000000, app = r.app, name = r.name,
       props = r.props, addrs = r.addrs,
     }
     if not ok then return nil, code, code == "limit" and "the registry is full" or "not a valid entry" end
     if not timer then arm() end
+    server.watches:changed(before, r)
     server.admission:keep(r.id, r.claims)
     counters:add("registered")
     return true
@@ -100,8 +103,9 @@ local function registration(server, on, gone)
     local id, _, assoc = reply:who()
     server.assocs:left(assoc)
     server.registrar:forget(id)
+    local entry = registry:get(id)
     if registry:remove(id) then
-      gone(id)
+      gone(id, entry)
       counters:add("unregistered")
     end
     reply("done", tx)
@@ -115,12 +119,35 @@ local function questions(server, on)
     return addresses.visible(server.local_rule, locals, pubs, { from })
   end
 
-  function on.list(reply, from, tx, app, query, cursor, want_addr)
+  -- A query and how many comparisons it is, nil where it is none: that is refused.
+  local function checked(reply, tx, query)
     if query == NIL then query = NONE end
     local terms, wrong, where = core.query(query)
-    if not terms then
-      return server:refuse(reply, tx, "invalid", policies.reason(("query%s: %s"):format(where, wrong), wrong))
+    if terms then return query, terms end
+    server:refuse(reply, tx, "invalid", policies.reason(("query%s: %s"):format(where, wrong), wrong))
+  end
+
+  function on.watch(reply, _, tx, watch, app, given, is_on)
+    local id = reply:who()
+    local query = checked(reply, tx, given)
+    if not query then return end
+    if not is_on then
+      server.watches:clear(id, watch)
+      return reply("done", tx)
     end
+    if not registry:get(id) then
+      if server.registrar:deciding(id) then return end
+      return server:refuse(reply, tx, "refused", "not registered: register first")
+    end
+    if not server.watches:set(id, watch, app, query) then
+      return server:refuse(reply, tx, "limit", "too much is watched")
+    end
+    reply("done", tx)
+  end
+
+  function on.list(reply, from, tx, app, given, cursor, want_addr)
+    local query, terms = checked(reply, tx, given)
+    if not query then return end
     local with = want_addr and server.expose_addresses
     -- Who asks more of each entry has fewer of them looked at for a page.
     local budget = math.max(1, server.limits.page_budget // (1 + terms // TERMS_FREE))
@@ -153,7 +180,9 @@ return role {
     local waiting = queues.install(server, on, matches)
     function matches.on_left(...) waiting:left(...) end
     server.registrar = registrar.new(server, waiting.policies)
-    registration(server, on, function(id)
+    server.watches = watches.new(server, matches.notices)
+    registration(server, on, function(id, entry)
+      server.watches:gone(id, entry)
       waiting:gone(id)
       matches:gone(id)
       server.admission:gone(id)
