@@ -472,4 +472,48 @@ describe("tickets", function()
       assert.equal(2, s.server:status().info.tickets)
     end)
   end)
+
+  describe("of on_search", function()
+    local function names(node, query)
+      local list, err, code = s:run(function() return node:list(query) end)
+      if not list then return err, code end
+      local out = {}
+      for i, e in ipairs(list) do out[i] = e.name end
+      table.sort(out)
+      return table.concat(out, " ")
+    end
+
+    it("is what is listed, in place of what was asked for", function()
+      world { ["*"] = [[return bodkin.policy { on_search = function(client, query)
+        if client.props.banned then return false, "you are banned" end
+        if client.props.admin then return true end
+        return { "and", query, { "=", "hidden", false } }
+      end }]] }
+      local a = open(1, { name = "a", props = { hidden = false } })
+      open(2, { name = "b", props = { hidden = true } })
+      local c = open(3, { name = "c", props = { hidden = false, banned = true } })
+      local d = open(4, { name = "d", props = { admin = true } })
+      assert.equal("a c", names(a))
+      assert.equal("c", names(a, { banned = true }))
+      assert.equal("a b c d", names(d))
+      assert.same({ "you are banned", "refused" }, { names(c) })
+    end)
+
+    it("fails closed: on an error, on what is no query, and when its process dies", function()
+      world { ["*"] = [[return bodkin.policy { on_search = function(client, query)
+        if query.x == 1 then error "no" end
+        return { "like" }
+      end }]] }
+      local a = open(1)
+      assert.same({ "cannot decide now, try again", "refused" }, { names(a, { x = 1 }) })
+      assert.same({ "cannot decide now, try again", "refused" }, { names(a) })
+      assert.truthy(said "on_register or on_search failed: policy.lua:3: no" > 0)
+    end)
+
+    it("is not asked where the policy has none", function()
+      world { ["*"] = "return bodkin.policy { size = 2 } -- on_search" }
+      local a = open(1, { name = "a" })
+      assert.equal("a", names(a))
+    end)
+  end)
 end)

@@ -14,13 +14,14 @@
 --        { "explain", queue, serial, no, now_ms }        why does it wait?
 --        { "ask", version, serial, id, app, name, props, claims }   may this client be registered?
 --                                                claims, and there props, are encoded
+--        { "search", version, serial, id, app, name, props, claims, query }   may it list that? query: encoded
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
 --        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
 --        { "explained", queue, serial, said | false }
---        { "answered", serial, true } | { "answered", serial, false, text }
+--        { "answered", serial, true, query where it is of a search } | { "answered", serial, false, text }
 --        { "unanswered", serial, message }               asking went wrong: the instance is closed
 --        { "said", queue | "*", line }                   printed by the policy, "*": when it was asked of a client
 
@@ -32,7 +33,8 @@ Desk.__index = Desk
 
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
-  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {} }, Desk)
+  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {}, searcher = {} },
+    Desk)
 end
 
 local function source_of(self, version)
@@ -65,14 +67,13 @@ function on:load(version, builtin)
   for _, file in ipairs(source.files or {}) do
     file.text, file.pieces = table.concat(file.pieces), nil
   end
-  local instance, err = instances.new(source, self.limits)
-  if not instance then return self.tell { "refused", version, err } end
-  if instance.about.kind == "policy" then
-    self.tell { "loaded", version, instance.about }
+  local about, err = instances.about(source, self.limits)
+  if not about then return self.tell { "refused", version, err } end
+  if about.kind == "policy" then
+    self.tell { "loaded", version, about }
   else
-    self.tell { "refused", version, instances.not_policy(source, instance.about.kind) }
+    self.tell { "refused", version, instances.not_policy(source, about.kind) }
   end
-  instance:close()
 end
 
 local function close(q)
@@ -82,7 +83,9 @@ end
 
 function on:discard(version)
   self.sources[version] = nil
-  if self.registrar.version == version then close(self.registrar) end
+  for _, asked in ipairs { self.registrar, self.searcher } do
+    if asked.version == version then close(asked) end
+  end
 end
 
 local function said(self, name, q)
@@ -182,21 +185,33 @@ function on:explain(name, serial, no, now_ms)
   self.tell { "explained", name, serial, told or false }
 end
 
--- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern.
-function on:ask(version, serial, id, app, name, props, claims)
-  local registrar = self.registrar
-  if registrar.version ~= version then
-    close(registrar)
+-- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern. asked: where it is
+-- kept; ask(instance) -> as register and search of instance.lua.
+local function put(self, asked, version, serial, around, ask)
+  if asked.version ~= version then
+    close(asked)
     local source, instance, err = self.sources[version], nil, "there is no such version"
-    if source then instance, err = instances.new(source, self.limits) end
+    if source then instance, err = instances.new(source, self.limits, around) end
     if not instance then return self.tell { "unanswered", serial, err } end
-    registrar.instance, registrar.version = instance, version
+    asked.instance, asked.version = instance, version
   end
-  local ok, why = registrar.instance:register { id = id, app = app, name = name, props = props, claims = claims }
-  said(self, "*", registrar)
-  if ok ~= nil then return self.tell { "answered", serial, ok, why } end
-  close(registrar)
-  self.tell { "unanswered", serial, why }
+  local ok, what = ask(asked.instance)
+  said(self, "*", asked)
+  if ok ~= nil then return self.tell { "answered", serial, ok, what } end
+  close(asked)
+  self.tell { "unanswered", serial, what }
+end
+
+function on:ask(version, serial, id, app, name, props, claims)
+  put(self, self.registrar, version, serial, nil, function(instance)
+    return instance:register { id = id, app = app, name = name, props = props, claims = claims }
+  end)
+end
+
+function on:search(version, serial, id, app, name, props, claims, query)
+  put(self, self.searcher, version, serial, "bodkin.policy.search", function(instance)
+    return instance:search({ id = id, app = app, name = name, props = props, claims = claims }, query)
+  end)
 end
 
 function Desk:input(message)
@@ -207,6 +222,7 @@ end
 function Desk:close()
   for _, q in pairs(self.queues) do close(q) end
   close(self.registrar)
+  close(self.searcher)
   self.queues = {}
 end
 

@@ -112,8 +112,9 @@ local function registration(server, on, gone)
   end
 end
 
-local function questions(server, on)
+local function questions(server, on, asked_of)
   local counters, registry = server.counters, server.registry
+  local pending = {} -- lists of which the policy has not said anything yet
 
   local function visible_locals(locals, pubs, from)
     return addresses.visible(server.local_rule, locals, pubs, { from })
@@ -145,19 +146,49 @@ local function questions(server, on)
     reply("done", tx)
   end
 
-  function on.list(reply, from, tx, app, given, cursor, want_addr)
-    local query, terms = checked(reply, tx, given)
-    if not query then return end
+  local function fill(from, app, query, terms, cursor, want_addr)
     local with = want_addr and server.expose_addresses
     -- Who asks more of each entry has fewer of them looked at for a page.
     local budget = math.max(1, server.limits.page_budget // (1 + terms // TERMS_FREE))
-    local entries, next_cursor = page.fill(registry, cursor, app, query ~= NONE and query or nil, budget, function(e)
+    counters:add("listed")
+    return page.fill(registry, cursor, app, query ~= NONE and query or nil, budget, function(e)
       if not with then return page.entry(e) end
       local _, _, pubs, locals = addresses.unpack(e.addrs)
       return page.entry(e, pubs, visible_locals(locals, pubs, from))
     end)
-    counters:add("listed")
-    reply("page", tx, entries, next_cursor)
+  end
+
+  -- Asks the policy first; the answer may come later, and a repeat of the request is not answered meanwhile.
+  local function search(reply, from, tx, app, given, cursor, want_addr)
+    local id, _, assoc = reply:who()
+    local key, is_later = id .. tx, false
+    if pending[key] then return end
+    pending[key] = true
+    local function answer(...)
+      if is_later then server:push(assoc, ...) else reply(...) end
+    end
+    local known = registry:get(id) or { app = app, name = "", props = NONE }
+    local client = { id = core.crypto.hex(id), app = known.app, name = known.name, props = known.props,
+      claims = server.admission:of(id), query = given }
+    local put = asked_of:allow(client, function(ok, said)
+      pending[key] = nil
+      local query = ok and (said or given)
+      local terms = query and core.query(query)
+      if ok and not terms then said = "cannot decide now, try again" end -- what it gave is no query
+      if not terms then return answer("refused", tx, math.abs(core.errors.refused.value), said) end
+      answer("page", tx, fill(from, app, query, terms, cursor, want_addr))
+    end)
+    is_later = true
+    if put then return end
+    pending[key] = nil
+    server:refuse(reply, tx, "limit", "too many ask at once: try again")
+  end
+
+  function on.list(reply, from, tx, app, given, cursor, want_addr)
+    local query, terms = checked(reply, tx, given)
+    if not query then return end
+    if asked_of:searcher() then return search(reply, from, tx, app, query, cursor, want_addr) end
+    reply("page", tx, fill(from, app, query, terms, cursor, want_addr))
   end
 
   function on.lookup(reply, from, tx, id)
@@ -187,7 +218,7 @@ return role {
       matches:gone(id)
       server.admission:gone(id)
     end)
-    questions(server, on)
+    questions(server, on, waiting.policies)
     -- Clients keep their mapping to a matching server alive, too, wherever the maintenance server is.
     if not server.has_role.maintenance then
       function on.maintain() server.counters:add("maintained") end

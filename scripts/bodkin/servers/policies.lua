@@ -29,11 +29,9 @@ function M.read(queues)
     local source, msg, code = given.policy, nil, nil
     if type(source) ~= "table" then source, msg, code = sources.read(source) end
     if not source then return nil, msg, code end
-    local instance
-    instance, msg, code = instances.new(source)
-    if not instance then return nil, "the policy does not load: " .. msg, code end
-    local about = instance.about
-    instance:close()
+    local about
+    about, msg, code = instances.about(source)
+    if not about then return nil, "the policy does not load: " .. msg, code end
     if about.kind ~= "policy" then
       return nil, instances.not_policy(source, about.kind), "invalid"
     end
@@ -158,14 +156,14 @@ function on.said(self, queue, line)
 end
 
 function on.answered(self, serial, ok, text)
-  self.questions:answered(serial, ok, not ok and M.reason(text, "the server does not admit you") or nil)
+  self.questions:answered(serial, ok, ok and text or M.reason(text, "the server does not admit you"))
 end
 
 -- Who asked is refused, and nobody else is the worse for it: the version is not set aside, or one client whose
 -- properties it does not bear could keep all others out.
 function on.unanswered(self, serial, why)
   self.server.counters:add "policy_failed"
-  self.server.log:error("on_register failed: %s; the client is refused", why)
+  self.server.log:error("on_register or on_search failed: %s; the client is refused", why)
   self.questions:answered(serial, false)
 end
 
@@ -225,9 +223,14 @@ end
 
 -- Tells the question; see questions.lua for what is returned.
 local function ask(self, serial, client)
-  local v = self:registrar()
+  local v = client.query and self:searcher() or not client.query and self:registrar()
   if not v then return "free" end
   if not self.desk and not self.link then return "later" end
+  if client.query then
+    send(self, { "search", v.n, serial, client.id, client.app, client.name, client.props, client.claims,
+      client.query })
+    return "asked"
+  end
   send(self, { "ask", v.n, serial, client.id, client.app, client.name, client.props, client.claims })
   return "asked"
 end
@@ -332,7 +335,14 @@ function Policies:registrar()
   return slot and slot.current.about.on_register and slot.current or nil
 end
 
--- May a client { id, app, name, props, claims } be registered? See Questions:put.
+-- The version that is asked what clients may list, or nil, likewise.
+function Policies:searcher()
+  local slot = self.slots["*"]
+  return slot and slot.current.about.on_search and slot.current or nil
+end
+
+-- May a client { id, app, name, props, claims } be registered or, with query (encoded), list that? Then done gets the
+-- query in its place. See Questions:put.
 function Policies:allow(client, done) return self.questions:put(client, done) end
 function Policies:disregard(question) self.questions:cancel(question) end
 
