@@ -507,7 +507,7 @@ describe("tickets", function()
       local a = open(1)
       assert.same({ "cannot decide now, try again", "refused" }, { names(a, { x = 1 }) })
       assert.same({ "cannot decide now, try again", "refused" }, { names(a) })
-      assert.truthy(said "on_register or on_search failed: policy.lua:3: no" > 0)
+      assert.truthy(said "on_search failed: policy.lua:3: no" > 0)
     end)
 
     it("is not asked where the policy has none", function()

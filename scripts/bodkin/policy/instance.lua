@@ -117,8 +117,8 @@ local function verdict(bytes, why, code)
 end
 
 -- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net
--- (where it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one member with
--- the props of all: open places by team }. asked: it was admitted before.
+-- (where it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match,
+-- which has one member with the props of all: open places by team }. asked: it was admitted before.
 -- true; false and why it is not admitted; or nil, message, code: the policy failed.
 function Instance:add(ticket, asked, now_ms)
   local args = { wire.encode { ticket.no, ticket.app, ticket.since_ms, asked or false, now_ms, ticket.seats or false } }

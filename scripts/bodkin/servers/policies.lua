@@ -163,7 +163,9 @@ end
 -- properties it does not bear could keep all others out.
 function on.unanswered(self, serial, why)
   self.server.counters:add "policy_failed"
-  self.server.log:error("on_register or on_search failed: %s; the client is refused", why)
+  local asked = self.questions.asked
+  local name = asked and asked.serial == serial and asked.client.query and "on_search" or "on_register"
+  self.server.log:error("%s failed: %s; the client is refused", name, why)
   self.questions:answered(serial, false)
 end
 
