@@ -50,7 +50,7 @@ local sanitized = sanitizer .. lua_env .. ("BODKIN=%s/asan/bodkin %s/asan/bodkin
 local slow = { hostile = true, calm = true, conformance = true, policy = true }
 local slow_files = "bindings/mutation bindings/monkey client/history cli/tunnel cli/why host/layers model/guards "
   .. "servers/amplification sim/scenario sim/stats "
-local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 "
+local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 TICKETS=1:30 "
 
 local function lua_specs(path, limit_s, with_sanitizers)
   local files = lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null | sort"):format(path))
@@ -76,7 +76,7 @@ end
 local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
 
 -- The longest input of a fuzz target, in bytes: a datagram where it is read as one, a program as long as it is quick.
-local fuzz_len = { addr = 64, carriage = 128, cli = 96, machines = 24, message = 200, mux = 64, noise = 160,
+local fuzz_len = { addr = 64, carriage = 128, cli = 96, machines = 24, message = 200, mux = 64, noise = 160, query = 160,
   registry = 96, relay = 96, seal = 48, stun = 128, wire = 1300 }
 local FUZZ_RUNS = 10000000
 
@@ -114,6 +114,7 @@ add_named = {
     add("soak loss", "SOAK=1 " .. busted .. "spec/model/loss_spec.lua", 300)
     add("soak attacked", "SOAK=1 " .. busted .. "spec/model/attacked_spec.lua", 600)
     add("soak life", "SOAK=1 " .. busted .. "spec/model/life_spec.lua", 1800)
+    add("soak tickets", "SOAK=1 " .. busted .. "spec/model/tickets_spec.lua", 1800)
     add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,

@@ -104,6 +104,32 @@ static int count(lua_State *L) {
   return 1;
 }
 
+// [-0, +1|2|3, e] core.query(encoded [, props]) -> how many comparisons it is at most [, whether these properties, an
+//   encoded map, are what it wants] | nil, what is wrong, where ("[2][3]")
+static int query(lua_State *L) {
+  size_t len, props_len = 0;
+  const uint8_t *bytes = (const uint8_t *)luaL_checklstring(L, 1, &len);
+  const uint8_t *props = (const uint8_t *)luaL_optlstring(L, 2, NULL, &props_len);
+  luaL_argcheck(L, !props || bdk_wire_check(props, props_len), 2, "an encoded map expected");
+  bdk_query_fault fault = {.why = "not well formed"};
+  int terms = bdk_wire_check(bytes, len) ? bdk_query_check(bytes, len, &fault) : -1;
+  if (terms >= 0) {
+    lua_pushinteger(L, terms);
+    if (props) lua_pushboolean(L, bdk_query_matches(bytes, len, props, props_len));
+    return props ? 2 : 1;
+  }
+  lua_pushnil(L);
+  lua_pushstring(L, fault.why);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (uint8_t i = 0; i < fault.depth && i < BDK_WIRE_DEPTH_MAX; i++) {
+    lua_pushfstring(L, "[%d]", (int)fault.at[i]);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  return 3;
+}
+
 // [-0, +2|3, e] reg:after(id | nil, app | nil, query | nil, budget)
 //   -> entry, budget | nil, budget (at the end) | false, last id, budget (0: spent)
 static int after(lua_State *L) {
@@ -113,7 +139,7 @@ static int after(lua_State *L) {
   const char *app = luaL_optlstring(L, 3, NULL, &app_len), *query = luaL_optlstring(L, 4, NULL, &query_len);
   lua_Integer given = luaL_checkinteger(L, 5);
   luaL_argcheck(L, given >= 0 && given <= UINT32_MAX, 5, "budget out of range");
-  if (query && !bdk_wire_check((const uint8_t *)query, query_len)) luaL_argerror(L, 4, "an encoded map expected");
+  if (query && !bdk_wire_check((const uint8_t *)query, query_len)) luaL_argerror(L, 4, "an encoded query expected");
   uint32_t budget = (uint32_t)given;
   bdk_entry e = {0};
   int found = bdk_registry_after(r, id, (const uint8_t *)app, app_len, (const uint8_t *)query, query_len, &budget, &e);
@@ -179,4 +205,6 @@ void bdk_open_registry(lua_State *L) {
   bdk_lua_type(L, type, methods, meta);
   lua_pushcfunction(L, new);
   lua_setfield(L, -2, "registry");
+  lua_pushcfunction(L, query);
+  lua_setfield(L, -2, "query");
 }

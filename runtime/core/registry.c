@@ -269,69 +269,19 @@ bool bdk_registry_remove(bdk_registry *r, const uint8_t id[BDK_ID_LEN]) {
   return found;
 }
 
-static bool has_pairs(bdk_reader map, bdk_reader query);
-
-// Equal by value, however encoded; maps in any order. Both sides have been checked, which bounds the depth.
-static bool same_value(bdk_reader *a, bdk_reader *b) {
-  bdk_reader whole_a = *a, whole_b = *b;
-  bdk_item x, y;
-  if (!bdk_read(a, &x) || !bdk_read(b, &y) || x.kind != y.kind) return false;
-  switch (x.kind) {
-  case BDK_WIRE_BOOL:
-    return x.b == y.b;
-  case BDK_WIRE_UINT:
-  case BDK_WIRE_INT:
-    return x.u == y.u;
-  case BDK_WIRE_FLOAT:
-    return x.f == y.f;
-  case BDK_WIRE_STR:
-  case BDK_WIRE_BIN:
-    return x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
-  case BDK_WIRE_ARRAY:
-    if (x.count != y.count) return false;
-    for (uint32_t i = 0; i < x.count; i++)
-      if (!same_value(a, b)) return false;
-    return true;
-  case BDK_WIRE_MAP:
-    *a = whole_a, *b = whole_b;
-    return bdk_skip(a) && bdk_skip(b) && x.count == y.count && has_pairs(whole_a, whole_b);
-  default:
-    return true;
-  }
-}
-
-// True when each pair of `query` is in `map`; both readers stand before the head of a map.
-static bool has_pairs(bdk_reader map, bdk_reader query) {
-  bdk_item want, have;
-  if (!bdk_read(&query, &want) || !bdk_read(&map, &have)) return false;
-  for (uint32_t i = 0; i < want.count; i++) {
-    bdk_reader pair = query;
-    bool found = false;
-    if (!bdk_skip(&query) || !bdk_skip(&query)) return false;
-    bdk_reader at = map;
-    for (uint32_t j = 0; j < have.count && !found; j++) {
-      bdk_reader here = at, wanted = pair;
-      found = same_value(&here, &wanted) && same_value(&here, &wanted);
-      if (!bdk_skip(&at) || !bdk_skip(&at)) return false;
-    }
-    if (!found) return false;
-  }
-  return true;
-}
-
 static bool matches(const entry *e, const uint8_t *app, size_t app_len, const uint8_t *query, size_t query_len) {
   bdk_entry x;
   entry_show(e, &x);
   if (app && (x.app_len != app_len || memcmp(x.app, app, app_len) != 0)) return false;
   if (!query) return true;
-  return has_pairs((bdk_reader){x.props, x.props + x.props_len}, (bdk_reader){query, query + query_len});
+  return bdk_query_matches(query, query_len, x.props, x.props_len);
 }
 
 int bdk_registry_after(const bdk_registry *r, const uint8_t *id, const uint8_t *app, size_t app_len,
                        const uint8_t *query, size_t query_len, uint32_t *budget, bdk_entry *out) {
   uint32_t at = 0;
   const uint8_t *last = id;
-  if (query && !is_map(query, query_len)) return 0;
+  if (query && bdk_query_check(query, query_len, NULL) < 0) return 0;
   if (id) {
     bool found;
     at = find(&r->slots, hash_id(r, id), id, &found);

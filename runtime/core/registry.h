@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The registry table of a matching server: entries by id, iterated in an order that survives insertion and
-// removal, searched by equality of properties, expired by the time passed in.
+// removal, searched by query, expired by the time passed in.
 //
 // Robin Hood hashing over a keyed hash of the id keeps the slots sorted by (hash, id), so "the entry after
 // this id" is a lookup and a step, and a client cannot choose where its id lands.
 #ifndef BDK_REGISTRY_H
 #define BDK_REGISTRY_H
 
+#include "query.h"
 #include "wheel.h"
 #include "wire.h"
 
@@ -47,7 +48,7 @@ bool bdk_registry_get(const bdk_registry *r, const uint8_t id[BDK_ID_LEN], bdk_e
 bool bdk_registry_remove(bdk_registry *r, const uint8_t id[BDK_ID_LEN]);
 
 // Iteration: the entry after `id` in table order (NULL: the first) for which `app` is the same (NULL: any)
-// and each pair of the msgpack map `query` (NULL: none) is among the properties. Looks at ≤ *budget entries
+// and whose properties are what `query` wants (query.h; NULL: any). Looks at ≤ *budget entries
 // and subtracts them. Returns 1: `out` is filled; 0: at the end; -1: the budget is spent and out->id is the
 // last id looked at, to go on from. `id` need not be in the table any more.
 int bdk_registry_after(const bdk_registry *r, const uint8_t *id, const uint8_t *app, size_t app_len,

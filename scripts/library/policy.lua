@@ -85,8 +85,9 @@
 ---@field on_decline? fun(ticket: bodkin.Ticket)
 ---Told who has waited for expire_ms.
 ---@field on_expire? fun(ticket: bodkin.Ticket)
----Whether a client may list what this query asks for: returns the query to answer in its place, or false and why not.
----@field on_search? fun(client: bodkin.Client, query: table): table|false, string?
+---Whether a client may list what this query asks for: returns the query to answer in its place, true for the same, or
+---false and why not. Counts in the policy that serves every queue without its own.
+---@field on_search? fun(client: bodkin.Client, query: table): table|boolean, string?
 ---Whether a client may be registered, asked when it first comes and when what it says has changed; the second result
 ---says why not, in at most 40 bytes. Counts in the policy that serves every queue without its own.
 ---@field on_register? fun(client: bodkin.Client): boolean, string?

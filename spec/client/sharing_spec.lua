@@ -45,6 +45,75 @@ describe("C3 sharing manager", function()
     assert.equal(2, #found())
   end)
 
+  it("searches it by expressions, sorted, so many of them", function()
+    s = support.new()
+    for n = 1, 6 do
+      s:open(host(n), { name = "n" .. n, props = { mmr = n * 100, mode = n % 2 == 0 and "a" or "b" } })
+    end
+    local function names(query)
+      local out = {}
+      for i, e in ipairs(s:run(function() return assert(s.nodes[1]:list(query)) end)) do out[i] = e.name end
+      return table.concat(out, " ")
+    end
+    assert.equal("n3 n4 n5 n6", names { where = { ">=", "mmr", 300 }, sort = "mmr" })
+    local both = { "and", { ">=", "mmr", 300 }, { "in", "mode", { "a", "c" } } }
+    assert.equal("n6 n4", names { where = both, sort = "-mmr" })
+    assert.equal("n6 n5", names { sort = "-name", limit = 2 })
+    assert.equal("n2 n3", names { where = { "range", "mmr", 150, 300 }, sort = "mmr" })
+    assert.equal("n1 n3 n5", names { where = { mode = "b" }, sort = "name" })
+    assert.equal("", names { where = { "or" } })
+    assert.equal(6, #s:run(function() return assert(s.nodes[1]:list { where = { "and" } }) end))
+    local function refusal(query)
+      return select(2, s:run(function() return s.nodes[1]:list(query) end))
+    end
+    assert.equal("where[2][1]: no such operator", (refusal { where = { "not", { "like", "a", 1 } } }))
+    assert.equal("a query has no field 'by': it is where, sort, limit", (refusal { sort = "a", by = 1 }))
+    assert.equal("invalid", select(2, refusal { where = { ">", "mmr" } }))
+  end)
+
+  it("is told when what it watches has changed", function()
+    s = support.new()
+    local a = s:open(host(1), { props = { mode = "x" } })
+    local seen = {}
+    local function text(change)
+      local out = {}
+      for _, what in ipairs { "came", "gone", "changed" } do
+        for _, e in ipairs(change[what]) do out[#out + 1] = what .. " " .. e.name end
+      end
+      table.sort(out)
+      return table.concat(out, ", ") .. " of " .. #change.entries
+    end
+    local function watch(query) return a:watch(query, function(change) seen[#seen + 1] = text(change) end) end
+    local stop = s:run(function() return assert(watch { where = { "in", "mode", { "a", "b" } } }) end)
+    local b = s:open(host(2), { name = "bob", props = { mode = "a" } })
+    s.world:run(2000)
+    assert.same({ "came bob of 1" }, seen)
+    s:open(host(3), { name = "cid", props = { mode = "c" } })
+    s:open(host(4), { name = "dan", props = { mode = "b" } })
+    s:open(host(5), { name = "eve", props = { mode = "b" } })
+    s.world:run(2000)
+    local all = table.concat(seen, "; ", 2)
+    assert.is_true(all:find "came dan" and all:find "came eve" and all:find "of 3$" and not all:find "cid", all)
+    s:run(function() b:close() end)
+    s.world:run(2000)
+    assert.equal("gone bob of 2", seen[#seen])
+    -- A server that began anew is asked to watch again.
+    s:kill()
+    s.world:run(1000)
+    s.server = s:serve(s.hub)
+    s.world:run(40000)
+    local before = #seen
+    s:open(host(6), { name = "fay", props = { mode = "a" } })
+    s.world:run(3000)
+    assert.matches("came fay", seen[#seen], 1, true)
+    assert.is_true(#seen > before)
+    stop()
+    s.world:run(1000)
+    assert.equal(0, s.server:status().info.watches)
+    local _, err = s:run(function() return watch { where = { "like" } } end)
+    assert.equal("where[1]: no such operator", err)
+  end)
+
   it("gets addresses with the list, or by separate request, where the server shows them", function()
     s = support.new { expose_addresses = true }
     s:open(host(1))

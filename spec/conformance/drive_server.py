@@ -120,7 +120,7 @@ def reply_rule():
         equal({"address_request": "address_report", "open": "address_report", "key_request": "key_report",
                "maintain": "maintained", "probe_request": "address_report", "relay_open": "address_report"}, replies)
         counted = server.counters()
-        equal((12, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
+        equal((16, 0), (counted["drop_unsealed"], counted["handler_error"]), "of the requests that must be sealed")
         # Requests so short that the report would be longer.
         a.sock.send(a.to, msgpack.packb([1, 1, bytes(12), b""]))
         a.sock.send(a.to, msgpack.packb([27, 1, bytes(12), b""]))
@@ -213,7 +213,7 @@ def versions():
                   "hello": b"x", "channel": 1}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request outcome renew probe_request relay_open").split()
+        asks = (asks + "key_request outcome renew probe_request relay_open accept decline backfill watch").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
             if name in ("test", "confirm"):
@@ -485,6 +485,50 @@ def queues():
         equal((b.me.public, a.me.public), (at_a["peer_key"], at_b["peer_key"]))
         equal((mine, yours), (at_a["seat"][0], at_b["seat"][0]))
         equal((at_a["seat"][1], at_a["seat"][2]), (at_b["seat"][2], at_b["seat"][1]), "team, peer's team")
+
+
+@server_case(3)
+def proposals():
+    """section 4: parties wait to be whole; a match is proposed, told until acknowledged, and made once all accept"""
+    with Server("--policy", "ask=" + os.path.join(HERE, "../host/ask.lua")) as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        tickets = {x: os.urandom(16) for x in (a, b, c)}
+
+        def enqueue(x, **more):
+            return x.ask("enqueue", **{"ticket": tickets[x], "queue": "ask", "props": None, **more})
+
+        for x in (a, b, c):
+            x.register()
+        a.refused(1010, enqueue(a, party=bytes(16)))
+        for x in (a, b):
+            equal("queued", enqueue(x)[0])
+        at_a, at_b = a.next_told("proposed"), b.next_told("proposed")
+        equal((at_a["match"], 2, tickets[a]), (at_b["match"], at_b["players"], at_a["ticket"]))
+        check(4000 < at_a["accept_ms"] <= 5000, at_a)
+        b.refused(1005, b.ask("accept", ticket=tickets[a], match=at_a["match"]))
+        equal("done", b.ask("decline", ticket=tickets[b], match=os.urandom(16))[0], "of no match")
+        for _ in range(2):
+            equal("done", a.ask("accept", ticket=tickets[a], match=at_a["match"])[0])
+        equal("done", b.ask("decline", ticket=tickets[b], match=at_b["match"])[0])
+        ended, waiting = b.next_told("ended"), a.next_told("waiting")
+        equal((1009, tickets[b]), (ended["code"], ended["ticket"]))
+        equal((1, 1, tickets[a]), (waiting["present"], waiting["of"], waiting["ticket"]))
+        equal("queued", enqueue(c)[0])
+        for x in (a, c):
+            equal("done", x.ask("accept", ticket=tickets[x], match=x.next_told("proposed")["match"])[0])
+        at_a, at_c = a.next_matched(), c.next_matched()
+        equal((at_a["match"], tickets[a], tickets[c]), (at_c["match"], at_a["seat"][0], at_c["seat"][0]))
+        # A party of one queue is told of each change.
+        party = {"party": os.urandom(16), "party_size": 3, "queue": "three"}
+        for x in (a, b):
+            tickets[x] = os.urandom(16)
+            equal("queued", enqueue(x, **party)[0])
+        equal((1, 3), (lambda m: (m["present"], m["of"]))(a.next_told("waiting")))
+        equal(2, a.next_told("waiting")["present"])
+        equal("done", b.ask("cancel", ticket=tickets[b])[0])
+        equal(1, a.next_told("waiting")["present"])
+        tickets[c] = os.urandom(16)
+        c.refused(1010, enqueue(c, **{**party, "party_size": 2}))
 
 
 @server_case()

@@ -186,7 +186,7 @@ class Asker:
     def __init__(self, server, bind="127.0.0.1"):
         self.to, self.server_key, self.sock, self.me = server.addr, server.key, Sock(bind), wire.Identity()
         self.ephemeral = wire.Identity()
-        self.proof, self.link, self.matched, self.known = None, None, [], set()
+        self.proof, self.link, self.matched, self.known, self.told = None, None, [], set(), []
 
     def restart(self):
         """What a client of a server that began anew has."""
@@ -254,12 +254,17 @@ class Asker:
         return out
 
     def take(self, item):
-        """The same less what is `matched`, which is acknowledged and kept."""
+        """The same less what is `matched`, or told of a ticket, a room or a watch: it is acknowledged and kept."""
         out = []
         for name, m in self.open(item):
             if name == "matched":
                 if m["tx"] not in self.known:
                     self.matched.append((m, item[2]))
+                self.known.add(m["tx"])
+                self.seal("matched_ack", tx=m["tx"])
+            elif name in ("proposed", "waiting", "ended", "room_host", "changed"):
+                if m["tx"] not in self.known:
+                    self.told.append((name, m))
                 self.known.add(m["tx"])
                 self.seal("matched_ack", tx=m["tx"])
             else:
@@ -317,6 +322,16 @@ class Asker:
         equal("refused", got[0], got)
         equal(code, got[1]["code"], got)
         check(0 < len(got[1]["text"].encode()) <= 40, got)
+
+    def next_told(self, name, seconds=1.0):
+        """The fields of the next that is told, which has this name."""
+        while not self.told:
+            item = self.sock.get(seconds)
+            check(item, "nothing came, not", name)
+            self.take(item)
+        got = self.told.pop(0)
+        equal(name, got[0], got)
+        return got[1]
 
     def next_matched(self, seconds=1.0):
         while not self.matched:

@@ -16,9 +16,12 @@ end
 return {
   usage = "bodkin list [--query JSON] [--server URL] [options]",
   summary = "who is registered at the server",
-  text = [[
+  text = [=[
 Prints the id, the name and the properties of each client registered under the same --app; with --query only of
-those whose properties equal it. With -v or --json also their addresses, where the server exposes them.]],
+those whose properties equal it, or that an expression finds, sorted, so many of them:
+  --query '{"where":["and",[">=","mmr",1000],["in","mode",["a","b"]]],"sort":"-mmr","limit":20}'
+There are and, or, not, =, !=, <, <=, >, >=, in, and range (from, to). With -v or --json also their addresses, where the
+server exposes them.]=],
   options = options.client("server", "address-server", "app", "query", "identity", "token", "trust-first-use",
     "bind", "timeout"),
   run = function(values)

@@ -9,6 +9,7 @@ local task = require "bodkin.task"
 local match = require "bodkin.client.match"
 local queues = require "bodkin.client.queues"
 local start = require "bodkin.client.start"
+local watches = require "bodkin.client.watches"
 
 local M = {}
 local Node = {}
@@ -19,7 +20,8 @@ Node.__name = "bodkin.node"
 local gone_max = 256
 
 local events = {}
-for name in ("listening registered hosting queued matched connected path message closed error"):gmatch("%a+") do
+for name in ("listening registered hosting host queued proposed matched connected path message closed error")
+  :gmatch("%a+") do
   events[name] = true
 end
 
@@ -36,7 +38,7 @@ function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
     joins = 0, early = {}, -- how many are under way, and what came for matches that were left
-    queues = queues.new(), fresh_sockets = {},
+    queues = queues.new(), watches = watches.new(), fresh_sockets = {}, accepts = options.accept,
   }, Node)
   self.history = history.new(self)
   -- Also when the task is cancelled meanwhile, nothing stays open.
@@ -83,12 +85,25 @@ function Node:on(name, fn)
 end
 
 function Node:registered()
+  self.watches:renew(self)
   local now = table.concat(self.addresses:public_texts(), " ") .. tostring(self.registration.boot)
   if now == self.told then return end -- a mere refresh
   self.told = now
   self:emit("registered", {
     id = self.id, public = self.addresses:public_texts(), ["local"] = self.addresses:local_texts(),
   })
+end
+
+-- The host of a room has left, another member is it now: us, perhaps, and then the room is ours to open again.
+function Node:room_host(raw, host, code)
+  local m = self.matches[raw]
+  if not m then return end
+  m.host = core.crypto.hex(host)
+  if m.host == self.id then
+    m.code = code
+    self:emit("hosting", { code = code }, m)
+  end
+  self:emit("host", { match = m.id, host = m.host }, m)
 end
 
 -- The server forgot everything: our rooms are opened again, each with its code and match id.
@@ -218,14 +233,28 @@ function Node:join(where)
   return m
 end
 
+local function check_party(party)
+  local ok = type(party) == "table" and type(party.id) == "string" and party.id ~= ""
+    and math.type(party.size) == "integer" and party.size >= 1 and party.size <= 32
+  if not ok then error("party is { id = a text that its players share, size = 1 to 32 }", 3) end
+  return party.size > 1 and party or nil -- one alone is none
+end
+
 -- In a task: waits in a queue until its policy makes a match, and returns it; `connected` follows. props are the
--- ticket's own, not the registration's. options: timeout_ms, after which it is nil, message, "no_match".
+-- ticket's own, not the registration's. options: timeout_ms, after which it is nil, message, "no_match"; party = { id =
+-- a text that only its players know, size = how many they are }, who are matched together, all or none; accept = "ask"
+-- (else what the node was opened with): where its policy has players accept a match, accept() and decline() answer the
+-- event proposed, else it is accepted at once. Who waits in several queues is matched in the first that has a match:
+-- the other calls end with "closed".
 function Node:match(queue, props, options)
   check_open(self)
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 then error("a queue is a name of at most 32 bytes", 2) end
   if props ~= nil and type(props) ~= "table" then error("props is a table of properties", 2) end
+  options = options or {}
+  local given = { timeout_ms = options.timeout_ms, accept = options.accept or self.accepts }
+  given.party = options.party ~= nil and check_party(options.party) or nil
   return self:registering(function()
-    return self.queues:wait(self, queue, props or {}, options and options.timeout_ms)
+    return self.queues:wait(self, queue, props or {}, given)
   end, function(...) self.queues:abandon(...) end)
 end
 
@@ -235,11 +264,34 @@ function Node:cancel(ticket)
   return self.queues:cancel(self, ticket)
 end
 
--- In a task: who is there, as { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come
--- with want_addr, where the server exposes them.
+-- Answers the event proposed of a ticket; with decline, whoever waits gets nil, message, "closed". Whether there was
+-- something to answer.
+function Node:accept(ticket)
+  check_open(self)
+  return self.queues:answer(self, "accept", ticket)
+end
+
+function Node:decline(ticket)
+  check_open(self)
+  return self.queues:answer(self, "decline", ticket)
+end
+
+-- In a task: who is there that fits the query: a table of properties that they have; or { where =, sort =, limit = }
+-- with such a table, or an expression such as { "and", { ">=", "mmr", 1000 }, { "in", "mode", { "a", "b" } } } (there
+-- are also or, not, =, !=, <, <=, >, range: docs/PROTOCOL.md), sort = a property, "name" or "id", with a - before it
+-- for the greatest first. As { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come with
+-- want_addr, where the server exposes them.
 function Node:list(query, want_addr)
   check_open(self)
   return self.sharing:list(query or {}, want_addr)
+end
+
+-- In a task: watches what a query finds (as for list): fn{ came =, gone =, changed =, entries = } is called, as a task,
+-- with all that is there, and then at most once a second when something has changed. Returns a function that ends it.
+function Node:watch(query, fn)
+  check_open(self)
+  if type(fn) ~= "function" then error("watch takes a query and a function", 2) end
+  return self:registering(function() return self.watches:add(self, query or {}, fn) end)
 end
 
 -- In a task: the addresses of one of them, where the server exposes them: { id =, pubs =, locals = }.
@@ -299,6 +351,7 @@ function Node:close()
   self.closed = true
   local left = self:ordered()
   for _, m in ipairs(left) do m:leave() end
+  self.watches:close()
   self.queues:close()
   if self.maintenance then self.maintenance:stop() end
   if not self.registration then return release(self) end

@@ -15,6 +15,8 @@ local pages_max = 10000
 local remembered_max = 256
 
 -- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
+-- on_ticket(name, ticket, …): what the server says of one, unasked (see queues.lua);
+-- on_room_host(match, host, code); on_changed(watch);
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
 -- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket,
 -- again (how often it was told before), commit_us where the server's clock is ours }.
@@ -25,6 +27,17 @@ function M.new(config)
     timeout_ms = config.timeout_ms, on_matched = config.on_matched, seen = {}, order = {},
   }, Sharing)
   config.router:on(message.matched, nil, function(_, _, tx, ...) self:matched(tx, ...) end)
+  for _, kind in ipairs { "proposed", "waiting", "ended" } do
+    config.router:on(message[kind], nil, function(_, _, tx, ...)
+      if self:first(tx) then config.on_ticket(kind, ...) end
+    end)
+  end
+  config.router:on(message.changed, nil, function(_, _, tx, watch)
+    if self:first(tx) then config.on_changed(watch) end
+  end)
+  config.router:on(message.room_host, nil, function(_, _, tx, ...)
+    if self:first(tx) then config.on_room_host(...) end
+  end)
   return self
 end
 
@@ -34,9 +47,54 @@ local function decoded(bytes)
   return value
 end
 
-local function encoded_query(query)
-  if type(query) ~= "table" then error("a query is a table of properties", 4) end
-  return core.wire.encode(query)
+local function shown(entry, name)
+  if name == "name" or name == "id" then return entry[name] end
+  return entry.props[name]
+end
+
+-- Numbers before texts before the rest, what is absent last, whichever way it is sorted.
+local function rank(v)
+  if type(v) == "number" then return 1 end
+  return type(v) == "string" and 2 or v ~= nil and 3 or 4
+end
+
+local function sorted(list, by)
+  local down, name = by:match "^(%-?)(.+)$"
+  table.sort(list, function(a, b)
+    local x, y = shown(a, name), shown(b, name)
+    local m, n = rank(x), rank(y)
+    if m ~= n then return m < n end
+    if m > 2 or x == y then return a.id < b.id end
+    if down == "-" then return x > y end
+    return x < y
+  end)
+end
+
+-- A query as { where = encoded, sort =, limit = }; or nil, message, code.
+local function query_of(query)
+  if type(query) ~= "table" then error("a query is a table", 4) end
+  local where, sort, limit = query, nil, nil
+  if type(query.where) == "table" or query.sort ~= nil or query.limit ~= nil then
+    where, sort, limit = query.where or {}, query.sort, query.limit
+    for field in pairs(query) do
+      if field ~= "where" and field ~= "sort" and field ~= "limit" then
+        return nil, ("a query has no field '%s': it is where, sort, limit"):format(tostring(field)), "invalid"
+      end
+    end
+    if type(where) ~= "table" then return nil, "where is a table", "invalid" end
+    if sort ~= nil and (type(sort) ~= "string" or sort:find "^%-?$") then
+      return nil, "sort is a property's name, with a - before it for the greatest first", "invalid"
+    end
+    if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
+      return nil, "limit is a number of entries", "invalid"
+    end
+  end
+  local encoded, err, code = core.wire.encode(where)
+  if not encoded then return nil, err, code end
+  local terms, wrong, at = core.query(encoded)
+  if not terms then return nil, ("where%s: %s"):format(at, wrong), "invalid" end
+  if #encoded > 512 then return nil, "a query does not fit in 512 bytes; say less", "limit" end
+  return { where = encoded, sort = sort, limit = limit }
 end
 
 local function texts(addrs)
@@ -64,24 +122,48 @@ local function entry_of(e)
 end
 
 -- In a task: every entry of the registry table that fits the query ({}: all), as an array of
--- { id =, name =, props =, pubs =, locals = }; addresses only where wanted and the server exposes them.
+-- { id =, name =, props =, pubs =, locals = }; addresses only where wanted and the server exposes them. The server
+-- searches; sorting is done here.
 function Sharing:list(query, want_addr)
-  local wanted, err, code = encoded_query(query)
-  if not wanted then return nil, err, code end
+  local q, err, code = query_of(query)
+  if not q then return nil, err, code end
   local out, cursor = {}, nil
+  local function done()
+    if q.sort then sorted(out, q.sort) end
+    for i = #out, (q.limit or #out) + 1, -1 do out[i] = nil end
+    return out
+  end
   for _ = 1, pages_max do
     local ok, entries, next_id = self.requests:call {
       to = self.server, sealed = true, expect = "page", timeout_ms = self.timeout_ms,
       build = function(tx)
-        return message.list:encode(tx, self.app, wanted, cursor, want_addr or false)
+        return message.list:encode(tx, self.app, q.where, cursor, want_addr or false)
       end,
     }
     if not ok then return nil, entries, next_id end
     for _, e in ipairs(decoded(entries) or {}) do out[#out + 1] = entry_of(e) end
-    if not next_id or next_id == cursor then return out end
+    if not next_id or next_id == cursor or not q.sort and q.limit and #out >= q.limit then break end
     cursor = next_id
   end
-  return out
+  return done()
+end
+
+-- What of a query the server looks for, encoded; or nil, message, code.
+function Sharing.where_of(query)
+  local q, err, code = query_of(query)
+  if not q then return nil, err, code end
+  return q.where
+end
+
+-- In a task: has the server say, with `changed` and this id (16 bytes), when what is found may have changed; or no
+-- more.
+function Sharing:watch(watch, where, on)
+  local ok, err, code = self.requests:call {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true,
+    build = function(tx) return message.watch:encode(tx, watch, self.app, where, on) end,
+  }
+  if not ok then return nil, err, code end
+  return true
 end
 
 -- In a task: a client's addresses by separate request.
@@ -119,11 +201,12 @@ function Sharing:select(target, code)
   return match, of_n
 end
 
--- In a task: waits in a queue with a ticket (16 bytes of ours) and its properties (encoded). true once admitted.
-function Sharing:enqueue(ticket, queue, props, timeout_ms)
+-- In a task: waits in a queue with a ticket (16 bytes of ours) and its properties (encoded); party (16 bytes) and its
+-- size, or nil. true once admitted or, in a party, once known.
+function Sharing:enqueue(ticket, queue, props, party, party_size)
   local ok, given, code = self.requests:call {
-    to = self.server, sealed = true, expect = "queued", timeout_ms = timeout_ms or self.timeout_ms,
-    build = function(tx) return message.enqueue:encode(tx, ticket, queue, props) end,
+    to = self.server, sealed = true, expect = "queued", timeout_ms = self.timeout_ms,
+    build = function(tx) return message.enqueue:encode(tx, ticket, queue, props, party, party_size) end,
   }
   if not ok then return nil, given, code end
   return true
@@ -135,6 +218,24 @@ function Sharing:cancel(ticket)
     to = self.server, sealed = true, expect = "done", timeout_ms = 2000, quiet = true,
     build = function(tx) return message.cancel:encode(tx, ticket) end,
   }
+end
+
+-- Answers what a ticket's proposal asks, "accept" or "decline", in the background.
+function Sharing:answer(how, ticket, match)
+  self.requests:post {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true,
+    build = function(tx) return message[how]:encode(tx, ticket, match) end,
+  }
+end
+
+-- In a task: asks for players for a running match; seats and props encoded. true, or nil, message, code.
+function Sharing:backfill(match, seats, props)
+  local ok, err, code = self.requests:call {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, slow = true,
+    build = function(tx) return message.backfill:encode(tx, match, seats, props) end,
+  }
+  if not ok then return nil, err, code end
+  return true
 end
 
 -- In a task: tells the server of a fresh port for the session with a peer (its id, 16 bytes), at a proven address. A
@@ -162,11 +263,17 @@ function Sharing:remember(tx)
   if #self.order > remembered_max then self.seen[table.remove(self.order, 1)] = nil end
 end
 
+-- Acknowledges what the server sends until that comes. Whether it came for the first time.
+function Sharing:first(tx)
+  self.requests:tell(message.matched_ack:encode(tx))
+  if self.seen[tx] then return false end
+  self:remember(tx)
+  return true
+end
+
 function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n, start_in_ms,
     age_ms, data, seat, relays, relay_ticket, again, commit_us)
-  self.requests:tell(message.matched_ack:encode(tx))
-  if self.seen[tx] then return end
-  self:remember(tx)
+  if not self:first(tx) then return end
   self.on_matched {
     match = match, key = key, peer = core.crypto.id(peer_key), peer_key = peer_key, peer_ephemeral = peer_ephemeral,
     own = own, name = name, props = decoded(props), pubs = pubs, locals = locals, of_n = of_n,

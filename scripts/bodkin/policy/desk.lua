@@ -15,13 +15,14 @@
 --        { "explain", queue, serial, no, now_ms }        why does it wait?
 --        { "ask", version, serial, id, app, name, props, claims }   may this client be registered?
 --                                                claims, and there props, are encoded
+--        { "search", version, serial, id, app, name, props, claims, query }   may it list that? query: encoded
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
 --        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
 --        { "explained", queue, serial, said | false }
---        { "answered", serial, true } | { "answered", serial, false, text }
+--        { "answered", serial, true, query where it is of a search } | { "answered", serial, false, text }
 --        { "unanswered", serial, message }               asking went wrong: the instance is closed
 --        { "said", queue | "*", line }                   printed by the policy, "*": when it was asked of a client
 
@@ -33,7 +34,8 @@ Desk.__index = Desk
 
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
-  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {} }, Desk)
+  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {}, searcher = {} },
+    Desk)
 end
 
 local function source_of(self, version)
@@ -66,14 +68,13 @@ function on:load(version, builtin)
   for _, file in ipairs(source.files or {}) do
     file.text, file.pieces = table.concat(file.pieces), nil
   end
-  local instance, err = instances.new(source, self.limits)
-  if not instance then return self.tell { "refused", version, err } end
-  if instance.about.kind == "policy" then
-    self.tell { "loaded", version, instance.about }
+  local about, err = instances.about(source, self.limits)
+  if not about then return self.tell { "refused", version, err } end
+  if about.kind == "policy" then
+    self.tell { "loaded", version, about }
   else
-    self.tell { "refused", version, instances.not_policy(source, instance.about.kind) }
+    self.tell { "refused", version, instances.not_policy(source, about.kind) }
   end
-  instance:close()
 end
 
 local function close(q)
@@ -83,7 +84,9 @@ end
 
 function on:discard(version)
   self.sources[version] = nil
-  if self.registrar.version == version then close(self.registrar) end
+  for _, asked in ipairs { self.registrar, self.searcher } do
+    if asked.version == version then close(asked) end
+  end
 end
 
 local function said(self, name, q)
@@ -96,10 +99,10 @@ local function failed(self, name, q, version, err, serial)
   self.tell { "failed", name, version, err, serial or false }
 end
 
--- An instance of a source, told what is known of NATs; or nil, message.
-local function instance_from(self, source)
+-- An instance of a source, told what is known of NATs; or nil, message. around: see instance.lua.
+local function instance_from(self, source, around)
   if not source then return nil, "there is no such version" end
-  local instance, err = instances.new(source, self.limits)
+  local instance, err = instances.new(source, self.limits, around)
   if instance and self.network then instance:network(self.network) end
   return instance, err
 end
@@ -110,7 +113,9 @@ function on:network(_, bytes)
   for _, q in pairs(self.queues) do
     if q.instance then q.instance:network(bytes) end
   end
-  if self.registrar.instance then self.registrar.instance:network(bytes) end
+  for _, asked in ipairs { self.registrar, self.searcher } do
+    if asked.instance then asked.instance:network(bytes) end
+  end
 end
 
 -- The queue's tickets by number, in order.
@@ -176,8 +181,9 @@ function on:tick(name, version, serial, now_ms)
   if instance then matches, err = instance:tick(now_ms) end
   if not matches then return failed(self, name, q, version, err, serial) end
   said(self, name, q)
+  local work = instance.sandbox:spent() -- what is told may close it
   for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
-  self.tell { "ticked", name, serial, (instance.sandbox:spent()) }
+  self.tell { "ticked", name, serial, work }
 end
 
 -- Only the version at work hears of it: what another one remembers is not its concern.
@@ -197,20 +203,32 @@ function on:explain(name, serial, no, now_ms)
   self.tell { "explained", name, serial, told or false }
 end
 
--- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern.
-function on:ask(version, serial, id, app, name, props, claims)
-  local registrar = self.registrar
-  if registrar.version ~= version then
-    close(registrar)
-    local instance, err = instance_from(self, self.sources[version])
+-- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern. asked: where it is
+-- kept; ask(instance) -> as register and search of instance.lua.
+local function put(self, asked, version, serial, around, ask)
+  if asked.version ~= version then
+    close(asked)
+    local instance, err = instance_from(self, self.sources[version], around)
     if not instance then return self.tell { "unanswered", serial, err } end
-    registrar.instance, registrar.version = instance, version
+    asked.instance, asked.version = instance, version
   end
-  local ok, why = registrar.instance:register { id = id, app = app, name = name, props = props, claims = claims }
-  said(self, "*", registrar)
-  if ok ~= nil then return self.tell { "answered", serial, ok, why } end
-  close(registrar)
-  self.tell { "unanswered", serial, why }
+  local ok, what = ask(asked.instance)
+  said(self, "*", asked)
+  if ok ~= nil then return self.tell { "answered", serial, ok, what } end
+  close(asked)
+  self.tell { "unanswered", serial, what }
+end
+
+function on:ask(version, serial, id, app, name, props, claims)
+  put(self, self.registrar, version, serial, nil, function(instance)
+    return instance:register { id = id, app = app, name = name, props = props, claims = claims }
+  end)
+end
+
+function on:search(version, serial, id, app, name, props, claims, query)
+  put(self, self.searcher, version, serial, "bodkin.policy.search", function(instance)
+    return instance:search({ id = id, app = app, name = name, props = props, claims = claims }, query)
+  end)
 end
 
 function Desk:input(message)
@@ -221,6 +239,7 @@ end
 function Desk:close()
   for _, q in pairs(self.queues) do close(q) end
   close(self.registrar)
+  close(self.searcher)
   self.queues = {}
 end
 

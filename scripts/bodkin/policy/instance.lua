@@ -52,9 +52,10 @@ local function line_of(source, msg)
   return ("%s:%d: "):format(source.name, before + 1)
 end
 
--- source: see source.lua; limits: as above. Returns the instance, whose `about` is { kind = "policy", size, teams,
--- window_ms, on_register = whether it has one } or { kind = what else the file returned }; or nil, message, code.
-function M.new(source, limits)
+-- source: see source.lua; limits: as above; around: the module around the policy, else the pass. Returns the instance,
+-- whose `about` is { kind = "policy", size, teams, window_ms, on_register = whether it has one } or { kind = what else
+-- the file returned }; or nil, message, code.
+function M.new(source, limits, around)
   local sandbox = core.sandbox(limits or M.limits)
   local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
   sandbox:net_table(network.default)
@@ -65,7 +66,7 @@ function M.new(source, limits)
   else
     sandbox:module("policy", chunk_of("bodkin.policies." .. source.name))
   end
-  local ok, msg, code = sandbox:load(chunk_of "bodkin.policy.pass")
+  local ok, msg, code = sandbox:load(chunk_of(around or "bodkin.policy.pass"))
   if ok then
     self.about, msg, code = call(self, "start")
     ok = self.about
@@ -74,6 +75,28 @@ function M.new(source, limits)
   if not msg:find ":%d+:" then msg = line_of(source, msg) .. msg end
   sandbox:close()
   return nil, msg, code
+end
+
+local function mentions(source, word)
+  for _, file in ipairs(source.files or {}) do
+    if file.text:find(word, 1, true) then return true end
+  end
+  return false
+end
+
+-- What a file is: the `about` of its instance, and on_search = whether it has that; or nil, message, code.
+function M.about(source, limits)
+  local instance, msg, code = M.new(source, limits)
+  if not instance then return nil, msg, code end
+  local about = instance.about
+  instance:close()
+  local searcher = about.kind == "policy" and mentions(source, "on_search") and M.new(source, limits,
+    "bodkin.policy.search")
+  if searcher then
+    about.on_search = searcher.about.on_search
+    searcher:close()
+  end
+  return about
 end
 
 -- What is wrong with a file of that kind, where a policy is wanted.
@@ -142,6 +165,16 @@ end
 function Instance:register(client)
   return verdict(self.sandbox:call("register", wire.encode { client.id, client.app, client.name }, client.props,
     client.claims))
+end
+
+-- Of an instance around which is search.lua: may a client (as above) list what this query (encoded) finds? true and the
+-- query in its place, encoded; false and why not; or nil, message, code.
+function Instance:search(client, query)
+  local bytes, said, code = self.sandbox:call("search", wire.encode { client.id, client.app, client.name },
+    client.props, client.claims, query)
+  if not bytes then return nil, said, code end
+  if wire.decode(bytes) then return true, said end
+  return false, wire.decode(said)
 end
 
 function Instance:drop(no)

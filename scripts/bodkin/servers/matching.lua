@@ -9,14 +9,18 @@ local associations = require "bodkin.servers.associations"
 local network = require "bodkin.servers.network"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
+local policies = require "bodkin.servers.policies"
 local queues = require "bodkin.servers.queues"
 local registrar = require "bodkin.servers.registrar"
 local selection = require "bodkin.servers.selection"
+local watches = require "bodkin.servers.watches"
 local role = require("bodkin.servers.role").role
 
 local LIFETIME_S = 60
+local NIL, NONE = "\xc0", "\x80" -- and an empty map
+local TERMS_FREE = 8 -- comparisons of a query
 
--- gone(id) is called when a registration ends.
+-- gone(id, its entry where that is known yet) is called when a registration ends.
 local function registration(server, on, gone)
   local counters, registry, env = server.counters, server.registry, server.env
   local timer
@@ -47,12 +51,14 @@ local function registration(server, on, gone)
 
   -- Enters a request into the table. true, or nil, code, text.
   local function enter(r)
+    local before = registry:get(r.id)
     local ok, _, code = registry:put {
       id = r.id, key = r.key, expires_us = env.now() + LIFETIME_S * 1000000, app = r.app, name = r.name,
       props = r.props, addrs = r.addrs,
     }
     if not ok then return nil, code, code == "limit" and "the registry is full" or "not a valid entry" end
     if not timer then arm() end
+    server.watches:changed(before, r)
     server.admission:keep(r.id, r.claims)
     server.network:seen(people.registered(registry, r.id))
     counters:add("registered")
@@ -99,33 +105,92 @@ local function registration(server, on, gone)
     local id, _, assoc = reply:who()
     server.assocs:left(assoc)
     server.registrar:forget(id)
+    local entry = registry:get(id)
     if registry:remove(id) then
-      gone(id)
+      gone(id, entry)
       counters:add("unregistered")
     end
     reply("done", tx)
   end
 end
 
-local function questions(server, on)
+local function questions(server, on, asked_of)
   local counters, registry = server.counters, server.registry
+  local pending = {} -- lists of which the policy has not said anything yet
 
   local function visible_locals(locals, pubs, from)
     return addresses.visible(server.local_rule, locals, pubs, { from })
   end
 
-  function on.list(reply, from, tx, app, query, cursor, want_addr)
-    local map = people.map(query)
-    if not map then return server:refuse(reply, tx, "invalid", "query must be a map") end
+  -- A query and how many comparisons it is, nil where it is none: that is refused.
+  local function checked(reply, tx, query)
+    if query == NIL then query = NONE end
+    local terms, wrong, where = core.query(query)
+    if terms then return query, terms end
+    server:refuse(reply, tx, "invalid", policies.reason(("query%s: %s"):format(where, wrong), wrong))
+  end
+
+  function on.watch(reply, _, tx, watch, app, given, is_on)
+    local id = reply:who()
+    local query = checked(reply, tx, given)
+    if not query then return end
+    if not is_on then
+      server.watches:clear(id, watch)
+      return reply("done", tx)
+    end
+    if not registry:get(id) then
+      if server.registrar:deciding(id) then return end
+      return server:refuse(reply, tx, "refused", "not registered: register first")
+    end
+    if not server.watches:set(id, watch, app, query) then
+      return server:refuse(reply, tx, "limit", "too much is watched")
+    end
+    reply("done", tx)
+  end
+
+  local function fill(from, app, query, terms, cursor, want_addr)
     local with = want_addr and server.expose_addresses
-    local entries, next_cursor = page.fill(registry, cursor, app, map ~= "\x80" and map or nil,
-      server.limits.page_budget, function(e)
-        if not with then return page.entry(e) end
-        local _, _, pubs, locals = addresses.unpack(e.addrs)
-        return page.entry(e, addresses.told(pubs), visible_locals(locals, pubs, from))
-      end)
+    -- Who asks more of each entry has fewer of them looked at for a page.
+    local budget = math.max(1, server.limits.page_budget // (1 + terms // TERMS_FREE))
     counters:add("listed")
-    reply("page", tx, entries, next_cursor)
+    return page.fill(registry, cursor, app, query ~= NONE and query or nil, budget, function(e)
+      if not with then return page.entry(e) end
+      local _, _, pubs, locals = addresses.unpack(e.addrs)
+      return page.entry(e, addresses.told(pubs), visible_locals(locals, pubs, from))
+    end)
+  end
+
+  -- Asks the policy first; the answer may come later, and a repeat of the request is not answered meanwhile.
+  local function search(reply, from, tx, app, given, cursor, want_addr)
+    local id, _, assoc = reply:who()
+    local key, is_later = id .. tx, false
+    if pending[key] then return end
+    pending[key] = true
+    local function answer(...)
+      if is_later then server:push(assoc, ...) else reply(...) end
+    end
+    local known = registry:get(id) or { app = app, name = "", props = NONE }
+    local client = { id = core.crypto.hex(id), app = known.app, name = known.name, props = known.props,
+      claims = server.admission:of(id), query = given }
+    local put = asked_of:allow(client, function(ok, said)
+      pending[key] = nil
+      local query = ok and (said or given)
+      local terms = query and core.query(query)
+      if ok and not terms then said = "cannot decide now, try again" end -- what it gave is no query
+      if not terms then return answer("refused", tx, math.abs(core.errors.refused.value), said) end
+      answer("page", tx, fill(from, app, query, terms, cursor, want_addr))
+    end)
+    is_later = true
+    if put then return end
+    pending[key] = nil
+    server:refuse(reply, tx, "limit", "too many ask at once: try again")
+  end
+
+  function on.list(reply, from, tx, app, given, cursor, want_addr)
+    local query, terms = checked(reply, tx, given)
+    if not query then return end
+    if asked_of:searcher() then return search(reply, from, tx, app, query, cursor, want_addr) end
+    reply("page", tx, fill(from, app, query, terms, cursor, want_addr))
   end
 
   function on.lookup(reply, from, tx, id)
@@ -148,13 +213,16 @@ return role {
     server.network = network.new(server, function(...) waiting.policies:network(...) end)
     local matches = selection.install(server, on)
     waiting = queues.install(server, on, matches)
+    function matches.on_left(...) waiting:left(...) end
     server.registrar = registrar.new(server, waiting.policies)
-    registration(server, on, function(id)
+    server.watches = watches.new(server, matches.notices)
+    registration(server, on, function(id, entry)
+      server.watches:gone(id, entry)
       waiting:gone(id)
       matches:gone(id)
       server.admission:gone(id)
     end)
-    questions(server, on)
+    questions(server, on, waiting.policies)
     -- Clients keep their mapping to a matching server alive, too, wherever the maintenance server is.
     if not server.has_role.maintenance then
       function on.maintain() server.counters:add("maintained") end

@@ -29,11 +29,9 @@ function M.read(queues)
     local source, msg, code = given.policy, nil, nil
     if type(source) ~= "table" then source, msg, code = sources.read(source) end
     if not source then return nil, msg, code end
-    local instance
-    instance, msg, code = instances.new(source)
-    if not instance then return nil, "the policy does not load: " .. msg, code end
-    local about = instance.about
-    instance:close()
+    local about
+    about, msg, code = instances.about(source)
+    if not about then return nil, "the policy does not load: " .. msg, code end
     if about.kind ~= "policy" then
       return nil, instances.not_policy(source, about.kind), "invalid"
     end
@@ -158,14 +156,16 @@ function on.said(self, queue, line)
 end
 
 function on.answered(self, serial, ok, text)
-  self.questions:answered(serial, ok, not ok and M.reason(text, "the server does not admit you") or nil)
+  self.questions:answered(serial, ok, ok and text or M.reason(text, "the server does not admit you"))
 end
 
 -- Who asked is refused, and nobody else is the worse for it: the version is not set aside, or one client whose
 -- properties it does not bear could keep all others out.
 function on.unanswered(self, serial, why)
   self.server.counters:add "policy_failed"
-  self.server.log:error("on_register failed: %s; the client is refused", why)
+  local asked = self.questions.asked
+  local name = asked and asked.serial == serial and asked.client.query and "on_search" or "on_register"
+  self.server.log:error("%s failed: %s; the client is refused", name, why)
   self.questions:answered(serial, false)
 end
 
@@ -226,9 +226,14 @@ end
 
 -- Tells the question; see questions.lua for what is returned.
 local function ask(self, serial, client)
-  local v = self:registrar()
+  local v = client.query and self:searcher() or not client.query and self:registrar()
   if not v then return "free" end
   if not self.desk and not self.link then return "later" end
+  if client.query then
+    send(self, { "search", v.n, serial, client.id, client.app, client.name, client.props, client.claims,
+      client.query })
+    return "asked"
+  end
   send(self, { "ask", v.n, serial, client.id, client.app, client.name, client.props, client.claims })
   return "asked"
 end
@@ -284,6 +289,19 @@ end
 
 function Policies:window_ms(queue) return version_for(self, queue).about.window_ms end
 
+-- What the policy of a queue declares, also while another version serves.
+function Policies:about(queue)
+  local slot = self.slots[queue] or self.slots["*"]
+  return (slot and slot.current or self.first_come).about
+end
+
+-- Tells a hook of the version given, or of the one whose turn it is; what: see pass.lua.
+function Policies:event(queue, name, what, version)
+  version = version or version_for(self, queue)
+  local hooks = version.about.hooks
+  if hooks and hooks[name] then send(self, { "event", queue, version.n, name, what }) end
+end
+
 -- Tells of a ticket { no, app, since_ms, members, admitted, seats }: members and seats as in instance.lua.
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end
@@ -326,7 +344,14 @@ function Policies:registrar()
   return slot and slot.current.about.on_register and slot.current or nil
 end
 
--- May a client { id, app, name, props, claims } be registered? See Questions:put.
+-- The version that is asked what clients may list, or nil, likewise.
+function Policies:searcher()
+  local slot = self.slots["*"]
+  return slot and slot.current.about.on_search and slot.current or nil
+end
+
+-- May a client { id, app, name, props, claims } be registered or, with query (encoded), list that? Then done gets the
+-- query in its place. See Questions:put.
 function Policies:allow(client, done) return self.questions:put(client, done) end
 function Policies:disregard(question) self.questions:cancel(question) end
 

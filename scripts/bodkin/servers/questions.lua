@@ -67,7 +67,8 @@ function Questions:resume()
   end
 end
 
--- done(true) or done(false, text), at once or later. Returns the question, or nil when too many wait.
+-- done(true, what was asked for, if anything) or done(false, text), at once or later. Returns the question, or nil when
+-- too many wait.
 function Questions:put(client, done)
   if self.count >= MAX then return nil end
   self.serial, self.count, self.last = self.serial + 1, self.count + 1, self.last + 1
@@ -89,7 +90,8 @@ local function answered(self, ok, text)
   self:resume()
 end
 
--- What the policy said; text nil: it was not able to say anything.
+-- What the policy said; text nil: it was not able to say anything. (Nobody reads what stands beside true but who asked
+-- for something.)
 function Questions:answered(serial, ok, text)
   if self.asked and self.asked.serial == serial then answered(self, ok, text or M.UNDECIDED) end
 end

@@ -38,10 +38,12 @@ function M.normal(text)
   return table.concat(quints, "-")
 end
 
--- registered(id) -> true while that client is registered; limits.rooms, limits.room_members.
-function M.new(env, registered, limits)
+-- registered(id) -> true while that client is registered; limits.rooms, limits.room_members; hosted(room): its host has
+-- left, and another member is it now.
+function M.new(env, registered, limits, hosted)
   return setmetatable({
-    env = env, registered = registered, limits = limits, by_code = {}, by_match = {}, by_host = {}, of = {}, count = 0,
+    env = env, registered = registered, limits = limits, hosted = hosted, by_code = {}, by_match = {}, by_host = {},
+    of = {}, count = 0,
   }, Rooms)
 end
 
@@ -68,6 +70,7 @@ function Rooms:open(host, app, code, match)
   if may_join and room.match == match and room.app == app then
     self:join(room, host)
     self.by_host[host] = room
+    room.host = room.host or host
     return room
   end
   if self.count >= self.limits.rooms then return nil end
@@ -75,7 +78,7 @@ function Rooms:open(host, app, code, match)
     repeat code = M.code(self.env.random) until not self.by_code[code]
     match = self.env.random(16)
   end
-  room = { code = code, match = match, app = app, members = {} }
+  room = { code = code, match = match, app = app, members = {}, host = host }
   self.by_code[code], self.by_match[match], self.by_host[host] = room, room, room
   self.count = self.count + 1
   self:join(room, host)
@@ -114,6 +117,17 @@ function Rooms.member(_, room, id)
   return (find(room, id))
 end
 
+-- The host has left: the member that came first, is registered and has no room of its own is the next.
+function Rooms:pass_on(room)
+  room.host = nil
+  for _, member in ipairs(room.members) do
+    if self.registered(member.id) and not self.by_host[member.id] then
+      room.host, self.by_host[member.id] = member.id, room
+      return self.hosted(room)
+    end
+  end
+end
+
 function Rooms:leave(room, id)
   local member, at = find(room, id)
   if not member then return end
@@ -121,7 +135,10 @@ function Rooms:leave(room, id)
   table.remove(room.members, at)
   self.of[id][room] = nil
   if not next(self.of[id]) then self.of[id] = nil end
-  if self.by_host[id] == room then self.by_host[id] = nil end
+  if self.by_host[id] == room then
+    self.by_host[id] = nil
+    if room.host == id then self:pass_on(room) end
+  end
   if #room.members == 0 then
     room.timer = self.env.timer(EMPTY_MS, function() forget(self, room) end)
   end
