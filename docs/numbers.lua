@@ -107,6 +107,8 @@ function M.list()
       nil, "repeated at half the lifetime" },
     { "pause after a failed refresh", found(CLIENT .. "registration.lua", "first_pause_ms, [%w_]+ = (%d+)"), "ms" },
     { "the longest such pause", found(CLIENT .. "registration.lua", "longest_pause_ms = %d+, (%d+)"), "ms" },
+    { "a client looks at its NAT after", found(CLIENT .. "nat.lua", "FIRST_MS, SPREAD_MS = (%d+)"), "ms" },
+    { "and at most so much later", found(CLIENT .. "nat.lua", "FIRST_MS, SPREAD_MS = %d+, (%d+)"), "ms" },
     { "maintenance", found(CLIENT .. "maintenance.lua", "interval_ms = (%d+)"), "ms", "Sent every %s ±10 %" },
     { "maintenance, spread", 100 * found(CLIENT .. "maintenance.lua", "%(0%.9 %+ (0%.2) %* jitter%)") / 2, "percent",
       "Sent every 15 s %s" },

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What a server keeps of the matches it made, whom it believes, and for how long.
 local core = require "bodkin.core"
+local kind = require "bodkin.kind"
 local outcome = require "bodkin.outcome"
 local support = require "spec.servers.support"
 
@@ -59,6 +60,23 @@ describe("a server's history", function()
     assert.same({ { "198.51.100.1:40000" }, { "198.51.100.2:40000" } }, { one.public, one.peer_public })
     assert.same({ "bob?[2J", "ann" }, { two.own_name, two.name })
     assert.is_nil(core.wire.encode(answer):find(who(1).ephemeral, 1, true))
+  end)
+
+  it("has what both ends' NATs do from their registrations, until they say themselves", function()
+    open()
+    s:register(who(1), at(1), { nat = kind.pack { mapping = "endpoint", filtering = "address_port" } })
+    local sent = s:select(who(2), at(2), {
+      target = who(1).id, nat = kind.pack { mapping = "address or address_port" },
+    })
+    local id = only(sent, "selected")[1].match
+    local one, two = ends(id)
+    assert.same({ "endpoint", "address_port" }, { one.behaviour.mapping, one.behaviour.filtering })
+    assert.same({ "address or address_port", "unknown" }, { two.behaviour.mapping, two.behaviour.filtering })
+    assert.same({ two.behaviour, one.behaviour }, { one.peer_behaviour, two.peer_behaviour })
+    tell(2, id, who(1).id, report(1, { behaviour = { mapping = "address", filtering = "address" } }))
+    one, two = ends(id)
+    assert.same({ "address", "address" }, { two.behaviour.mapping, two.behaviour.filtering })
+    assert.equal("endpoint", one.behaviour.mapping)
   end)
 
   it("says of a room how it was made, and not its code", function()

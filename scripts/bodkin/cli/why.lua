@@ -4,8 +4,8 @@ local story = require "bodkin.cli.story"
 
 local FILE_MAX = 4 << 20
 local order = { "event", "match", "at", "how", "self", "own_name", "peer", "name", "state", "connected", "reason",
-  "note", "path", "via", "remote", "first_ms", "confirmed_ms", "rtt_ms", "lasted_ms", "behaviour", "public", "local",
-  "peer_public", "peer_local", "candidates", "paths", "tests" }
+  "note", "path", "via", "remote", "first_ms", "confirmed_ms", "rtt_ms", "lasted_ms", "behaviour",
+  "peer_behaviour", "public", "local", "peer_public", "peer_local", "candidates", "paths", "tests" }
 
 local M = {
   usage = "bodkin why [ID|NAME] [--admin PATH|PORT] | bodkin why FILE...",

@@ -22,14 +22,14 @@ for name in ("listening registered hosting queued matched connected path message
   events[name] = true
 end
 
--- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
--- latter two default to server, which may be several: the first that answers is used, and another where that stays
--- silent; the second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
--- ("same-public", "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and
--- containers, too), register = "together" (with the first thing asked of the server, which saves a round trip) or false
--- (not before host or match is called), on_event = fn(event, match) for all events from the beginning, trace =
--- fn(line) for all that goes into and comes out of the sessions' machines (it tells their keys), identity, token,
--- trust_first_use, known_servers (see identity.lua, trust.lua), env.
+-- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the latter two
+-- default to server, which may be several: the first that answers is used, and another where that stays silent; the
+-- second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local ("same-public",
+-- "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and containers, too),
+-- behaviour = false (do not look at what the NAT does), register = "together" (with the first thing asked of the
+-- server, which saves a round trip) or false (not before host or match is called), on_event = fn(event, match) for all
+-- events from the beginning, trace = fn(line) for all that goes into and comes out of the sessions' machines (it tells
+-- their keys), identity, token, trust_first_use, known_servers (see identity.lua, trust.lua), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
@@ -82,6 +82,7 @@ function Node:on(name, fn)
 end
 
 function Node:registered()
+  if self.nat then self.nat:registered() end
   local now = table.concat(self.addresses:public_texts(), " ") .. tostring(self.registration.boot)
   if now == self.told then return end -- a mere refresh
   self.told = now
@@ -129,6 +130,7 @@ function Node:matched(m)
   local of = self:match_of(m.match)
   of:matched(m)
   if m.seat then self.queues:matched(m.seat.ticket, of) end
+  if self.nat then self.nat:hold() end
 end
 
 function Node:on_session(kind, session, x)
@@ -250,11 +252,12 @@ function Node:paths(session)
 end
 
 -- Why things are as they are, for every peer, or for those of a match id or peer id (hex, or its first four digits and
--- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of
--- { match =, self =, peer =, name =, at = (seconds since 1970), public =, local =, peer_public =, peer_local = (texts),
--- behaviour = (of this side's NAT, where it is known), state = "seeking" | "connected" | "closed", connected =,
--- reason = (see core.reasons), note =, path =, via =, remote =, first_ms =, confirmed_ms =, rtt_ms =, lasted_ms =,
--- paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }. Also of a node that is closed.
+-- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of { match =, self =, peer
+-- =, name =, at = (seconds since 1970), public =, local =, peer_public =, peer_local = (texts), behaviour =,
+-- peer_behaviour = (what both sides' NATs do, where it is known, in the words of kind.lua), state = "seeking" |
+-- "connected" | "closed", connected =, reason = (see core.reasons), note =, path =, via =, remote =, first_ms =,
+-- confirmed_ms =, rtt_ms =, lasted_ms =, paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }.
+-- Also of a node that is closed.
 function Node:why(id) return self.history:why(id) end
 
 -- Every counter by name, and how many matches and sessions there are.
@@ -267,6 +270,7 @@ end
 
 local function release(self)
   self.history:close()
+  if self.nat then self.nat:close() end
   if self.roaming then self.roaming:close() end
   if self.relays then self.relays:close() end
   if self.requests then self.requests:close() end

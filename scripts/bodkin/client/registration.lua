@@ -16,14 +16,14 @@ local silent_after = 3
 
 -- `config`: env, requests, addresses, ephemerals, association; server; app, name, props (encoded); token (bytes or
 -- nil); timeout_ms; on_silent() (in a task) -> whether there is another server now; on_registered(), on_restart() (in a
--- task, after registering again), on_error(text, code).
+-- task, after registering again), on_error(text, code); kind() -> what is known of our NAT (kind.lua), or nil.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
     ephemerals = config.ephemerals, association = config.association, app = config.app, name = config.name,
     props = config.props, token = config.token,
     timeout_ms = config.timeout_ms, on_registered = config.on_registered, on_restart = config.on_restart,
-    on_error = config.on_error, on_silent = config.on_silent, pause_ms = first_pause_ms, silent = 0,
+    on_error = config.on_error, on_silent = config.on_silent, kind = config.kind, pause_ms = first_pause_ms, silent = 0,
   }, Registration)
 end
 
@@ -36,7 +36,7 @@ function Registration:register()
     build = function(tx)
       self.incomplete = false
       return message.register:encode(tx, self.ephemerals:public(), addresses:pubs(), addresses:locals(), self.app,
-        self.name, self.props, self.token, addresses:rtt_ms(self.server))
+        self.name, self.props, self.token, addresses:rtt_ms(self.server), self.kind())
     end,
   }
   if not ok then return nil, public, lifetime_s end

@@ -211,12 +211,20 @@ local function build_managers(self, options, servers)
     on_matched = function(m) self:matched(m) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
     on_silent = function() return self.fallback:look() end,
+    kind = function() return self.nat and self.nat.kind > 0 and self.nat.kind or nil end,
   }
   local upkeep = servers.maintenance and locate.choose(servers.maintenance, self.addresses.public, self.socks)
   if upkeep and upkeep ~= self.server then common.servers[2] = upkeep end
   self.registration = require("bodkin.client.registration").new(common)
   self.sharing = require("bodkin.client.sharing").new(common)
   self.maintenance = require("bodkin.client.maintenance").new(common)
+  if options.behaviour ~= false then
+    local bind = options.bind and core.addr.parse(options.bind, 0)
+    self.nat = require("bodkin.client.nat").new {
+      env = self.env, node = self, bound = bind and core.addr.port(bind) > 0 or false,
+      on_found = function(much) if much then self.registration:kick() end end,
+    }
+  end
   self.fallback = fallback.new {
     node = self, urls = self.urls, number = self.url, options_of = function(one) return with(options, one) end,
     keys_of = function(one)

@@ -16,8 +16,8 @@ function M.install(server, on, history)
 
   -- Where a client is from now on, in the registry and in the history of its match.
   local function amend(holder, assoc, own, near)
-    local _, ephemeral, _, _, rtt_ms = addresses.unpack(holder.addrs)
-    holder.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
+    local _, ephemeral, _, _, rtt_ms, nat = addresses.unpack(holder.addrs)
+    holder.addrs = addresses.pack(assoc, ephemeral, rtt_ms, nat, own, near)
     return holder
   end
 
