@@ -31,11 +31,13 @@ local grace_min_ms, grace_max_ms = 50, 300
 
 -- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family, stun = it is a
 -- STUN server; loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never";
--- virtual = also addresses of VPNs and containers; on_late() once a family answered that learn() no longer waited for.
+-- virtual = also addresses of VPNs and containers; on_late() once a family answered that learn() no longer waited for;
+-- on_lapse() when a server sees us elsewhere than before, and nothing is known to have changed here.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
     loopback = config.loopback, reveal = config.reveal or "same-public", on_late = config.on_late,
+    on_lapse = config.on_lapse or function() end,
     virtual = config.virtual,
     public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
@@ -51,6 +53,7 @@ function Addresses:see(server, public)
   if self.seen[server] and self.seen[server] ~= public then
     self.stale = true
     self.rtts = {} -- of another way
+    self.on_lapse()
   end
   self.seen[server] = public
 end

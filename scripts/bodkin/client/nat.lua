@@ -48,24 +48,18 @@ end
 
 -- In a task. One that does not answer is asked again where our addresses changed, and not before.
 function Nat:look()
-  local node = self.node
-  local servers = node.addresses.servers
-  local own = not servers.stun and servers or { [addr.family(node.server)] = node.server }
-  for _, family in ipairs { 4, 6 } do
-    local server, sock = own[family], node.socks[family]
-    if server and sock then
-      local found = behaviour.discover(self.env, server, {
-        bind = addr.with_port(sock:addr(), 0), timeout_ms = TIMEOUT_MS,
-        more = servers.stun and servers[family] and { { addr = servers[family], stun = true } } or nil,
-      })
-      if found then
-        self.kind = kind.of(found, self.bound)
-        self.words = kind.unpack(self.kind)
-        local much = self.words.mapping ~= "unknown" or self.words.filtering ~= "unknown"
-        return self.on_found(much)
-      end
-    end
-  end
+  local servers = self.node.addresses.servers
+  local server, sock = self.node:address_server()
+  if not server then return end
+  local foreign = servers.stun and servers[addr.family(server)]
+  local found = behaviour.discover(self.env, server, {
+    bind = addr.with_port(sock:addr(), 0), timeout_ms = TIMEOUT_MS,
+    more = foreign and { { addr = foreign, stun = true } } or nil,
+  })
+  if not found then return end
+  self.kind = kind.of(found, self.bound)
+  self.words = kind.unpack(self.kind)
+  self.on_found(self.words.mapping ~= "unknown" or self.words.filtering ~= "unknown")
 end
 
 -- Registered, perhaps once more: is it where it was? Toward a server on this machine there is no NAT to look at.

@@ -26,10 +26,11 @@ end
 -- default to server, which may be several: the first that answers is used, and another where that stays silent; the
 -- second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local ("same-public",
 -- "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and containers, too),
--- behaviour = false (do not look at what the NAT does), register = "together" (with the first thing asked of the
--- server, which saves a round trip) or false (not before host or match is called), on_event = fn(event, match) for all
--- events from the beginning, trace = fn(line) for all that goes into and comes out of the sessions' machines (it tells
--- their keys), identity, token, trust_first_use, known_servers (see identity.lua, trust.lua), env.
+-- behaviour = false (do not look at what the NAT does), adapt = false (nor at how long it keeps mappings: maintenance
+-- each 15 s), register = "together" (with the first thing asked of the server, which saves a round trip) or false (not
+-- before host or match is called), on_event = fn(event, match) for all events from the beginning, trace = fn(line) for
+-- all that goes into and comes out of the sessions' machines (it tells their keys), identity, token, trust_first_use,
+-- known_servers (see identity.lua, trust.lua), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
@@ -154,6 +155,16 @@ function Node:left(m)
   self.queues:left(m)
   self.sharing:leave(m.raw)
   self:upkeep()
+end
+
+-- The server that says what this client's NAT does, and the socket that reaches it; IPv4 before IPv6, since that is
+-- where NATs are. A STUN server says less than the matching server may.
+function Node:address_server()
+  local servers = self.addresses.servers
+  local of = not servers.stun and servers or { [core.addr.family(self.server)] = self.server }
+  for _, family in ipairs { 4, 6 } do
+    if of[family] and self.socks[family] then return of[family], self.socks[family] end
+  end
 end
 
 -- Mapping maintenance lasts as long as a push is awaited.

@@ -37,7 +37,7 @@ end
 function M.new(config)
   local self = setmetatable({
     env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
-    on_rtt = config.on_rtt, pending = {}, count = 0,
+    on_rtt = config.on_rtt, pending = {}, count = 0, sent_us = {}, -- when something was sent to each, last
   }, Requests)
   for _, kind in ipairs(replies) do
     config.router:on(message[kind], nil, function(reply, from, tx, ...) self:answer(kind, reply, from, tx, ...) end)
@@ -122,6 +122,7 @@ function Requests:transmit(r)
   local sock = r.sock or self.sock_for(r.to)
   if not sock then return end
   self.env.counters:add("request_sent")
+  if not r.sock then self.sent_us[r.to] = self.env.now() end
   if r.sealed then return self.association:transmit(r) end
   r.sent, r.sent_us = r.sent + 1, self.env.now()
   sock:send(r.to, r.bytes, r.ttl)

@@ -141,6 +141,7 @@ local function find_server(self, options)
         loopback = servers.loopback, reveal = options["local"],
         virtual = options.virtual,
         on_late = function() if self.registration then self.registration:complete() end end,
+        on_lapse = function() if self.maintenance then self.maintenance:lapsed() end end,
       }
       ok, err, code = self.addresses:learn(options.timeout_ms)
     end
@@ -211,6 +212,9 @@ local function build_managers(self, options, servers)
     on_matched = function(m) self:matched(m) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
     on_silent = function() return self.fallback:look() end,
+    adapt = options.adapt, asked = function()
+      if not self.addresses.loopback then return self:address_server() end
+    end,
     kind = function() return self.nat and self.nat.kind > 0 and self.nat.kind or nil end,
   }
   local upkeep = servers.maintenance and locate.choose(servers.maintenance, self.addresses.public, self.socks)
