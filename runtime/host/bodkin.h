@@ -44,7 +44,6 @@ typedef struct bdk_config {
   const uint8_t *identity_key; // in place of that file: 32 bytes, of bdk_keygen. Neither: a new one each time
   int trust_first_use; // 1: where the URL has no key, the first server that answers is taken for it, and remembered
 } bdk_config;
-
 typedef enum bdk_event_kind {
   BDK_REGISTERED = 1, // id, publics, locals
   BDK_HOSTING,        // match, code: others join with it
@@ -56,7 +55,6 @@ typedef enum bdk_event_kind {
   BDK_CLOSED,         // match, peer, reason
   BDK_ERROR           // error, code, message, hint; also match where it is of one
 } bdk_event_kind;
-
 typedef struct bdk_candidate_path { // an address of the peer's that was tried
   const char *remote, *via, *state, *reason;
   uint32_t tests;
@@ -79,7 +77,6 @@ typedef struct bdk_event {
   const uint8_t *data; // of matched: a text as it is, anything else as msgpack
   size_t len;
 } bdk_event;
-
 typedef struct bdk_node_stats {
   uint32_t matches, sessions, registered, events; // events: those that wait for bdk_next
   uint64_t memory, memory_max;                    // bytes held from the allocator
@@ -112,6 +109,9 @@ int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, c
 int bdk_leave(bdk_node *node, const char *match);
 
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
+// What became of matches, now and in the last hour, as `bodkin why --json` prints it: a line of JSON a peer; `id`: of a
+// match, a peer, or a name; NULL: all. Returns its length; it is written, with a zero, where it is less than `size`.
+int bdk_why(bdk_node *node, const char *id, char *out, size_t size);
 const char *bdk_strerror(int error);
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -131,6 +131,18 @@ function M.unpack(bytes)
   return out
 end
 
+-- The fields of a record (node:why) in JSON, in this order.
+M.KEYS = { "event", "match", "at", "how", "self", "own_name", "peer", "name", "state", "connected", "reason", "note",
+  "path", "via", "remote", "first_ms", "confirmed_ms", "rtt_ms", "lasted_ms", "behaviour", "peer_behaviour", "public",
+  "local", "peer_public", "peer_local", "candidates", "paths", "tests" }
+
+-- A record as a line of JSON.
+function M.line(r)
+  local line = { event = "why" }
+  for key, value in pairs(r) do line[key] = value end
+  return require("bodkin.cli.json").encode(line, M.KEYS) .. "\n"
+end
+
 -- Whether what is asked for means this id: all of it, or how it begins, four digits or more.
 function M.means(asked, id)
   return #asked >= 4 and #asked <= #id and id:sub(1, #asked) == asked:lower()

@@ -37,6 +37,8 @@ bodkin = {}
 ---@field known_servers? string       the file of those trusted so far; ~/.config/bodkin/known_servers
 ---@field bind? string                ADDR:PORT
 ---@field timeout_ms? number          of a request
+---@field behaviour? boolean          false: do not look at what the NAT does, for the server and who asks why
+---@field adapt? boolean              false: maintenance each 15 s, however long the NAT keeps mappings
 ---@field register? boolean           false: not before it hosts or waits
 ---@field on_event? fun(event: bodkin.Event, match: bodkin.Match?)
 
