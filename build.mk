@@ -32,8 +32,7 @@ BINDINGS_LIBS := -lmsgpackc
 # Embedded in the binary as text. dkjson (MIT) comes from its Debian package.
 DKJSON := /usr/share/lua/5.4/dkjson.lua
 SCRIPTS := $(sort $(shell find scripts/bodkin -name '*.lua'))
-LIB_SCRIPTS := $(filter-out $(addsuffix /%,$(addprefix scripts/bodkin/,cli lab policies servers sim tunnel)),$(SCRIPTS)) \
-  scripts/bodkin/cli/json.lua
+LIB_SCRIPTS := $(filter-out $(addsuffix /%,$(addprefix scripts/bodkin/,cli lab policies servers sim tunnel)),$(SCRIPTS))
 
 C_SPECS := $(wildcard spec/core/test_*.c spec/io/test_*.c spec/bindings/test_*.c spec/host/test_*.c)
 FUZZERS := $(wildcard spec/fuzz/fuzz_*.c)

@@ -140,7 +140,7 @@ M.KEYS = { "event", "match", "at", "how", "self", "own_name", "peer", "name", "s
 function M.line(r)
   local line = { event = "why" }
   for key, value in pairs(r) do line[key] = value end
-  return require("bodkin.cli.json").encode(line, M.KEYS) .. "\n"
+  return require("bodkin.json").encode(line, M.KEYS) .. "\n"
 end
 
 -- Whether what is asked for means this id: all of it, or how it begins, four digits or more.

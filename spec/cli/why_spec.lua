@@ -371,7 +371,7 @@ describe("bodkin why", function()
     local _, json = run("why --json ann " .. admin)
     local n = 0
     for line in json:gmatch "[^\n]+" do
-      assert.equal(id, stories.record(assert(require("bodkin.cli.json").decode(line))).match)
+      assert.equal(id, stories.record(assert(require("bodkin.json").decode(line))).match)
       n = n + 1
     end
     assert.equal(2, n)

@@ -90,7 +90,7 @@ describe("a server's history", function()
     local m = s.server:why(core.crypto.hex(room.match)).matches[1]
     assert.same({ "room", 3, 6 }, { m.how, m.count, #m.ends })
     for i = 1, 6, 2 do assert.equal(m.ends[i].self, m.ends[i + 1].peer) end
-    assert.is_nil(require("bodkin.cli.json").encode(m):find(room.code, 1, true))
+    assert.is_nil(require("bodkin.json").encode(m):find(room.code, 1, true))
   end)
 
   it("believes each about its own end", function()
@@ -218,7 +218,7 @@ describe("a server's history", function()
         tell(k, room.match, who(i).id, full)
       end
     end
-    local json = require "bodkin.cli.json"
+    local json = require "bodkin.json"
     local answer = s.server:why(core.crypto.hex(room.match))
     assert.same({ 24, 240 - 24 }, { #answer.matches[1].ends, answer.matches[1].more })
     local line = json.encode(answer)

@@ -66,7 +66,7 @@ function M.read(path)
   if not file then return nil, ("cannot read %s"):format(err), "invalid" end
   local list = {}
   for line in (text or ""):gmatch "[^\n]+" do
-    local value = line:find "^{" and require("bodkin.cli.json").decode(line)
+    local value = line:find "^{" and require("bodkin.json").decode(line)
     local r = story.record(value)
     if r then list[#list + 1] = r end
   end

@@ -7,7 +7,6 @@
 -- socket has shown that one outlives twice as much, so that a message may be lost; more often where a spare socket, or
 -- our address in a server's eyes, shows that they lapse in between.
 
-local behaviour = require "bodkin.client.behaviour"
 local core = require "bodkin.core"
 local message = require "bodkin.message"
 local task = require "bodkin.task"
@@ -87,7 +86,8 @@ local function measure(self)
   local server, sock = self.asked()
   if not server then return end
   local options = { bind = core.addr.with_port(sock:addr(), 0), ripe = true }
-  local function outlives(s) return behaviour.outlives(self.env, server, s, options) end
+  local outlive = require("bodkin.client.behaviour").outlives
+  local function outlives(s) return outlive(self.env, server, s, options) end
   if outlives(USUAL_S) then
     if not outlives(LONG_S) or self.lapsed_us then return end
     self.long = true

@@ -3,7 +3,6 @@
 -- for who asks why. It begins some time after the registration, with sockets of its own; not while a peer is being
 -- looked for; and again only where our addresses have changed. Where there are two families it is IPv4's NAT.
 
-local behaviour = require "bodkin.client.behaviour"
 local core = require "bodkin.core"
 local kind = require "bodkin.kind"
 local task = require "bodkin.task"
@@ -52,7 +51,7 @@ function Nat:look()
   local server, sock = self.node:address_server()
   if not server then return end
   local foreign = servers.stun and servers[addr.family(server)]
-  local found = behaviour.discover(self.env, server, {
+  local found = require("bodkin.client.behaviour").discover(self.env, server, {
     bind = addr.with_port(sock:addr(), 0), timeout_ms = TIMEOUT_MS,
     more = foreign and { { addr = foreign, stun = true } } or nil,
   })
