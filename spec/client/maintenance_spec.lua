@@ -138,6 +138,26 @@ describe("C4 mapping maintenance manager", function()
       assert.is_true(sent >= 600 / 27.5 - 1 and sent <= 600 / 22.5 + 1, sent .. " sent")
     end)
 
+    it("but not to a silent one, nor to the matching server while it is not registered there", function()
+      s = support.new { delay_ms = 20, maintenance_mode = "silent" }
+      local upkeep = s:serve(s:host("upkeep", "198.51.100.30"), { "maintenance" })
+      local a = s:open(nat_host(60000), { maintenance_server = "bodkin://198.51.100.30" })
+      s.world:run(240000)
+      assert.is_true(a.maintenance.long)
+      local before = upkeep.counters:get "maintained"
+      s.world:run(300000)
+      assert.is_true(upkeep.counters:get "maintained" - before >= 300 / 16.5 - 1)
+      s:close()
+      s = support.new { delay_ms = 20 }
+      a = s:open(s:host("b", "203.0.113.2"))
+      local b = s:open(nat_host(60000), { register = false })
+      s:pair(a, b)
+      s.world:run(300000)
+      assert.is_true(b.maintenance.long)
+      assert.equal(25000, b.maintenance:interval_ms(b.server))
+      assert.equal(35000, a.maintenance:interval_ms(a.server))
+    end)
+
     it("not where they live less, nor where the server does not say", function()
       for _, timeout_ms in ipairs { 20000, 30000, 50000 } do
         s = support.new { delay_ms = 20 }

@@ -28,18 +28,23 @@ Maintenance.__index = Maintenance
 
 -- `config`: env, requests, id, server (the matching server, in whose association it goes), servers (array of
 -- addresses, that one included), on_boot(server, boot) for each confirmation; asked() -> the server by which to measure
--- and the socket to stand beside, or nil; adapt = false: always each 15 s.
+-- and the socket to stand beside, or nil; refresh_ms() -> how often the registration is refreshed, or nil: not at all;
+-- adapt = false: always each 15 s.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, id = config.id, server = config.server, servers = config.servers,
     on_boot = config.on_boot, asked = config.asked, adapt = config.adapt ~= false, timers = {},
-    interval = M.interval_ms, long = false, tries = 0,
+    refresh_ms = config.refresh_ms, interval = M.interval_ms, long = false, tries = 0, confirms = {},
   }, Maintenance)
 end
 
+-- Longer only over the family that was measured, and where answers come: Linux keeps a mapping for a quarter of the
+-- time where none do.
 function Maintenance:interval_ms(server)
-  if not self.long then return self.interval end
-  return server == self.server and REFRESHED_MS or LONG_MS
+  local refresh_ms = server == self.server and self.refresh_ms()
+  if not self.long or core.addr.family(server) ~= self.family then return self.interval end
+  if refresh_ms and refresh_ms < REFRESHED_MS then return REFRESHED_MS end
+  return self.confirms[server] and LONG_MS or self.interval
 end
 
 function Maintenance:send_to(server)
@@ -48,7 +53,9 @@ function Maintenance:send_to(server)
     timeout_ms = self.interval,
     build = function(tx) return message.maintain:encode(tx, server == self.server and self.id or NOBODY) end,
   }, function(ok, boot)
-    if ok then self.on_boot(server, boot) end
+    if not ok then return end
+    self.confirms[server] = true
+    self.on_boot(server, boot)
   end)
 end
 
@@ -63,7 +70,7 @@ local function next_to(self, i)
     self.timers[i] = self.env.timer(wait_ms, function()
       local server = self.servers[i]
       local since_ms = (self.env.now() - (self.requests.sent_us[server] or 0)) / 1000
-      local left_ms = self.long and self:interval_ms(server) * 0.9 - since_ms or 0
+      local left_ms = self:interval_ms(server) > self.interval and self:interval_ms(server) * 0.9 - since_ms or 0
       if left_ms > 0 then return arm(left_ms) end
       self:send_to(server)
       next_to(self, i)
@@ -89,9 +96,11 @@ local function measure(self)
   local outlive = require("bodkin.client.behaviour").outlives
   local function outlives(s) return outlive(self.env, server, s, options) end
   if outlives(USUAL_S) then
+    self.known = true
     if not outlives(LONG_S) or self.lapsed_us then return end
-    self.long = true
+    self.long, self.family = true, core.addr.family(server)
   elseif outlives(CONTROL_S) and outlives(USUAL_S) == false then -- it was the silence, and no accident
+    self.known = true
     self.interval = math.min(self.interval, outlives(HALF_S) and M.interval_ms // 2 or SHORTEST_MS)
     self:send()
   else
@@ -105,7 +114,7 @@ function measure_later(self)
   if self.task then self.task:cancel() end
   if self.measuring then self.measuring:cancel() end
   self.task = nil
-  if not self.adapt or not self.asked then return end
+  if not self.adapt or self.known then return end
   local spread = self.env.random(1):byte() / 255
   self.measuring = self.env.timer(MEASURE_MS + MEASURE_SPREAD_MS * spread, function()
     self.measuring = nil
@@ -149,7 +158,7 @@ end
 
 -- This host is elsewhere: what was known of its NAT is of another.
 function Maintenance:moved()
-  self.interval, self.long, self.lapsed_us, self.tries = M.interval_ms, false, nil, 0
+  self.interval, self.long, self.lapsed_us, self.tries, self.known = M.interval_ms, false, nil, 0, nil
   self:now()
   rearm(self)
   if self.timers[1] then measure_later(self) end

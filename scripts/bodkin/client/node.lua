@@ -157,13 +157,13 @@ function Node:left(m)
   self:upkeep()
 end
 
--- The server that says what this client's NAT does, and the socket that reaches it; IPv4 before IPv6, since that is
--- where NATs are. A STUN server says less than the matching server may.
-function Node:address_server()
+-- The server that says what this client's NAT does, and the socket that reaches it; over a family, or IPv4 before IPv6,
+-- since that is where NATs are. A STUN server says less than the matching server may.
+function Node:address_server(over)
   local servers = self.addresses.servers
   local of = not servers.stun and servers or { [core.addr.family(self.server)] = self.server }
   for _, family in ipairs { 4, 6 } do
-    if of[family] and self.socks[family] then return of[family], self.socks[family] end
+    if of[family] and self.socks[family] and (not over or family == over) then return of[family], self.socks[family] end
   end
 end
 

@@ -212,9 +212,11 @@ local function build_managers(self, options, servers)
     on_matched = function(m) self:matched(m) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
     on_silent = function() return self.fallback:look() end,
-    adapt = options.adapt, asked = function()
-      if not self.addresses.loopback then return self:address_server() end
+    adapt = options.adapt,
+    asked = function()
+      if not self.addresses.loopback then return self:address_server(core.addr.family(self.server)) end
     end,
+    refresh_ms = function() return self.registration.active and self.registration.lifetime_s * 500 end,
     kind = function() return self.nat and self.nat.kind > 0 and self.nat.kind or nil end,
   }
   local upkeep = servers.maintenance and locate.choose(servers.maintenance, self.addresses.public, self.socks)
