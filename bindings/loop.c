@@ -235,6 +235,15 @@ static int handles(lua_State *L) {
   return 1;
 }
 
+// [-0, +0, e] loop:gather(us): the most it may wait for more where many datagrams come one by one; see io/driver.h
+static int gather(lua_State *L) {
+  bdk_loop *loop = bdk_check_loop(L, 1);
+  lua_Integer us = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, us >= 0 && us <= 10000, 2, "0 to 10000 us expected");
+  loop->driver->gather_us = (uint32_t)us;
+  return 0;
+}
+
 static int loop_tostring(lua_State *L) {
   bdk_loop *loop = to_loop(L, 1);
   lua_pushfstring(L, "loop (%s)", !loop->driver ? "closed" : loop->is_virtual ? "virtual" : loop->kind->name);
@@ -243,8 +252,8 @@ static int loop_tostring(lua_State *L) {
 
 void bdk_open_loop(lua_State *L, const bdk_driver_kind *kind) {
   static const luaL_Reg methods[] = {
-      {"now", now},   {"run", run},         {"stop", stop},        {"advance", advance},
-      {"step", step}, {"handles", handles}, {"close", loop_close}, {NULL, NULL},
+      {"now", now},         {"run", run},       {"stop", stop},        {"advance", advance}, {"step", step},
+      {"handles", handles}, {"gather", gather}, {"close", loop_close}, {NULL, NULL},
   };
   static const luaL_Reg meta[] = {
       {"__gc", loop_close}, {"__close", loop_close}, {"__tostring", loop_tostring}, {NULL, NULL}};

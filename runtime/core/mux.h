@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// All sessions of one client behind five verbs: input, tick, next, deadline (and init before them).
+// All sessions of one client behind five verbs: input, tick, next, deadline (and new before them).
 // Bytes and time go in; datagrams to send and things to tell come out of bdk_mux_next, until it is empty,
 // after every other call. Nothing here knows a socket or a clock.
 #ifndef BDK_MUX_H

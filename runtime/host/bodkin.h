@@ -49,8 +49,8 @@ typedef enum bdk_event_kind {
   BDK_HOSTING,        // match, code: others join with it
   BDK_QUEUED,         // ticket
   BDK_MATCHED,        // match, peers, team, host, data
-  BDK_CONNECTED,      // match, peer, path, via, remote, first_ms: messages may flow
-  BDK_PATH,           // match, peer, path, via, remote, confirmed_ms, rtt_ms, why: confirmed, and on every change
+  BDK_CONNECTED,      // match, peer, path, via, remote, first_ms, commit_ms: messages may flow
+  BDK_PATH,           // match, peer, path, via, remote, confirmed_ms, rtt_ms, commit_ms, why: confirmed, or changed
   BDK_MESSAGE,        // match, peer, channel, data
   BDK_CLOSED,         // match, peer, reason
   BDK_ERROR           // error, code, message, hint; also match where it is of one

@@ -42,7 +42,8 @@ struct bdk_driver {
   bdk_hook *hooks, *hooks_running; // queued, newest first; those of this turn that are still to be run
   bdk_hook *endings;               // to be run when the driver is freed
   struct bdk_udp_rx *udp_rx;       // receive buffers, shared by the UDP sockets on this driver
-  uint32_t rx_limit, rx_count;     // datagrams a turn may read (0: no limit), and those it has read
+  uint32_t rx_limit, rx_count;     // datagrams a turn may read (0: no limit), and those that were read
+  uint32_t gather_us;              // the most it may wait for more where many datagrams come one by one; 0: never
 };
 
 // How loops of one kind are made and run. Hosts hand one to the bindings, which thus name no driver.

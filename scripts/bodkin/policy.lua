@@ -15,10 +15,12 @@ M.PLAYERS_MAX = 32
 M.DATA_MAX = 512
 local STRING_MAX, PROPS_MAX, WINDOW_MS, WINDOW_MAX_MS = 64, 16, 100, 60000
 
-local later = { on_match = true, on_search = true, on_accept = true,
-  on_decline = true, on_backfill = true, on_expire = true }
-local known = { "props", "claims", "size", "teams", "window_ms", "index", "shard", "admit", "compatible", "form",
-  "on_register" }
+-- What is told, not asked: their results count for nothing.
+M.HOOKS = { "on_match", "on_accept", "on_decline", "on_expire" }
+local functions = { "admit", "compatible", "form", "on_register", "on_search", "on_backfill",
+  table.unpack(M.HOOKS) }
+local known = { "props", "claims", "size", "teams", "party", "window_ms", "accept_ms", "expire_ms", "index", "shard",
+  table.unpack(functions) }
 local kinds = { number = true, integer = true, boolean = true, string = true }
 
 local function names(list)
@@ -139,13 +141,12 @@ end
 local function read(def)
   if type(def) ~= "table" then return nil, "takes a table" end
   for field in pairs(def) do
-    if later[field] then return nil, ("%s is not in this version yet"):format(field) end
     local found = false
     for _, name in ipairs(known) do found = found or name == field end
     if not found then return nil, ("has no field '%s': it is one of %s"):format(tostring(field), names(known)) end
   end
   local out = { kind = "policy" }
-  for _, name in ipairs { "admit", "compatible", "form", "on_register" } do
+  for _, name in ipairs(functions) do
     if def[name] ~= nil and type(def[name]) ~= "function" then
       return nil, ("%s must be a function, not a %s"):format(name, type(def[name]))
     end
@@ -161,6 +162,16 @@ local function read(def)
   out.window_ms = def.window_ms or WINDOW_MS
   if not whole(out.window_ms, 10, WINDOW_MAX_MS) then
     return nil, ("window_ms must be a whole number of ms from 10 to %d"):format(WINDOW_MAX_MS)
+  end
+  for field, most in pairs { accept_ms = 120000, expire_ms = 86400000 } do
+    if def[field] ~= nil and not whole(def[field], 1000, most) then
+      return nil, ("%s must be a whole number of ms from 1000 to %d"):format(field, most)
+    end
+    out[field] = def[field]
+  end
+  out.party = def.party or 1
+  if not whole(out.party, 1, out.size[2]) then
+    return nil, ("party must be the most players of one ticket, from 1 to %d"):format(out.size[2])
   end
   local index, shard = def.index, def.shard
   if index ~= nil then

@@ -23,7 +23,7 @@ bodkin = {}
 ---| "invalid"
 
 ---@class bodkin.OpenOptions
----@field server string               bodkin://HOST[:PORT][#KEY[,KEY]], as bodkin serve prints it
+---@field server string               bodkin://HOST[:PORT][#KEY[,KEY]], as bodkin serve prints it; or several, by commas
 ---@field address_server? string      another address server than `server`, or stun:HOST[:PORT]
 ---@field maintenance_server? string  another mapping maintenance server
 ---@field app? string                 only clients of the same app meet; at most 64 bytes
@@ -36,21 +36,29 @@ bodkin = {}
 ---@field trust_first_use? boolean    where the URL has no key: the first server that answers is taken for it
 ---@field known_servers? string       the file of those trusted so far; ~/.config/bodkin/known_servers
 ---@field bind? string                ADDR:PORT
+---@field local? "same-public"|"always"|"never"  when local addresses are told and tried; "same-public" where not given
+---@field virtual? boolean            local addresses of VPNs and containers, too
 ---@field timeout_ms? number          of a request
 ---@field behaviour? boolean          false: do not look at what the NAT does, for the server and who asks why
 ---@field adapt? boolean              false: maintenance each 15 s, however long the NAT keeps mappings
----@field register? boolean           false: not before it hosts or waits
+---@field register? boolean|"together"  false: not before it hosts or waits; "together": with what it asks first
 ---@field on_event? fun(event: bodkin.Event, match: bodkin.Match?)
+---@field trace? fun(line: string)    what the sessions' machines do, for bodkin replay; it tells their keys
+---@field env? table                  clock, timers and sockets; that of bodkin.run where not given
 
 ---@class bodkin.Event
 ---@field event "registered"|"hosting"|"queued"|"matched"|"connected"|"path"|"message"|"closed"|"error"
 ---@field match? string     the match's id
 ---@field peer? string      the peer's id
+---@field id? string        registered: one's own
+---@field public? string[]  registered: one's public addresses
+---@field local? string[]   registered: one's local ones
 ---@field peers? string[]   matched: all met so far
 ---@field ticket? string    queued
 ---@field team? integer     matched by a queue: one's own
 ---@field host? string      matched by a queue: who its policy named
 ---@field data? any         matched: what the policy says; message: the bytes
+---@field channel? integer  message: 0
 ---@field path? "lan"|"direct"|"relay"
 ---@field via? "host"|"ipv6"|"mapped"|"srflx"|"prflx"|"predicted"|"relay"
 ---@field remote? string
@@ -58,10 +66,23 @@ bodkin = {}
 ---@field confirmed_ms? number
 ---@field rtt_ms? number
 ---@field commit_ms? number   since the server made the match, where its clock is ours
+---@field why? bodkin.Path[]  path: what was tried
 ---@field reason? string
 ---@field code? string      error, and a room's code in hosting
 ---@field message? string
 ---@field hint? string
+
+---An address of a peer's that was tried.
+---@class bodkin.Path
+---@field remote string
+---@field via string
+---@field state "frozen"|"probing"|"usable"|"valid"|"failed"
+---@field reason string
+---@field tests integer
+---@field rtt_ms? number     smoothed
+---@field jitter_ms? number  how much that varies (RFC 3550)
+---@field loss? number       the share of questions, sent since it was confirmed, that had no answer: 0 to 1
+---@field selected boolean
 
 ---@class bodkin.Entry
 ---@field id string
@@ -80,6 +101,9 @@ bodkin = {}
 ---@field via? string
 ---@field remote? string
 ---@field reason? string
+---@field rtt_ms? number     of the path in use, as are these two; see bodkin.Path
+---@field jitter_ms? number
+---@field loss? number
 
 ---@class bodkin.Message
 ---@field match string
@@ -119,6 +143,20 @@ function Node:cancel(ticket) end
 ---@return bodkin.Entry[]? entries, string? message, bodkin.Code? code
 function Node:list(query, want_addr) end
 
+---The addresses of one of them, where the server exposes them. In a task.
+---@param id string
+---@return { id: string, pubs: string[], locals: string[] }? addresses, string? message, bodkin.Code? code
+function Node:lookup(id) end
+
+---Registers a node that was opened with register = false. In a task.
+---@return boolean? ok, string? message, bodkin.Code? code
+function Node:register() end
+
+---What was tried in a session, by its number in a trace.
+---@param session integer
+---@return bodkin.Path[]
+function Node:paths(session) end
+
 ---@param name string
 ---@param fn fun(event: bodkin.Event, match: bodkin.Match?)
 function Node:on(name, fn) end
@@ -150,6 +188,10 @@ function Match:send(data, peer) end
 ---In a task: `for m in match:messages() do`.
 ---@return fun(): bodkin.Message?
 function Match:messages() end
+
+---In place of messages() and the event: called at once for each message, and may not wait.
+---@param fn fun(peer: string, data: string)
+function Match:on_data(fn) end
 
 ---@return bodkin.Peer[]
 function Match:peers() end
@@ -222,8 +264,26 @@ function bodkin.token.open(bytes, publics, now_s, id, app) end
 ---@return table
 function bodkin.role(definition) end
 
+---Of a server. A list may be a text with commas.
+---@class bodkin.ConfigData
+---@field listen? string[]|string         ADDR:PORT in numbers, or ADDR
+---@field roles? string[]|string          address, matching, maintenance, relay; all where not given
+---@field role_files? string[]|string     files that return a role
+---@field maintenance_mode? "confirm"|"silent"
+---@field queues? table<string, { policy: string }>  a policy's file by queue, "*" for all others
+---@field key_file? string
+---@field token_keys? string[]|string     one or two, as bodkin keygen --token-key prints them
+---@field require_token? boolean
+---@field expose_addresses? boolean
+---@field local_addresses? "same-public"|"always"|"never"
+---@field relays? string[]|string         ADDR:PORT on other machines with the same key file, two at most
+---@field limits? table<string, integer>
+---@field stun? boolean                   false: no STUN client is answered
+---@field shared_clock? boolean           clients run on this machine
+---@field admin? string                   the path of a Unix socket
+
 ---A server's configuration.
----@param data table<string, any>
+---@param data bodkin.ConfigData
 ---@return table
 function bodkin.config(data) end
 

@@ -28,6 +28,12 @@
 ---@field props table<string, any> its properties, of the types declared, defaults filled in
 ---@field claims table<string, any> what the client's token says, signed by the game's backend; empty without one
 ---@field waited_ms integer        how long it has waited when the pass began
+---@field size integer             how many players it stands for
+---@field members { props: table<string, any>, claims: table<string, any> }[]  each of them, who leads it first
+
+---A running match that has seats to fill: its props are what its host says.
+---@class bodkin.RunningMatch: bodkin.Ticket
+---@field seats integer[]          open places by team
 
 ---@class bodkin.Client
 ---@field id string                 its id, 32 hexadecimal digits
@@ -50,6 +56,12 @@
 ---@field props? table<string, bodkin.PropertyType|string[]|bodkin.Property>
 ---The claims a ticket needs from its token, with types as in props. One that lacks them is refused; others stay.
 ---@field claims? table<string, bodkin.PropertyType|string[]|bodkin.Property>
+---The most players of one ticket; without it 1, and parties are refused.
+---@field party? integer
+---How long a ticket may wait, in ms: 1000 to 86400000.
+---@field expire_ms? integer
+---How long the members of a match have to accept it, in ms: 1000 to 120000. Without it nobody is asked.
+---@field accept_ms? integer
 ---How often the queue is looked at, in ms: 10 to 60000, else 100. Tickets that come in between are seen together.
 ---@field window_ms? integer
 ---A numeric property: `near` is then in order of distance from the anchor's, and long queues stay fast.
@@ -63,6 +75,18 @@
 ---Makes a match of the anchor, the oldest not yet matched, and some of those near it, all compatible with it; or nil,
 ---to let them wait. Without it: the first that are compatible with one another.
 ---@field form? fun(anchor: bodkin.Ticket, near: bodkin.Ticket[], now_ms: integer): bodkin.Formed?
+---Who joins a running match that has seats to fill, all compatible with it; or nil.
+---@field on_backfill? fun(match: bodkin.RunningMatch, near: bodkin.Ticket[], now_ms: integer): bodkin.Formed?
+---Told of a match that came about.
+---@field on_match? fun(match: bodkin.Formed)
+---Told who accepts a match …
+---@field on_accept? fun(ticket: bodkin.Ticket)
+---… and who does not, or not in time.
+---@field on_decline? fun(ticket: bodkin.Ticket)
+---Told who has waited for expire_ms.
+---@field on_expire? fun(ticket: bodkin.Ticket)
+---Whether a client may list what this query asks for: returns the query to answer in its place, or false and why not.
+---@field on_search? fun(client: bodkin.Client, query: table): table|false, string?
 ---Whether a client may be registered, asked when it first comes and when what it says has changed; the second result
 ---says why not, in at most 40 bytes. Counts in the policy that serves every queue without its own.
 ---@field on_register? fun(client: bodkin.Client): boolean, string?
@@ -73,3 +97,23 @@
 ---@param definition bodkin.PolicyDefinition
 ---@return bodkin.Policy
 function bodkin.policy(definition) end
+
+---The tickets nearest to one by the policy's index, compatible or not, the nearest first.
+---@param ticket bodkin.Ticket  one that waits
+---@param options? { within?: number, max?: integer }  how far they may be, and how many there are at most (10)
+---@return bodkin.Ticket[]
+function bodkin.near(ticket, options) end
+
+---Fills each team exactly, parties whole, with the first ticket and then the earlier ones where that is possible.
+---@param tickets bodkin.Ticket[]  at most 64
+---@param sizes integer[]          of each team
+---@return bodkin.Ticket[][]?
+function bodkin.pack(tickets, sizes) end
+
+---Puts all these tickets into teams whose means of a property are as near to each other as can be, parties whole.
+---@param tickets bodkin.Ticket[]  as many players as the teams have places
+---@param sizes integer[]
+---@param property string          a number among the props of each player
+---@return bodkin.Ticket[][]? teams
+---@return number gap              between the highest mean and the lowest
+function bodkin.split(tickets, sizes, property) end

@@ -28,6 +28,7 @@
 ---@field queue? string
 ---@field policy? string                  a file beside the scenario, or first_come, skill, rooms
 ---@field props? table<string, string|number|boolean|bodkin.Distribution>
+---@field claims? table<string, string|number|boolean|bodkin.Distribution>  drawn as props, in tokens
 
 ---@class bodkin.ScenarioDefinition
 ---@field name? string

@@ -94,6 +94,13 @@ can't tell   with firewall, port-restricted, plain Linux, address-dependent, sym
         found.nat, found.mapping, found.filtering, #found.asked, #found.direct, #found.relay })
     end)
 
+    it("asks the first of several servers", function()
+      local url = serve("127.0.0.1:0", "127.0.0.1:0")
+      local code, text = run(("--json --server '%s, bodkin://127.0.0.1:9'"):format(url))
+      assert.equal(0, code, text)
+      assert.equal(url:sub(10), dkjson.decode(text).server)
+    end)
+
     it("is at the same address on sockets of all addresses", function()
       local url = serve("0.0.0.0:0", "0.0.0.0:0")
       local code, text = run("--json " .. url:gsub("//[^:]+", "//127.0.0.1"))

@@ -197,12 +197,76 @@ describe("C1 address manager", function()
     s:close()
   end)
 
+  for _, first in ipairs { 4, 6 } do
+    it("drops the address of a family over which a STUN server answers with an error from now on, be the "
+      .. "other's answer " .. (first == 4 and "before" or "after") .. " that", function()
+      local s, good = support.new { roles = support.NO_RELAY }, true
+      local host, socks = s:host("dual", { "198.51.100.30", "2001:db8::30" }), {}
+      for i, at in ipairs { "198.51.100.30:3478", "[2001:db8::30]:3478" } do
+        socks[i] = assert(host.env.udp(a(at)))
+        socks[i]:on_packet(function(from, bytes)
+          local bad = not good and i == 2 and "\1\x11\0\8" .. bytes:sub(5, 20) .. "\0\9\0\4\0\0\5\0"
+          host.env.timer((i == 1) == (first == 4) and 0 or 10, function()
+            socks[i]:send(from, bad or core.stun.answer(bytes, from))
+          end)
+        end)
+      end
+      local n = s:open(s:host("a", { "203.0.113.7", "2001:db8::7" }), { address_server = "stun:dual" })
+      s.world:run(1000)
+      assert.equal(2, #n.addresses:pubs())
+      good = false
+      s:run(function() assert(n.addresses:learn(5000)) end)
+      s.world:run(1000)
+      assert.equal(1, #n.addresses:pubs())
+      assert.equal(a "203.0.113.7:49152", n.addresses.public[4].addr)
+      for _, sock in ipairs(socks) do sock:close() end
+      s:close()
+    end)
+  end
+
+  it("has a STUN server tell a fresh port's address, too", function()
+    local s = support.new { roles = support.NO_RELAY, delay_ms = function(from, to)
+      local both = from .. to
+      return both:find "nat1" and both:find "nat2" and 50 or both:find "nat1" and 5 or 60
+    end }
+    local sock = stranger(s, core.stun.answer)
+    local nodes = {}
+    for i = 1, 2 do
+      local nat = s:nat("nat" .. i, "203.0.113." .. i, { kind = "plain_linux" })
+      nodes[i] = s:open(s:host("h" .. i, "192.168.1.2", nat), stun)
+    end
+    local public, room = nodes[1].addresses:public_texts(), s:run(function() return assert(nodes[1]:host()) end)
+    nodes[2].addresses.rtt_ms = function() end -- so that the first tests come too early, and spoil the ports
+    s:run(function() assert(nodes[2]:join(room.code)) end)
+    s.world:run(500)
+    nodes[2].addresses.rtt_ms = nil
+    assert.is_nil(support.events(nodes[2], "path")[1])
+    s.world:run(2500)
+    for _, n in ipairs(nodes) do assert.is_truthy(support.events(n, "path")[1]) end
+    assert.same(public, nodes[1].addresses:public_texts())
+    sock:close()
+    s:close()
+  end)
+
+  it("knows of no second router where nobody can be asked, and then sends no opener", function()
+    local s = support.new()
+    local sock = stranger(s, core.stun.answer)
+    local far = { a "192.0.2.7:9" }
+    for i, options in ipairs { {}, stun } do
+      local n = s:open(s:host("h" .. i, "192.168.1.2", s:nat("nat" .. i, "203.0.113." .. i)), options)
+      s.world:run(3000)
+      assert.equal(i == 1 and 2 or 0, n.addresses:opener_ttl(far))
+    end
+    sock:close()
+    s:close()
+  end)
+
   it("says clearly that nobody answers", function()
     local s = support.new()
     local n, err, code = s:try(s:host("a", "203.0.113.7"), { server = "bodkin://198.51.100.99" })
     assert.is_nil(n)
     assert.equal("timeout", code)
-    assert.equal("no answer from 198.51.100.99:4433 after 5 s: is UDP 4433 open there? try bodkin ping", err)
+    assert.equal("no answer from 198.51.100.99:4433 after 5 s: is UDP 4433 or TCP 443 open there? try bodkin ping", err)
     s:close()
   end)
 
@@ -253,6 +317,32 @@ describe("C1 address manager", function()
     assert.equal(other, m:proof(a "198.51.100.20:4433"))
     assert.equal(proof, m:proof(server))
     assert.same({ a "203.0.113.1:5000" .. proof }, m:pubs())
+  end)
+
+  it("knows nothing by what was seen before, once the host is elsewhere or another address server is asked", function()
+    local m, other = manager(), a "198.51.100.20:4433"
+    for _, servers in ipairs { false, { [4] = other } } do
+      m:note(server, a "203.0.113.1:5000", proof)
+      m:note(other, a "203.0.113.1:6000", ("q"):rep(20))
+      m:timed(server, 40000)
+      m:moved(servers or nil)
+      assert.same({ "203.0.113.1:5000" }, m:public_texts())
+      assert.is_nil(m:rtt_ms(server))
+      assert.is_true(m.stale)
+      assert.equal(servers and proof or ("q"):rep(20), m:proof(other))
+    end
+  end)
+
+  it("takes of a server that a match named its proof, until it is forgotten, and believes nothing else", function()
+    local m, named, other = manager(), a "198.51.100.20:4433", ("q"):rep(20)
+    m:note(server, a "203.0.113.1:5000", proof)
+    m:note(named, a "203.0.113.1:5000", other, true)
+    m:note(named, a "192.0.2.9:9", other, true)
+    assert.same({ "203.0.113.1:5000" }, m:public_texts())
+    assert.is_false(m.stale)
+    assert.same({ other, proof }, { m:proof(named), m:proof(server) })
+    m:forget(named)
+    assert.equal(proof, m:proof(named))
   end)
 end)
 

@@ -11,9 +11,9 @@ describe("a list of servers", function()
   local s
   after_each(function() if s then s:close() end s = nil end)
 
-  local function second()
+  local function second(keys)
     local host = s:host("second", "198.51.100.20")
-    return s:serve(host, support.NO_RELAY), host
+    return s:serve(host, support.NO_RELAY, keys), host
   end
 
   it("is an array or one text, whose keys have commas, too", function()
@@ -49,6 +49,23 @@ describe("a list of servers", function()
     assert.equal("timeout", code)
   end)
 
+  it("is tried in order until a matching one answers, also where the address server is one apart", function()
+    s = support.new { roles = { "matching", "maintenance" } }
+    s:serve(s:host("address", "198.51.100.30"), { "address" })
+    local sock = assert(s:host("stun", "198.51.100.40").env.udp(core.addr.parse "198.51.100.40:3478"))
+    sock:on_packet(function(from, bytes) sock:send(from, core.stun.answer(bytes, from)) end)
+    local dead = "bodkin://198.51.100.99"
+    for i, at in ipairs { "bodkin://198.51.100.30", "stun:198.51.100.40" } do
+      local host = s:host("a" .. i, "203.0.113." .. i)
+      local n = s:open(host, { server = { dead, ONE }, address_server = at })
+      assert.equal(ONE:sub(10), core.addr.format(n.server))
+      local _, err, code = s:try(host, { server = { dead, dead }, address_server = at })
+      assert.matches("none of the 2 servers can be used; the last: no answer from 198.51.100.99:4433", err)
+      assert.equal("timeout", code)
+    end
+    sock:close()
+  end)
+
   it("serves when the one in use stays silent: matches go on, and rooms are opened there", function()
     s = support.new { roles = support.NO_RELAY }
     local other = second()
@@ -75,6 +92,26 @@ describe("a list of servers", function()
     end)
     assert.equal(a.id, mc:peers()[1].id)
     assert.is_true(mb:send "me too")
+  end)
+
+  it("of two deployments is told soon what the second one proves, and what the first one saw counts no more", function()
+    s = support.new { roles = support.NO_RELAY }
+    local key = ("q"):rep(32)
+    local other = second { key }
+    local nat = s:nat("nat", "203.0.113.1", { kind = "symmetric_random" })
+    local n = s:open(s:host("a", "192.168.1.2", nat), { server = { ONE, TWO },
+      server_keys = { support.keys[1], (core.crypto.keypair(key)) } })
+    local before = n.addresses:public_texts()
+    s:kill()
+    assert.is_true(s.world:run_until(function() return other.counters:get "registered" > 0 end, 60000))
+    s.world:run(1000)
+    assert.is_false(n.addresses.stale)
+    local now = n.addresses:public_texts()
+    assert.same({ 1, 1 }, { #before, #now })
+    assert.not_equal(before[1], now[1])
+    local bad = other.counters:get "address_cookie_bad"
+    s.world:run(60000)
+    assert.equal(bad, other.counters:get "address_cookie_bad")
   end)
 
   it("of one name leads elsewhere when the name does", function()

@@ -89,14 +89,27 @@ describe("a client's history", function()
     assert.equal(0, a.history.under_way)
   end)
 
-  it("tells of what never began, why", function()
-    s = support.new()
-    local a = s:open(natted(s, 1))
+  -- A match that comes too late.
+  local function late(a, match)
     local key = core.crypto.keypair(("p"):rep(32))
-    a:matched { match = ("m"):rep(16), key = ("k"):rep(32), peer = core.crypto.id(key), peer_key = key,
+    a:matched { match = match, key = ("k"):rep(32), peer = core.crypto.id(key), peer_key = key,
       peer_ephemeral = key, own = ("x"):rep(8), name = "", pubs = {}, locals = {}, of_n = 2, start_in_ms = 0 }
     local r = a:why()[1]
-    assert.same({ "closed", "no_path", "the match came too late for its keys" }, { r.state, r.reason, r.note })
+    assert.equal("the match came too late for its keys", r.note)
+    return { r.state, r.reason }
+  end
+
+  it("tells of what never began, why", function()
+    s = support.new()
+    assert.same({ "closed", "no_path" }, late(s:open(natted(s, 1)), ("m"):rep(16)))
+  end)
+
+  it("tells the same of a match that was closed at once, since it is with another than was asked for", function()
+    s = support.new()
+    local a = s:open(natted(s, 1))
+    a:match_of(("m"):rep(16)).wanted = ("0"):rep(32)
+    assert.same({ "closed", "closed" }, late(a, ("m"):rep(16)))
+    assert.is_nil(next(a.history.live))
   end)
 
   it("is told to the server by both ends: connected, what changed, and the end", function()

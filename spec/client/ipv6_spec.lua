@@ -19,7 +19,8 @@ describe("IPv6", function()
     s:kill()
     local hub, listen = s:host("hub", at or HUB), {}
     for i, a in ipairs(hub.node.ips) do listen[i] = core.addr.format(core.addr.with_port(a, 4433)) end
-    s.server = assert(servers.open(hub.env, { listen = listen, keys = { support.key }, roles = s.options.roles }))
+    s.server = assert(servers.open(hub.env, { listen = listen, keys = { support.key }, roles = s.options.roles,
+      expose_addresses = s.options.expose_addresses }))
     s.servers[hub] = s.server
     return hub
   end
@@ -164,6 +165,17 @@ describe("IPv6", function()
     local list = s:run(function() return b:list() end)
     assert.equal(2, #list)
     connect(a, b, "direct", "ipv6")
+  end)
+
+  it("that is gone once the host is elsewhere is told to nobody any more", function()
+    begin { expose_addresses = true }
+    local host = s:host("h1", { four(1), six(1) }, home(1))
+    local a, b = s:open(host, { server = URL }), open(2, four(2))
+    assert.equal(2, #a.addresses:pubs())
+    host:move("192.168.7.3", home(3))
+    s.world:run(20000)
+    assert.same({ "203.0.113.3:49152" }, a.addresses:public_texts())
+    assert.same(a.addresses:public_texts(), s:run(function() return assert(b:lookup(a.id)) end).pubs)
   end)
 
   it("is asked for over the families that the server has, and no other", function()

@@ -106,6 +106,17 @@ describe("C2 registration manager", function()
     assert.same(now, s:run(function() return assert(m:lookup(n.id)) end).pubs)
   end)
 
+  it("goes on when it is due again after an error that was thrown in it", function()
+    s = support.new()
+    local n = s:open(nat_host(s))
+    n.registration.register = function() error "thrown" end
+    assert.has_error(function() s.world:run(31000) end)
+    n.registration.register = nil
+    n.registration:kick()
+    s.world:run(1000)
+    assert.equal(2, s.server.counters:get "registered")
+  end)
+
   it("repeats what the server refused to take, as an error with its code", function()
     s = support.new()
     local n, err, code = s:try(nat_host(s), { name = "\xff" })

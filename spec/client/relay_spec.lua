@@ -284,6 +284,31 @@ describe("relay", function()
     end
   end)
 
+  it("is believed nothing of one's own address, and its proof forgotten with the match", function()
+    s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20" } }
+    local at, asked = core.addr.parse "198.51.100.20:4433", 0
+    local sock = assert(s:host("relay", "198.51.100.20").env.udp(at))
+    sock:on_packet(function(from, bytes)
+      if bytes:byte(2) ~= message.relay_open.type then return end
+      local tx = message.relay_open:decode(bytes)
+      asked = asked + 1
+      sock:send(from, message.address_report:encode(tx, core.addr.mask(core.addr.parse("192.0.2." .. asked, 9), tx),
+        ("%020d"):format(asked)))
+    end)
+    local a, b = s:open(natted(1)), s:open(natted(2))
+    local before = a.addresses:public_texts()
+    local ma = s:pair(a, b)
+    s.world:run(10000)
+    assert.is_true(asked > 2)
+    assert.same(before, a.addresses:public_texts())
+    assert.is_false(a.addresses.stale)
+    assert.is_string(a.addresses.proofs[at])
+    s:run(function() ma:leave() end)
+    assert.is_nil(a.addresses.proofs[at])
+    assert.equal(1, #support.events(a, "registered"))
+    sock:close()
+  end)
+
   it("that a lying server names and that never answers is sent little, and ever more seldom", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "192.0.2.66:1", "192.0.2.67:1" } }
     table.insert(s.server.relays, core.addr.parse("192.0.2.66", 2))

@@ -3,6 +3,7 @@
 -- spec/model/life_spec.lua.
 
 local core = require "bodkin.core"
+local message = require "bodkin.message"
 local support = require "spec.client.support"
 
 describe("roaming", function()
@@ -60,11 +61,63 @@ describe("roaming", function()
     assert.is_true(heard(p))
   end)
 
-  it("opens the channels of its relays again", function()
+  -- Whether the server has no public address of a node but at this IP, and the node knows of no other.
+  local function known_at(n, ip)
+    local entry = s.server.registry:get(n.identity.id)
+    local _, _, pubs = require("bodkin.servers.addresses").unpack(entry.addrs)
+    for _, a in ipairs(pubs) do
+      if not core.addr.same_ip(a, core.addr.parse(ip, 0)) then return false end
+    end
+    return #pubs > 0 and not n.addresses.stale
+  end
+
+  it("again, while it is being registered from elsewhere, is registered right after that", function()
+    for ms = 0, 1000, 50 do
+      s = support.new { roles = support.NO_RELAY, delay_ms = 100 }
+      local p = pair "port_restricted"
+      p.hosts[1]:move("192.168.7.3", elsewhere(1, "port_restricted"))
+      s.world:run(1000 + ms)
+      p.hosts[1]:move("192.168.8.3", elsewhere(2, "port_restricted"))
+      assert.is_true(s.world:run_until(function() return known_at(p.nodes[1], "203.0.113.102") end, 1800), ms)
+      if ms < 1000 then s:close() end
+    end
+  end)
+
+  it("is registered soon, and ever less soon, while the address server is silent", function()
+    s = support.new { roles = { "matching", "maintenance" } }
+    local far = s:host("address", "198.51.100.20")
+    s:serve(far, { "address" })
+    local p = pair("port_restricted", { address_server = "bodkin://198.51.100.20" })
+    s:kill(far)
+    p.hosts[1]:move("192.168.7.3", elsewhere(1, "port_restricted"))
+    s.world:run(15000)
+    s:serve(far, { "address" })
+    assert.is_true(s.world:run_until(function() return known_at(p.nodes[1], "203.0.113.101") end, 12000))
+    s:kill(far)
+    p.hosts[1]:move("192.168.8.3", elsewhere(2, "port_restricted"))
+    s.world:run(60000)
+    local before = s.server.counters:get "registered"
+    s.world:run(600000)
+    local each = s.server.counters:get "registered" - before
+    assert.is_true(each <= 20 + 2 * 20, each) -- of the other one, at half the lifetime; and twice each time
+  end)
+
+  it("opens the channels of its relays again, with a hello of the new epoch", function()
     s = support.new {}
+    local hellos, record = {}, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      local moved = core.addr.same_ip(src, core.addr.parse("192.168.7.3", 0))
+      if event == "send" and moved and bytes:byte(2) == message.relay_open.type then
+        hellos[#hellos + 1] = select(5, message.relay_open:decode(bytes))
+      end
+    end
     local p = pair "symmetric_random"
+    local old = p.nodes[1].relays:list(next(p.nodes[1].sessions))[1].hello
     p.hosts[1]:move("192.168.7.3", elsewhere(1, "symmetric_random"))
     s.world:run(2000)
+    assert.is_true(#hellos > 0)
+    for _, hello in ipairs(hellos) do assert.not_equal(old, hello) end
     assert.is_true(heard(p))
     assert.equal("relay", p.matches[1]:peers()[1].path)
   end)

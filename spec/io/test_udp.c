@@ -2,6 +2,8 @@
 // UDP sockets on loopback.
 #include "udp.h"
 
+#include <pthread.h>
+
 static void a_datagram_arrives_with_its_route(void **state) {
   (void)state;
   world w;
@@ -498,6 +500,52 @@ static void a_turn_reads_as_many_packets_as_its_limit(void **state) {
   close_world(&w);
 }
 
+typedef struct stream {
+  struct sockaddr_in to;
+  int count;
+} stream;
+
+// One datagram each 100 us, as a stranger sends them.
+static void *send_evenly(void *ctx) {
+  const stream *s = ctx;
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  uint64_t begin_us = bdk_os_now_us();
+  for (int i = 0; i < s->count;) {
+    if (bdk_os_now_us() < begin_us + (uint64_t)i * 100)
+      usleep(30);
+    else if (sendto(fd, "x", 1, 0, (const struct sockaddr *)&s->to, sizeof s->to) == 1)
+      i++;
+  }
+  close(fd);
+  return NULL;
+}
+
+static void where_datagrams_come_one_by_one_they_are_gathered(void **state) {
+  (void)state;
+  world w;
+  open_world(&w, "127.0.0.1:0", "127.0.0.1:0");
+  w.l.d->gather_us = 1000;
+  stream s = {{.sin_family = AF_INET, .sin_port = htons(bdk_udp_local(w.b)->port)}, 5000};
+  s.to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  pthread_t thread;
+  w.want = s.count;
+  turns = 0;
+  assert_int_equal(0, pthread_create(&thread, NULL, send_evenly, &s));
+  loop_run(&w.l);
+  pthread_join(thread, NULL);
+  assert_int_equal(s.count, w.got);
+  assert_true(turns * 3 < s.count); // a tenth of a second and more passes before it begins, at most 1,000 datagrams
+  // And no longer once they have stopped.
+  uint64_t begin_us = bdk_os_now_us();
+  for (int i = 0; i < 100; i++) {
+    send_text(w.a, to(w.b, "127.0.0.1"), "x");
+    w.want = w.got + 1;
+    loop_run(&w.l);
+  }
+  assert_true(bdk_os_now_us() - begin_us < 100 * 1000 + 100000);
+  close_world(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_datagram_arrives_with_its_route),
@@ -520,6 +568,7 @@ int main(void) {
       TEST(a_port_in_use_is_an_error),
       TEST(closing_sends_what_is_queued),
       TEST(closing_tries_a_full_socket_and_counts_what_is_lost),
+      cmocka_unit_test_setup(where_datagrams_come_one_by_one_they_are_gathered, on_ev),
       cmocka_unit_test_setup(a_turn_reads_as_many_packets_as_its_limit, on_poll),
   };
   return cmocka_run_group_tests_name("udp", tests, NULL, NULL);

@@ -8,7 +8,9 @@ describe("bodkin.policy", function()
     for expect, def in pairs {
       ["policy: takes a table"] = 3,
       ["has no field 'sise': it is one of props, claims, size, teams"] = { sise = 2 },
-      ["on_match is not in this version yet"] = { on_match = print },
+      ["on_match must be a function, not a boolean"] = { on_match = true },
+      ["accept_ms must be a whole number of ms from 1000 to 120000"] = { accept_ms = 10 },
+      ["party must be the most players of one ticket, from 1 to 4"] = { size = 4, party = 5 },
       ["size must be a number of players from 2 to 32"] = { size = 1 },
       ["size must be a number of players from 2 to 32, or { least, most }"] = { size = { 4, 3 } },
       ["give either size or teams"] = { size = 2, teams = { 1, 1 } },
@@ -211,7 +213,10 @@ describe("a pass", function()
 
   it("too long for its budget is gone through in several, from the oldest on", function()
     local d = support.desk([[return bodkin.policy { size = 2, window_ms = 50, props = { n = "integer" },
-      compatible = function(a, b) return a.props.n == b.props.n end }]], { memory = 32 << 20, instructions = 400000 })
+      compatible = function(a, b)
+        for _ = 1, 1000 do end
+        return a.props.n == b.props.n
+      end }]], { memory = 32 << 20, instructions = 400000 })
     for i = 1, 600 do d:add { n = i // 2 } end -- 2 and 3, 4 and 5, …: neighbours only
     local seen, passes = 0, 0
     repeat

@@ -42,13 +42,15 @@ function Desk:tell(message)
   return self.told
 end
 
--- Adds a ticket; options: app, since_ms, version, now_ms, claims. Returns its number, or nil and what was told instead.
+-- Adds a ticket; options: app, since_ms, version, now_ms, claims; members = props of each of a party, in place of
+-- props; seats: of a running match. Returns its number, or nil and what was told instead.
 function Desk:add(props, options)
   options = options or {}
   self.no = self.no + 1
-  local now_ms = options.now_ms or options.since_ms or 0
+  local now_ms, members = options.now_ms or options.since_ms or 0, {}
+  for i, each in ipairs(options.members or { props }) do members[i] = { each, wire.encode(options.claims or {}) } end
   local told = self:tell { "add", "q", options.version or 1, self.no, options.app or "a", options.since_ms or now_ms,
-    props, wire.encode(options.claims or {}), false, now_ms }
+    members, false, now_ms, options.seats or false }
   local last = told[#told]
   if last[1] == "verdict" and last[4] then return self.no end
   return nil, last[1] == "verdict" and last[5] or last[4]

@@ -100,6 +100,17 @@ describe("where a peer is", function()
     assert.equal(3, s:count "whereabouts_told")
   end)
 
+  it("is pushed to each of a room that is asked after", function()
+    for i = 1, 3 do s:register(who(i), at(i)) end
+    local room = s:room(who(1), at(1))
+    for i = 2, 3 do s:ack(s:select(who(i), at(i), { code = room.code })) end
+    for i = 2, 3 do
+      local sent = ask(1, at(7), room.match, i)
+      assert.same({ at(i), at(7) }, { sent[1].to, sent[2].to })
+    end
+    assert.equal(2, s:count "whereabouts_told")
+  end)
+
   it("is told no more once one of them has left, whatever was reported", function()
     local id = match()
     s:one(who(2), at(2), "leave", s:next_tx(), id)

@@ -129,6 +129,17 @@ local ways = {
   relay = "over a relay",
 }
 
+-- Ends whose network lets no UDP out.
+function Finder:blocked()
+  for e, me, _, _, side in self:each() do
+    if e.over == "tcp" then
+      self.is_blocked = true
+      self:add("udp_blocked", side, "%s reached the server over TCP alone: its network lets no UDP out, and what is "
+        .. "left to reach it is a relay.", me)
+    end
+  end
+end
+
 function Finder:path()
   for e, me, other, _, side in self:each() do
     if e.confirmed_ms then
@@ -255,7 +266,7 @@ function Finder:silence()
       self:add("silent", side, "Nothing from %s reached %s, which sent %d tests.", other, me, (tests_of(e)))
     end
   end
-  if #silent == 0 then return end
+  if #silent == 0 or self.is_blocked then return end
   if self:both() and #silent == 2 then
     local one, two = is_by_destination(self:behaviour(1)), is_by_destination(self:behaviour(2))
     local why = "Each side's NAT or firewall lets in only addresses that it has sent to, and the other's packets come "
@@ -327,9 +338,18 @@ function Finder:nats()
   end
 end
 
+-- Whether one of them reached the server over TCP: its end says so, or the other was given no address of it.
+function Finder:is_without_udp()
+  for i = 1, 2 do
+    local e = self.ends[i]
+    if e and (e.over == "tcp" or e.public and e.public[1] and not (e.peer_public or {})[1]) then return true end
+  end
+  return false
+end
+
 function Finder:theory(verdict)
   local a, b = self:behaviour(1), self:behaviour(2)
-  if not a and not b or shared_ip(self.ends[1]) then return end
+  if not a and not b or self:is_without_udp() or shared_ip(self.ends[1]) then return end
   local says, letter = require("bodkin.client.reach").of(a or {}, b or {})
   local because = letter and (" (docs/NAT.md, case %s: %s)"):format(letter, letters[letter]) or ""
   if says == "no" then
@@ -353,6 +373,7 @@ function Finder:helps(verdict)
   end
   local function add(format, ...) help[#help + 1] = format:format(...) end
   if verdict ~= "failed" then return help end
+  if codes.udp_blocked then add "Another network, UDP allowed in that one, or a relay that is reached over TCP." end
   if codes.one_end then add "The other side's record, beside this one: bodkin why FILE FILE." end
   if codes.same_machine then return help end
   if codes.no_candidate or codes.unreachable then add(SAME_FAMILY) end
@@ -379,6 +400,7 @@ end
 function M.of(pair)
   local self = setmetatable({ ends = pair.ends, names = pair.names, findings = {} }, Finder)
   local verdict = verdict_of(self.ends[1], self.ends[2])
+  self:blocked()
   if verdict == "failed" then
     self:failed()
   elseif verdict == "left" or verdict == "seeking" then

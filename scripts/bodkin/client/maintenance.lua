@@ -5,7 +5,8 @@
 --
 -- How often: each 15 s, until something is known of how long this NAT keeps a mapping. Less often only where a spare
 -- socket has shown that one outlives twice as much, so that a message may be lost; more often where a spare socket, or
--- our address in a server's eyes, shows that they lapse in between.
+-- our address in a server's eyes, shows that they lapse in between. Over TCP, where neither shows anything, it is each
+-- 15 s, which keeps the connection open, too.
 
 local core = require "bodkin.core"
 local message = require "bodkin.message"
@@ -27,13 +28,14 @@ local Maintenance = {}
 Maintenance.__index = Maintenance
 
 -- `config`: env, requests, id, server (the matching server, in whose association it goes), servers (array of
--- addresses, that one included), on_boot(server, boot) for each confirmation; asked() -> the server by which to measure
--- and the socket to stand beside, or nil; refresh_ms() -> how often the registration is refreshed, or nil: not at all;
--- adapt = false: always each 15 s.
+-- addresses, that one included), on_boot(server, boot) for each confirmation, on_unanswered() when the matching server,
+-- which confirmed before, did not; asked() -> the server by which to measure and the socket to stand beside, or nil;
+-- refresh_ms() -> how often the registration is refreshed, or nil: not at all; adapt = false: always each 15 s.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, id = config.id, server = config.server, servers = config.servers,
-    on_boot = config.on_boot, asked = config.asked, adapt = config.adapt ~= false, timers = {},
+    on_boot = config.on_boot, on_unanswered = config.on_unanswered, asked = config.asked,
+    adapt = config.adapt ~= false, timers = {},
     refresh_ms = config.refresh_ms, interval = M.interval_ms, long = false, tries = 0, confirms = {},
   }, Maintenance)
 end
@@ -52,10 +54,13 @@ function Maintenance:send_to(server)
     to = server, sealed = server == self.server, expect = "maintained", once = true, quiet = true,
     timeout_ms = self.interval,
     build = function(tx) return message.maintain:encode(tx, server == self.server and self.id or NOBODY) end,
-  }, function(ok, boot)
-    if not ok then return end
-    self.confirms[server] = true
-    self.on_boot(server, boot)
+  }, function(ok, boot, code)
+    if ok then
+      self.confirms[server] = true
+      self.on_boot(server, boot)
+    elseif code == "timeout" and self.confirms[server] and server == self.server and self.timers[1] then
+      self.on_unanswered()
+    end
   end)
 end
 
@@ -88,7 +93,8 @@ end
 
 local measure_later
 
--- In a task: with sockets of its own, one after the other. What tells nothing is tried again some time later.
+-- In a task: with sockets of its own, one after the other. What tells nothing is tried again some time later; where
+-- there is nothing to measure by, as over TCP, once this host has moved.
 local function measure(self)
   local server, sock = self.asked()
   if not server then return end

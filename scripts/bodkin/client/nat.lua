@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- Looks in the background at what the NAT in front of this client does (behaviour.lua), for the server, for peers and
 -- for who asks why. It begins some time after the registration, with sockets of its own; not while a peer is being
--- looked for; and again only where our addresses have changed. Where there are two families it is IPv4's NAT.
+-- looked for; and again only where our addresses have changed. Where there are two families it is IPv4's NAT. While
+-- the servers are spoken to over TCP nothing is known: what the NAT does to datagrams cannot be seen, and matters to
+-- nobody.
 
 local core = require "bodkin.core"
 local kind = require "bodkin.kind"
@@ -63,7 +65,7 @@ end
 
 -- Registered, perhaps once more: is it where it was? Toward a server on this machine there is no NAT to look at.
 function Nat:registered()
-  if self.node.addresses.loopback then return end
+  if self.node.addresses.loopback or self.node.carriage.over_tcp then return end
   local addresses, set, ips = self.node.addresses, {}, {}
   for _, text in ipairs(addresses:public_texts()) do set[text:match "^(.*):%d+$"] = true end
   for ip in pairs(set) do ips[#ips + 1] = ip end
@@ -74,10 +76,15 @@ function Nat:registered()
   self.key = key
 end
 
+-- Nothing is known any more, and looked for once registered again.
+function Nat:forget()
+  self:close()
+  self.kind, self.words, self.key = 0, nil, nil
+end
+
 -- Elsewhere: what was known is of another NAT.
 function Nat:moved()
-  self:close()
-  self.kind, self.words = 0, nil
+  self:forget()
   run_in(self, FIRST_MS + SPREAD_MS * self.env.random(1):byte() // 255)
 end
 

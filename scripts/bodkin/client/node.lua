@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A node: one client, with its identity, its sockets (one a family, for servers and peers alike), its
--- matches, and the four managers that keep it in touch with the servers.
+-- A node: one client, with its identity, its sockets (one a family, for servers and peers alike), its matches, and
+-- the managers that keep it in touch with the servers: addresses, registration, sharing, maintenance, and relays,
+-- roaming, fallback.
 
 local core = require "bodkin.core"
 local history = require "bodkin.client.history"
@@ -158,13 +159,28 @@ function Node:left(m)
 end
 
 -- The server that says what this client's NAT does, and the socket that reaches it; over a family, or IPv4 before IPv6,
--- since that is where NATs are. A STUN server says less than the matching server may.
+-- since that is where NATs are. A STUN server says less than the matching server may. None where no UDP comes through.
 function Node:address_server(over)
+  if self.carriage.over_tcp then return nil end
   local servers = self.addresses.servers
   local of = not servers.stun and servers or { [core.addr.family(self.server)] = self.server }
   for _, family in ipairs { 4, 6 } do
     if of[family] and self.socks[family] and (not over or family == over) then return of[family], self.socks[family] end
   end
+end
+
+-- The servers are spoken to over TCP from now on, or over UDP again. To them we are elsewhere.
+function Node:carried()
+  if self.closed then return end
+  if self.carriage.over_tcp then
+    self:emit("error", {
+      code = "blocked_udp", message = ("UDP is not answered, TCP %d is: going on over that"):format(self.carriage.port),
+      hint = "peers are reached by a relay; try another network, or ask its administrator for UDP",
+    })
+  end
+  if self.addresses then self.addresses:changed_carriage() end
+  if self.nat then self.nat:forget() end
+  if self.registration then self.roaming:moved() end
 end
 
 -- Mapping maintenance lasts as long as a push is awaited.
@@ -263,12 +279,12 @@ function Node:paths(session)
 end
 
 -- Why things are as they are, for every peer, or for those of a match id or peer id (hex, or its first four digits and
--- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of { match =, self =, peer
--- =, name =, at = (seconds since 1970), public =, local =, peer_public =, peer_local = (texts), behaviour =,
--- peer_behaviour = (what both sides' NATs do, where it is known, in the words of kind.lua), state = "seeking" |
--- "connected" | "closed", connected =, reason = (see core.reasons), note =, path =, via =, remote =, first_ms =,
--- confirmed_ms =, rtt_ms =, lasted_ms =, paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }.
--- Also of a node that is closed.
+-- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of
+-- { match =, self =, peer =, name =, at = (seconds since 1970), over = "tcp" where UDP is blocked, public =, local =,
+-- peer_public =, peer_local = (texts), behaviour =, peer_behaviour = (what both sides' NATs do, where it is known, in
+-- the words of kind.lua), state = "seeking" | "connected" | "closed", connected =,
+-- reason = (see core.reasons), note =, path =, via =, remote =, first_ms =, confirmed_ms =, rtt_ms =, lasted_ms =,
+-- paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }. Also of a node that is closed.
 function Node:why(id) return self.history:why(id) end
 
 -- Every counter by name, and how many matches and sessions there are.
@@ -284,6 +300,7 @@ local function release(self)
   if self.nat then self.nat:close() end
   if self.roaming then self.roaming:close() end
   if self.relays then self.relays:close() end
+  if self.carriage then self.carriage:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
   for _, list in ipairs { self.socks or {}, self.fresh_sockets } do

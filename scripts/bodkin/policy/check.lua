@@ -96,8 +96,11 @@ local function exercise(instance, options)
     for _ = 1, now_ms < 60000 and math.ceil(options.tickets / (60000 / math.max(window_ms, 500))) or 0 do
       if no == options.tickets then break end
       no = no + 1
-      local ticket = { no = no, app = "check/1", since_ms = now_ms, props = props_of(rng, declared),
-        claims = next(claims) and wire.encode(props_of(rng, claims)) or nil }
+      local members = {}
+      for i = 1, (rng:integer() >> 1) % instance.about.party + 1 do
+        members[i] = { props_of(rng, declared), next(claims) and wire.encode(props_of(rng, claims)) or nil }
+      end
+      local ticket = { no = no, app = "check/1", since_ms = now_ms, members = members }
       local ok, err = spent(instance:add(ticket, false, now_ms))
       if ok == nil then return nil, err end
       local key = ok and "admitted" or "refused"

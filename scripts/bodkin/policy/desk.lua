@@ -6,16 +6,20 @@
 -- Told:  { "file", version, name, chunkname, piece }     the text of a source's files, piece by piece
 --        { "load", version, builtin | false }            does it load?
 --        { "discard", version }
---        { "add", queue, version, no, app, since_ms, props, claims, asked, now_ms }
+--        { "add", queue, version, no, app, since_ms, members, asked, now_ms, seats | false }
+--                                                members: { { props, claims (encoded), … }, … }, see instance.lua
 --        { "drop", queue, no }                           { "forget", queue }
 --        { "tick", queue, version, serial, now_ms }
+--        { "event", queue, version, name, what }         see pass.lua
+--        { "explain", queue, serial, no, now_ms }        why does it wait?
 --        { "ask", version, serial, id, app, name, props, claims }   may this client be registered?
 --                                                claims, and there props, are encoded
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
---        { "match", queue, serial, teams, host | false, data }
+--        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
 --        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
+--        { "explained", queue, serial, said | false }
 --        { "answered", serial, true } | { "answered", serial, false, text }
 --        { "unanswered", serial, message }               asking went wrong: the instance is closed
 --        { "said", queue | "*", line }                   printed by the policy, "*": when it was asked of a client
@@ -125,9 +129,9 @@ local function queue_of(self, name)
   return q
 end
 
-function on:add(name, version, no, app, since_ms, props, claims, asked, now_ms)
+function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   local q = queue_of(self, name)
-  local ticket = { no = no, app = app, since_ms = since_ms, props = props, claims = claims }
+  local ticket = { no = no, app = app, since_ms = since_ms, members = members, seats = seats }
   local instance, err = instance_of(self, q, version, now_ms)
   if not instance then return failed(self, name, q, version, err) end
   local ok, why = instance:add(ticket, asked, now_ms)
@@ -156,8 +160,25 @@ function on:tick(name, version, serial, now_ms)
   if instance then matches, err = instance:tick(now_ms) end
   if not matches then return failed(self, name, q, version, err, serial) end
   said(self, name, q)
-  for _, match in ipairs(matches) do self.tell { "match", name, serial, match[1], match[2], match[3] } end
+  for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
   self.tell { "ticked", name, serial, (instance.sandbox:spent()) }
+end
+
+-- Only the version at work hears of it: what another one remembers is not its concern.
+function on:event(name, version, event, what)
+  local q = self.queues[name]
+  if not q or not q.instance or q.version ~= version then return end
+  local ok, err = q.instance:event(event, what)
+  if not ok then return failed(self, name, q, version, err) end
+  said(self, name, q)
+end
+
+function on:explain(name, serial, no, now_ms)
+  local q = self.queues[name]
+  local told, err
+  if q and q.instance then told, err = q.instance:explain(no, now_ms) end
+  if err then close(q) end -- it is made anew with the next pass, which will show what is wrong
+  self.tell { "explained", name, serial, told or false }
 end
 
 -- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern.

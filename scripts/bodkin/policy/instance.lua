@@ -6,7 +6,7 @@ local core = require "bodkin.core"
 local wire = core.wire
 
 local M = {}
-local NONE = "\x80" -- an encoded map of nothing
+local NONE, NIL = "\x80", "\xc0" -- an encoded map of nothing, and nil
 local Instance = {}
 Instance.__index = Instance
 
@@ -93,11 +93,34 @@ local function verdict(bytes, why, code)
   return false, wire.decode(why)
 end
 
--- A ticket { no =, app =, since_ms =, props =, claims = encoded, or nil for none }. asked: it was admitted before.
+-- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net
+-- (where it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one
+-- member with the props of all: open places by team }. asked: it was admitted before.
 -- true; false and why it is not admitted; or nil, message, code: the policy failed.
 function Instance:add(ticket, asked, now_ms)
-  return verdict(self.sandbox:call("add", wire.encode { ticket.no, ticket.app, ticket.since_ms, ticket.props,
-    asked or false, now_ms }, ticket.claims or NONE))
+  local args = { wire.encode { ticket.no, ticket.app, ticket.since_ms, asked or false, now_ms, ticket.seats or false } }
+  for _, m in ipairs(ticket.members) do
+    args[#args + 1] = wire.encode(m[1])
+    args[#args + 1] = m[2] or NONE
+    args[#args + 1] = m[3] or NIL
+  end
+  return verdict(self.sandbox:call("add", table.unpack(args)))
+end
+
+-- Tells one of policy.HOOKS: true, or nil, message, code. what: a value, see pass.lua.
+function Instance:event(name, what)
+  local ok, msg, code = self.sandbox:call("event", wire.encode(name), wire.encode(what))
+  if not ok then return nil, msg, code end
+  return true
+end
+
+-- Why a ticket waits, as { waited_ms =, others = of its app, elsewhere = of those in another shard, fit = compatible
+-- ones, reasons = { { text, count }, … } }, or nil where there is none of that number; nil, message, code: it failed.
+function Instance:explain(no, now_ms)
+  local bytes, msg, code = self.sandbox:call("explain", wire.encode(no), wire.encode(now_ms))
+  if not bytes then return nil, msg, code end
+  local said = wire.decode(bytes)
+  return said ~= wire.null and said or nil
 end
 
 -- A client { id = hexadecimal, app =, name =, props =, claims = } (the latter two encoded), before it is registered;
@@ -111,7 +134,8 @@ function Instance:drop(no)
   return self.sandbox:call("drop", wire.encode(no))
 end
 
--- One pass: an array of { teams of ticket numbers, host or false, data or null }, or nil, message, code.
+-- One pass: an array of { teams of ticket numbers, host or false, data or null, number of the running match that they
+-- join or nil }, or nil, message, code.
 function Instance:tick(now_ms)
   local results = table.pack(self.sandbox:call("tick", wire.encode(now_ms)))
   if results[1] == nil then return nil, results[2], results[3] end
@@ -120,7 +144,8 @@ function Instance:tick(now_ms)
     local match = wire.decode(results[i])
     if match ~= wire.null then out[#out + 1] = match end
   end
-  return out
+  local told = self.sandbox:told()
+  return out[1] and table.move(told, 1, #told, #out + 1, out) or told
 end
 
 -- What it printed since, as lines.

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The matches made lately, and what both ends told of them: for the admin socket's `why`, nobody else is answered.
+-- The matches made lately, and what both ends told of them: for the admin socket's `why`, and where the two of a pair
+-- are, for one another (whereabouts.lua); nobody else is answered.
 -- A match is kept for an hour after the last that happened to it, unless too many came after.
 
 local addresses = require "bodkin.servers.addresses"
@@ -157,7 +158,8 @@ local function told(self, r, key)
   local out = e.report and outcome.unpack(e.report) or { state = "unknown", paths = {} }
   out.match, out.self, out.peer = core.crypto.hex(r.match), core.crypto.hex(id), core.crypto.hex(peer)
   out.own_name, out.name, out.at = printable(me.name), printable(other.name), r.at
-  out.public, out["local"], out.peer_public = texts(pubs), texts(locals), texts(peer_pubs)
+  out.public, out.peer_public = texts(addresses.told(pubs)), texts(addresses.told(peer_pubs))
+  out["local"], out.over = texts(locals), #out.public < #pubs and "tcp" or nil
   out.peer_local = texts(addresses.visible(self.server.local_rule, peer_locals, peer_pubs, pubs))
   out.behaviour, out.peer_behaviour = out.behaviour or kind.unpack(nat), kind.unpack(peer_nat)
   out.acknowledged = e.acknowledged or false

@@ -19,14 +19,17 @@ M.defaults = {
   associations_each = 4096, -- from one source: a carrier's NAT has many behind it
   handshakes = 2000,      -- a second: each costs about a quarter of a millisecond …
   handshakes_each = 50,   -- … and from one source; ten times as many at once
-  history = 4096,         -- matches remembered for bodkin why, an hour long
+  history = 4096,         -- matches remembered for bodkin why and for where, an hour long
   relay_pairs = 10000,    -- of peers that a relay forwards between …
   relay_rate = 262144,    -- … bytes a second from each end …
   relay_bytes = 1 << 30,  -- … and from both in all …
   relay_s = 21600,        -- … for so many seconds from their match on
   late_probes = 2000,     -- answers that clients asked for after a silence, in all …
   late_probes_each = 32,  -- … and from one source
+  tcp_connections = 4096, -- over TCP, at each address listened on …
+  tcp_connections_each = 256, -- … and from one source: those behind a company's firewall have one
   stun_each = 50,         -- STUN answers a second to one network (/24, /56); ten times as many at once
+  gather_us = 200,        -- that a datagram may wait for others, where more than 4,000 a second come one by one
   guess_burst = 10,       -- wrong room codes from one source at once …
   guess_every_s = 2,      -- … and one more in each so many seconds
   guess_sources = 8192,   -- sources remembered, at least for as long as it takes to fill a bucket
@@ -35,7 +38,8 @@ M.defaults = {
 local STRANGERS = 3 / 4 -- of a bound in all, for sources that are not known yet
 
 local highest = {
-  room_members = 32, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31, associations = 1 << 20,
+  room_members = 32, gather_us = 10000, relay_pairs = 1 << 18, relay_s = 1 << 22, registrations = 1 << 31,
+  associations = 1 << 20,
 }
 
 -- The defaults with `given` over them, or nil, message, code.

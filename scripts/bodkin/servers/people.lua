@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs, locals,
 -- rtt_ms or nil, nat (its kind, see kind.lua) or nil }, from its registration, or for a selector that is not registered
--- from its selection. pubs[1] is where it is heard from.
+-- from its selection. pubs[1] is where it is heard from, with port 0 where that is over TCP.
 
 local addresses = require "bodkin.servers.addresses"
 
@@ -28,6 +28,7 @@ function M.now(registry, person, more)
       copy[field] = source[field] or copy[field]
     end
   end
+  if known then copy.nat = known.nat end -- nil, too, is what it told last
   return copy
 end
 

@@ -123,9 +123,9 @@ end
 
 function on.verdict(self, queue, no, ok, text) self.on.verdict(queue, no, ok, text) end
 
-function on.match(self, queue, serial, teams, host, data)
+function on.match(self, queue, serial, teams, host, data, joins)
   local pass = self.passes[queue]
-  if pass and pass.serial == serial then self.on.match(queue, pass.version, teams, host or nil, data) end
+  if pass and pass.serial == serial then self.on.match(queue, pass.version, teams, host or nil, data, joins) end
 end
 
 local function end_pass(self, queue)
@@ -232,7 +232,7 @@ local function ask(self, serial, client)
   return "asked"
 end
 
--- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data),
+-- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data, joins),
 -- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; open_link(on_message, on_end) ->
 -- link with send, kill, close: for a process beside this one.
 function M.new(options)
@@ -283,12 +283,12 @@ end
 
 function Policies:window_ms(queue) return version_for(self, queue).about.window_ms end
 
--- Tells of a ticket { no, app, since_ms, props, claims, admitted }.
+-- Tells of a ticket { no, app, since_ms, members, admitted, seats }: members and seats as in instance.lua.
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end
   local version = version_for(self, queue)
-  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.props, t.claims,
-    t.admitted or false, ms(self) })
+  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.members, t.admitted or false, ms(self),
+    t.seats or false })
 end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end

@@ -183,7 +183,7 @@ local function handlers(self, on)
     if not q then return refuse(reply, tx, "limit", text or "too many queues here") end
     self.last = self.last + 1
     t = { no = self.last, id = id, ticket = ticket, queue = q, app = known.app, since_ms = env.now() // 1000,
-      props = given, claims = server.admission:of(id), asker = asker }
+      members = { { given, server.admission:of(id) } }, asker = asker }
     q.tickets[t.no], self.by_ticket[ticket] = t, t
     q.count, self.total = q.count + 1, self.total + 1
     self.of[id] = self.of[id] or {}

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A server role: a name, the messages it handles, and which of their fields it wants. The three of Bodkin
+-- A server role: a name, the messages it handles, and which of their fields it wants. The four of Bodkin
 -- itself are made with this, and so are yours.
 --
 --   return bodkin.role {

@@ -17,6 +17,7 @@ function M.install(server, on, history)
   -- Where a client is from now on, in the registry and in the history of its match.
   local function amend(holder, assoc, own, near)
     local _, ephemeral, _, _, rtt_ms, nat = addresses.unpack(holder.addrs)
+    if server:over_tcp() then nat = nil end -- it was of datagrams
     holder.addrs = addresses.pack(assoc, ephemeral, rtt_ms, nat, own, near)
     return holder
   end
@@ -35,13 +36,15 @@ function M.install(server, on, history)
       there.assoc, _, there.pubs, there.locals = addresses.unpack(other.addrs)
     end
     local rule, now = server.local_rule, env.now()
-    if now >= (me.told_us or -PUSH_US) + PUSH_US then
-      me.told_us = now
-      server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
+    me.told_us = me.told_us or {} -- by peer: in a room, who moves asks after all of them at once
+    if now >= (me.told_us[peer] or -PUSH_US) + PUSH_US then
+      me.told_us[peer] = now
+      server:push(there.assoc, "whereabouts", env.random(12), match, id, addresses.told(own),
         addresses.visible(rule, near, own, there.pubs))
       server.counters:add "whereabouts_told"
     end
-    reply("whereabouts", tx, match, peer, there.pubs, addresses.visible(rule, there.locals, there.pubs, own))
+    reply("whereabouts", tx, match, peer, addresses.told(there.pubs),
+      addresses.visible(rule, there.locals, there.pubs, own))
   end
 end
 
