@@ -5,12 +5,14 @@
 
 #include "sandbox.h"
 
-enum { TICKETS_MAX = 64, TEAMS_MAX = 32, PACK_STEPS = 4000, SPLIT_STEPS = 20000 };
+enum { TICKETS_MAX = 64, TEAMS_MAX = 32, LIMITS_MAX = 8, PACK_STEPS = 4000, SPLIT_STEPS = 20000 };
 
 typedef struct teams {
   int count, room[TEAMS_MAX];
   int tickets, size[TICKETS_MAX], team[TICKETS_MAX]; // team: -1: none
   double value[TICKETS_MAX], sum[TEAMS_MAX];
+  // How many players of a team may have one value of a property: what each ticket takes of it, what each team has left.
+  int limits, takes[TICKETS_MAX][LIMITS_MAX], left[TEAMS_MAX][LIMITS_MAX];
   int steps;
   // split
   int best[TICKETS_MAX], full[TEAMS_MAX];
@@ -47,6 +49,58 @@ static void read_args(lua_State *L, teams *t) {
   }
 }
 
+// The limits at `idx`, { property = { value = most a team } } or nothing.
+static void read_limits(lua_State *L, teams *t, int idx) {
+  if (lua_isnoneornil(L, idx)) return;
+  luaL_checktype(L, idx, LUA_TTABLE);
+  int top = lua_gettop(L);
+  lua_pushnil(L);
+  bool is = lua_next(L, idx) && lua_type(L, -2) == LUA_TSTRING && lua_istable(L, -1);
+  if (!is) luaL_argerror(L, idx, "limits are { property = { value = most a team } }");
+  int prop = top + 1, values = top + 2;
+  for (lua_pushnil(L); lua_next(L, values); lua_pop(L, 1)) {
+    lua_Integer most = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : -1;
+    if (t->limits == LIMITS_MAX || most < 0 || most > TEAMS_MAX)
+      luaL_argerror(L, idx, "at most 8 values are limited, each by a number of players");
+    int which = t->limits++;
+    for (int k = 0; k < t->count; k++) t->left[k][which] = (int)most;
+    for (int i = 0; i < t->tickets; i++) {
+      lua_rawgeti(L, 1, i + 1);
+      lua_getfield(L, -1, "members");
+      lua_Integer n = lua_istable(L, -1) ? (lua_Integer)lua_rawlen(L, -1) : 0;
+      for (lua_Integer m = 1; m <= n; m++) {
+        if (lua_rawgeti(L, values + 4, m) == LUA_TTABLE && lua_getfield(L, -1, "props") == LUA_TTABLE) {
+          lua_pushvalue(L, prop);
+          lua_rawget(L, -2);
+          t->takes[i][which] += lua_rawequal(L, -1, values + 1);
+        }
+        lua_settop(L, values + 4);
+      }
+      lua_settop(L, values + 2);
+    }
+  }
+  lua_settop(L, top);
+}
+
+static bool allows(const teams *t, int team, int ticket) {
+  for (int i = 0; i < t->limits; i++)
+    if (t->takes[ticket][i] > t->left[team][i]) return false;
+  return true;
+}
+
+// Puts a ticket into a team (1), or takes it out again (-1).
+static void move_in(teams *t, int team, int ticket, int sign) {
+  t->room[team] -= sign * t->size[ticket];
+  t->sum[team] += sign * t->value[ticket];
+  for (int i = 0; i < t->limits; i++) t->left[team][i] -= sign * t->takes[ticket][i];
+  t->team[ticket] = sign > 0 ? team : -1;
+}
+
+static bool alike(const teams *t, int a, int b) {
+  return t->room[a] == t->room[b] && t->full[a] == t->full[b] && t->sum[a] == t->sum[b] &&
+         memcmp(t->left[a], t->left[b], sizeof t->left[a]) == 0;
+}
+
 static int push_teams(lua_State *L, const teams *t, const int *team) {
   lua_createtable(L, t->count, 0);
   for (int k = 0; k < t->count; k++) {
@@ -66,15 +120,14 @@ static int push_teams(lua_State *L, const teams *t, const int *team) {
 static bool seat_all(teams *t, int i, int left, int rest) {
   if (left == 0) return true;
   if (i == t->tickets || rest < left || ++t->steps > PACK_STEPS) return false;
-  int size = t->size[i], tried = 0;
+  int size = t->size[i];
   for (int k = 0; k < t->count; k++) {
-    if (t->room[k] < size || (tried >> t->room[k] & 1)) continue; // teams with as much room are alike
-    tried |= 1 << t->room[k];
-    t->room[k] -= size;
-    t->team[i] = k;
+    bool was = t->room[k] < size || !allows(t, k, i);
+    for (int e = 0; e < k && !was; e++) was = alike(t, e, k); // nothing new comes of it
+    if (was) continue;
+    move_in(t, k, i, 1);
     if (seat_all(t, i + 1, left - size, rest - size)) return true;
-    t->room[k] += size;
-    t->team[i] = -1;
+    move_in(t, k, i, -1);
   }
   return i > 0 && seat_all(t, i + 1, left, rest - size);
 }
@@ -84,6 +137,7 @@ static bool seat_all(teams *t, int i, int left, int rest) {
 static int pack(lua_State *L) {
   teams t;
   read_args(L, &t);
+  read_limits(L, &t, 3);
   int left = 0, rest = 0;
   for (int k = 0; k < t.count; k++) left += t.room[k];
   for (int i = 0; i < t.tickets; i++) rest += t.size[i];
@@ -116,22 +170,15 @@ static void divide(teams *t, const int *order, int i) {
   for (;;) {
     int next = -1;
     for (int k = 0; k < t->count; k++) {
-      bool was = t->room[k] < size;
-      for (int e = 0; e < n && !was; e++) {
-        int o = tried[e]; // alike: nothing new comes of it
-        was = o == k || (t->room[o] == t->room[k] && t->full[o] == t->full[k] && t->sum[o] == t->sum[k]);
-      }
+      bool was = t->room[k] < size || !allows(t, k, ticket);
+      for (int e = 0; e < n && !was; e++) was = tried[e] == k || alike(t, tried[e], k);
       if (!was && (next < 0 || t->sum[k] * t->full[next] < t->sum[next] * t->full[k])) next = k;
     }
     if (next < 0 || t->best_gap == 0 || ++t->steps > SPLIT_STEPS) return;
     tried[n++] = next;
-    t->room[next] -= size;
-    t->sum[next] += t->value[ticket];
-    t->team[ticket] = next;
+    move_in(t, next, ticket, 1);
     divide(t, order, i + 1);
-    t->team[ticket] = -1;
-    t->sum[next] -= t->value[ticket];
-    t->room[next] += size;
+    move_in(t, next, ticket, -1);
   }
 }
 
@@ -146,6 +193,7 @@ static void improve(lua_State *L, teams *t) {
       for (int k = 0; k < i; k++) {
         int a = t->best[i], b = t->best[k];
         if (a == b || t->size[i] != t->size[k]) continue;
+        if (memcmp(t->takes[i], t->takes[k], sizeof t->takes[i])) continue; // else a limit might be passed
         double more = t->value[k] - t->value[i];
         sum[a] += more, sum[b] -= more;
         double gap = gap_of(t, sum);
@@ -159,18 +207,24 @@ static void improve(lua_State *L, teams *t) {
   }
 }
 
-// What a ticket adds to its team: the sum of its members' property.
-static double value_of(lua_State *L, int i, const char *prop) {
+// What a ticket adds to its team: the sum of its members' property, or of what the function at 3 gives for each.
+static double value_of(lua_State *L, int i) {
   double sum = 0;
   int top = lua_gettop(L);
   lua_rawgeti(L, 1, i + 1);
   lua_getfield(L, -1, "members");
   lua_Integer n = lua_istable(L, -1) ? (lua_Integer)lua_rawlen(L, -1) : 0;
   for (lua_Integer m = 1; m <= n; m++) {
-    if (lua_rawgeti(L, top + 2, m) != LUA_TTABLE || lua_getfield(L, -1, "props") != LUA_TTABLE)
-      luaL_error(L, "a ticket without props");
-    lua_getfield(L, -1, prop);
-    if (!lua_isnumber(L, -1)) luaL_error(L, "split by %s, which is a %s", prop, luaL_typename(L, -1));
+    if (lua_isfunction(L, 3)) {
+      lua_pushvalue(L, 3);
+      lua_rawgeti(L, top + 2, m);
+      lua_call(L, 1, 1);
+    } else {
+      if (lua_rawgeti(L, top + 2, m) != LUA_TTABLE || lua_getfield(L, -1, "props") != LUA_TTABLE)
+        luaL_error(L, "a ticket without props");
+      lua_getfield(L, -1, lua_tostring(L, 3));
+    }
+    if (!lua_isnumber(L, -1)) luaL_error(L, "split by what is a %s, not a number", luaL_typename(L, -1));
     sum += lua_tonumber(L, -1);
     lua_settop(L, top + 2);
   }
@@ -183,10 +237,11 @@ static double value_of(lua_State *L, int i, const char *prop) {
 static int split(lua_State *L) {
   teams t;
   read_args(L, &t);
-  const char *prop = luaL_checkstring(L, 3);
+  if (!lua_isfunction(L, 3)) luaL_checkstring(L, 3);
+  read_limits(L, &t, 4);
   int order[TICKETS_MAX], players = 0, places = 0;
   for (int i = 0; i < t.tickets; i++) {
-    t.value[i] = value_of(L, i, prop);
+    t.value[i] = value_of(L, i);
     players += t.size[i];
     int at = i;
     // The larger parties first, which are harder to seat, then by value.

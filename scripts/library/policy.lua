@@ -64,8 +64,8 @@
 ---@field accept_ms? integer
 ---How often the queue is looked at, in ms: 10 to 60000, else 100. Tickets that come in between are seen together.
 ---@field window_ms? integer
----A numeric property: `near` is then in order of distance from the anchor's, and long queues stay fast.
----@field index? string
+---A numeric property, or what gives a ticket's number: `near` is then in order of distance from the anchor's, and long queues stay fast.
+---@field index? string|fun(ticket: bodkin.Ticket): number
 ---A property in which all players of a match agree.
 ---@field shard? string
 ---Whether a ticket may wait here; the second result says why not, in at most 40 bytes.

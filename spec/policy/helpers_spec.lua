@@ -34,6 +34,20 @@ describe("pack", function()
     assert.same({ { 1 }, { 2, 4 } }, (played(text, { party(3), party(2), party(2), party(1) })))
   end)
 
+  it("keeps to what a team may have of a property's values", function()
+    local d = support.desk [[
+      local LIMITS = { role = { tank = 1, healer = 1 } }
+      return bodkin.policy { teams = { 2, 2 }, props = { role = "string" }, form = function(anchor, near)
+        local list = { anchor }
+        for _, t in ipairs(near) do list[#list + 1] = t end
+        local teams = bodkin.pack(list, { 2, 2 }, LIMITS)
+        return teams and { teams = teams, host = teams[1][1] } end }]]
+    for _, role in ipairs { "tank", "tank", "tank", "healer", "any" } do d:add { role = role } end
+    assert.same({ { { 1, 4 }, { 2, 5 } }, 1 }, d:tick(0)[1])
+    for _, role in ipairs { "tank", "tank", "tank" } do d:add { role = role } end -- with the one that waits: four
+    assert.same({}, d:tick(0))
+  end)
+
   it("has the first ticket in, or nobody", function()
     assert.is_nil((played(text, { party(2), party(2), party(2) })))
     local teams = played(text, { party(2), party(3), party(3), party(1) })
@@ -95,6 +109,22 @@ describe("split", function()
     assert.same({ gap = 0.0 }, matches[1][3])
   end)
 
+  it("keeps to what a team may have of a property's values, too", function()
+    local d = support.desk [[return bodkin.policy { size = 4, props = { mmr = "number", role = "string" },
+      form = function(anchor, near)
+        local list = { anchor, near[1], near[2], near[3] }
+        local teams, gap = bodkin.split(list, { 2, 2 }, function(m) return m.props.mmr end, { role = { tank = 1 } })
+        return { teams = teams, data = gap } end }]]
+    for i, mmr in ipairs { 10, 40, 20, 30 } do d:add { mmr = mmr, role = i <= 2 and "tank" or "any" } end
+    local made = d:tick(0)[1]
+    local of = {}
+    for k, team in ipairs(made[1]) do
+      for _, no in ipairs(team) do of[no] = k end
+    end
+    assert.not_equal(of[1], of[2])
+    assert.equal(10.0, made[3]) -- 40 + 20 against 30 + 10
+  end)
+
   it("keeps parties whole", function()
     local two = { members = { { mmr = 90 }, { mmr = 80 } } }
     local teams, _, matches = played(text, { two, { mmr = 10 }, { mmr = 20 } })
@@ -134,7 +164,7 @@ describe("split", function()
     end
     assert.matches("a list of tickets expected, but place 1 holds a number", failure "bodkin.pack({ 1 }, { 1 })")
     assert.matches("the size of each team expected", failure "bodkin.pack({ anchor }, { 0 })")
-    assert.matches("split by mmr, which is a nil", failure [[bodkin.split({ anchor, near[1] }, { 1, 1 }, "mmr")]])
+    assert.matches("split by what is a nil, not a number", failure "bodkin.split({ anchor, near[1] }, { 1, 1 }, 'mmr')")
     assert.matches("near needs a policy with an index", failure "bodkin.near(anchor)")
   end)
 end)

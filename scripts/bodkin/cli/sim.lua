@@ -33,8 +33,8 @@ return {
   text = [[
 Plays the scenario that FILE returns (bodkin.scenario) with the unchanged client and server on a virtual network in
 virtual time, and prints which pairs of NATs connected, by which paths, and how long things took. FILE may also return
-a policy, or be first_come, skill or rooms: it then serves 1,000 clients that fit it. The same file and seed give the
-same output, byte for byte. Exit code 3 when FILE is not right, or its policy failed meanwhile.]],
+a policy, or be the name of one that ships, such as skill: it then serves 1,000 clients that fit it. The same file and
+seed give the same output, byte for byte. Exit code 3 when FILE is not right, or its policy failed meanwhile.]],
   options = {
     { "seed", arg = "N", kind = seed, help = "another course of things for another number (default: the scenario's)" },
     { "svg", arg = "FILE", help = "write a plot of waits and connect times" },

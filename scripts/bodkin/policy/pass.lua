@@ -111,11 +111,21 @@ function M.register(who, props, claims)
   return allowed(policy.on_register, "on_register", client, "the server does not admit you")
 end
 
+-- By what a ticket stands in the index.
+local function value_of(view)
+  local index = policy.index
+  if not index then return 0 end
+  if type(index) ~= "function" then return view.props[index] end
+  local value = index(view)
+  if type(value) ~= "number" or value ~= value then fail(index, "index returned a %s, not a number", type(value)) end
+  return value
+end
+
 -- A running match that wants more.
 local function backfill(match)
   if not policy.on_backfill then return false, "matches are not filled up here" end
   match.view.seats = match.seats
-  match.value = policy.index and match.view.props[policy.index] or 0
+  match.value = value_of(match.view)
   running[match.no], open[#open + 1] = match, match
   return true
 end
@@ -125,7 +135,11 @@ local solo = { size = 1 }
 local Ticket = { __metatable = false, __name = "ticket" }
 function Ticket.__index(view, field)
   if field == "members" then return { { props = view.props, claims = view.claims } } end
-  if field == "claims" then return {} end
+  if field == "claims" then -- of those with none it is made when it is asked for
+    local none = {}
+    rawset(view, field, none)
+    return none
+  end
   return solo[field]
 end
 
@@ -165,7 +179,7 @@ function M.add(t, ...)
     ok, why = allowed(policy.admit, "admit", view, "the queue does not admit you")
     if not ok then return false, why end
   end
-  queue:add(pool.number, no, since_ms, policy.index and view.props[policy.index] or 0, #members, view)
+  queue:add(pool.number, no, since_ms, value_of(view), #members, view)
   return true
 end
 

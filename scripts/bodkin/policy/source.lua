@@ -7,7 +7,7 @@
 
 local M = {}
 
-M.BUILTIN = { first_come = true, skill = true, rooms = true }
+M.BUILTIN = { first_come = true, skill = true, rooms = true, teams = true, lobby = true }
 
 local FILES_MAX, BYTES_MAX = 64, 1 << 20
 
