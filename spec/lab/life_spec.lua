@@ -48,6 +48,9 @@ local trials = {
     assert(t.net:attach(t.a, t.other))
     assert(t.net:switch(t.a, true))
   end, third = "carrier", of = { NATS, ALL } },
+  { "a host's default route goes to an interface that was there", "port_restricted", "port_restricted",
+    function(t) assert(t.net:switch(t.a)) end, third = "port_restricted",
+    before = function(t) assert(t.net:attach(t.a, t.other)) end, of = { NATS, ALL } },
   { "the relay is killed, another is there", "symmetric_random", "symmetric_random", function(t)
     local ip = t.sides[1].remote:match "^(.*):"
     assert(t.servers[ip], "no relay at " .. ip):kill "KILL"

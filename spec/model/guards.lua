@@ -84,7 +84,7 @@ M.list = {
   },
   {
     name = "what was sent to places others took", file = "session.c", seeds = 2000,
-    line = "if (p->listed) s->lost_tests += p->attempt;",
+    line = "if (p->listed) s->lost_tests += p->spent + p->attempt;",
     broken = ";",
     wish = { bogus = { n = 15, one_ip = true } },
   },

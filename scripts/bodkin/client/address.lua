@@ -223,8 +223,8 @@ local function bound_to(sock, ip)
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
 end
 
--- Whether the host has other addresses than when this was asked last. Containers come and go without meaning; a VPN
--- may take all traffic.
+-- Whether the host has other addresses than when this was asked last, or sends to its servers from another one: of a
+-- route no interface tells. Containers come and go without meaning; a VPN may take all traffic.
 function Addresses:changed()
   self.listed = nil
   local list = {}
@@ -232,6 +232,10 @@ function Addresses:changed()
     if i.up and not i.loopback and kind_of(i.name) ~= "container" then list[#list + 1] = i.name .. i.addr end
   end
   table.sort(list)
+  for _, family in ipairs { 4, 6 } do
+    local server = self.socks[family] and self.servers[family]
+    list[#list + 1] = server and self.env.source(server) or "none"
+  end
   local now, before = table.concat(list, "\n"), self.before
   self.before = now
   return before ~= nil and now ~= before
