@@ -151,7 +151,8 @@ end
 -- sock: as for a request.
 function Addresses:question(server, timeout_ms, sock)
   local r = self.servers.stun and self.requests.stun(server) or {
-    to = server, expect = "address_report", build = function(tx) return message.address_request:encode(tx) end,
+    to = server, expect = "address_report", anew = not sock, -- the first that is asked: it tells the distance
+    build = function(tx) return message.address_request:encode(tx) end,
   }
   r.timeout_ms, r.sock, r.quiet = timeout_ms, sock, sock ~= nil
   return r

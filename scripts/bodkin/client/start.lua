@@ -133,6 +133,7 @@ local function find_server(self, options)
         proof_for = function(to) return self.addresses:proof(to) end,
         on_report = function(...) self.addresses:note(...) end,
         on_rtt = function(to, us) self.addresses:timed(to, us) end,
+        rtt_for = function(to) return self.addresses:rtt_ms(to) end,
       }
     end
     if servers then
