@@ -33,6 +33,7 @@ end
 function Registration:register()
   local addresses = self.addresses
   self.association:renew()
+  local moves = addresses.moves
   local ok, public, lifetime_s, boot = self.requests:call {
     to = self.server, sealed = true, first = true, expect = "registered", timeout_ms = self.timeout_ms,
     build = function(tx)
@@ -42,7 +43,7 @@ function Registration:register()
     end,
   }
   if not ok then return nil, public, lifetime_s end
-  addresses:see(self.server, public)
+  if addresses.moves == moves then addresses:see(self.server, public) end
   self.restarted = self.restarted or self.boot ~= nil and self.boot ~= boot
   self.boot, self.lifetime_s, self.active = boot, lifetime_s, true
   return true

@@ -87,6 +87,7 @@ local function open_sockets(self, options, loopback)
     proof_for = function(to) return self.addresses:proof(to) end,
     on_report = function(...) self.addresses:note(...) end,
     on_rtt = function(to, us) self.addresses:timed(to, us) end,
+    rtt_for = function(to) return self.addresses:rtt_ms(to) end,
   }
   self.carriage.requests = self.requests
   return true
