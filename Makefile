@@ -181,6 +181,8 @@ AEAD := crypto_aead_chacha20poly1305_ietf
 $(r)/bench/path_plain: bench/path.c $(r)/core.a
 	$(call quiet,LD) $(CC) $(BASE) $(CFLAGS) $(release_FLAGS) -DBENCH_PLAIN -Wl,--wrap=$(AEAD)_encrypt,--wrap=$(AEAD)_decrypt \
 	  -o $@ $^ $(CORE_LIBS)
+bench-maintenance: all
+	@LUA_PATH='scripts/?.lua;scripts/?/init.lua;;' LUA_CPATH='$(r)/lua/?.so;;' lua5.4 bench/maintenance.lua
 bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
 bench-match: all $(r)/bench/sweep
@@ -266,8 +268,8 @@ FORCE:
 
 help:
 	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-match bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
+	@echo 'bench-policy bench-match bench-maintenance bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
 
 .PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-match bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  bench-noise bench-seal bench-policy bench-match bench-maintenance bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

@@ -94,10 +94,18 @@ local function each_fuzzer(fn)
   for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c")) do fn(source:match "fuzz_([^/]*)%.c$") end
 end
 
+-- The lab's. Those that mostly wait do so beside the others.
+local function lab_specs(name, limit_s, env)
+  local files = lines_of "ls spec/lab/*_spec.lua | grep -v /waits_"
+  add(name .. ", waiting", env .. busted .. "spec/lab/waits_spec.lua", 180)
+  suites[#suites].beside = true
+  add(name, env .. busted .. table.concat(files, " "), limit_s)
+end
+
 local add_named
 add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
-  lab = function() lua_specs("lab", 600) end,
+  lab = function() lab_specs("spec/lab", 600, "") end,
   ["nat-table"] = function() add("NAT pairs", busted .. "spec/lab/matrix_spec.lua", 120) end,
   valgrind = function()
     add("pairs under valgrind", "PAIRS=100 CMOCKA_MESSAGE_OUTPUT=TAP valgrind -q --leak-check=full --error-exitcode=9 "
@@ -105,7 +113,7 @@ add_named = {
   end,
   soak = function()
     -- In the first of twenty the lab itself is tested, too, and the simulator held against it.
-    for n = 1, 20 do add("soak " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab", 900) end
+    for n = 1, 20 do lab_specs("soak " .. n, 900, "SOAK=" .. n .. " ") end
     add_named.valgrind()
     add("soak memory", "EVERY=1 CMOCKA_MESSAGE_OUTPUT=TAP " .. build .. "/asan/spec/host/test_memory", 1800)
     add_named["soak-fuzz"]()
@@ -200,7 +208,7 @@ end
 
 -- Starts a suite; what it prints can be read, or is in a file once that ends.
 local function start(suite, path)
-  local command = ("{ %s; } </dev/null 2>&1; status=$?; echo; echo exit $status"):format(suite.command)
+  local command = ("{ %s; } </dev/null 2>&1; status=$?; echo; echo exit $status $(date +%%s)"):format(suite.command)
   suite.began = os.time()
   return assert(io.popen(("timeout -k 5 %d sh -c '%s'%s"):format(suite.limit_s, command:gsub("'", [['\'']]),
     path and " >" .. path or "")))
@@ -211,8 +219,8 @@ local function run(suite, pipe)
   pipe = pipe or start(suite)
   local good, bad, skip, plan, status = 0, 0, 0, nil, nil
   for line in pipe:lines() do
-    status = line:match("^exit (%d+)$") or status
-    if not status then say(line) end
+    local code, ended = line:match "^exit (%d+) (%d+)$"
+    if code then status, suite.ended = code, tonumber(ended) else say(line) end
     if suite.plain then goto continue end
     plan = tonumber(line:match("^1%.%.(%d+)")) or plan
     if line:find("^ok.*# SKIP") or line:find("^not ok %d+ # SKIP") then skip = skip + 1 -- cmocka says the latter
@@ -240,20 +248,38 @@ local function run(suite, pipe)
   passed, failed, skipped = passed + good, failed + bad, skipped + skip
 end
 
--- Those on virtual time, as many at once as there are processors; what each prints comes when it is over.
+-- Starts one whose output comes when it is over; and waits for that.
+local function begin(suite)
+  local path = os.tmpname()
+  return { suite = suite, path = path, pipe = start(suite, path) }
+end
+
+local function finish(one)
+  one.pipe:read "a"
+  one.pipe:close()
+  run(one.suite, assert(io.open(one.path)))
+  os.remove(one.path)
+end
+
+-- Those on virtual time, as many at once as there are processors.
 local function run_together(list)
   local started, jobs = {}, tonumber(lines_of("nproc")[1]) or 1
-  for i, suite in ipairs(list) do
-    for k = #started + 1, math.min(#list, i + jobs - 1) do
-      local path = os.tmpname()
-      started[k] = { path = path, pipe = start(list[k], path) }
+  for i in ipairs(list) do
+    for k = #started + 1, math.min(#list, i + jobs - 1) do started[k] = begin(list[k]) end
+    finish(started[i])
+  end
+end
+
+local function run_one_by_one(list)
+  local beside
+  for _, suite in ipairs(list) do
+    if suite.beside then
+      beside = begin(suite)
+    else
+      run(suite)
+      if beside then finish(beside) end
+      beside = nil
     end
-    local one = started[i]
-    one.pipe:read "a"
-    one.pipe:close()
-    suite.ended = os.time()
-    run(suite, assert(io.open(one.path)))
-    os.remove(one.path)
   end
 end
 
@@ -261,7 +287,7 @@ io.stdout:setvbuf("line")
 local together, rest = {}, {}
 for _, suite in ipairs(suites) do table.insert(suite.virtual and together or rest, suite) end
 run_together(together)
-for _, suite in ipairs(rest) do run(suite) end
+run_one_by_one(rest)
 if #suites == 0 then
   failed = 1
   print("# no suite called " .. what)

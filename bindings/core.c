@@ -36,6 +36,16 @@ static int interfaces(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, e] source(to) -> the address, port 0, from which the machine would send there now | nil: there is no way
+static int source(lua_State *L) {
+  bdk_addr to = bdk_check_addr(L, 1), from;
+  if (bdk_iface_source(&to, &from) == 0)
+    bdk_push_addr(L, &from);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
 static void push_errors(lua_State *L) {
   static const struct {
     const char *name, *text;
@@ -62,7 +72,7 @@ int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   luaL_checkversion(L);
   if (sodium_init() < 0) return luaL_error(L, "libsodium cannot be initialised");
   static const luaL_Reg functions[] = {
-      {"now", now}, {"interfaces", interfaces}, {"on_error", bdk_on_error}, {NULL, NULL}};
+      {"now", now}, {"interfaces", interfaces}, {"source", source}, {"on_error", bdk_on_error}, {NULL, NULL}};
   luaL_newlib(L, functions);
   lua_pushliteral(L, BDK_VERSION);
   lua_setfield(L, -2, "version");

@@ -18,6 +18,7 @@ int bdk_session_relay(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_ro
     p->answered = true; // it answered the request that opened it
   }
   p->route.channel = route->channel;
+  p->route.local = (bdk_addr){0}; // the relay knows the channel from where the kernel sent the request
   p->attempt_max = BDK_ROUND_TESTS;
   // Whether the nearer side waits does not matter here.
   if (p->state == BDK_PATH_VALID)

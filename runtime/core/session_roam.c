@@ -8,8 +8,16 @@
 
 void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   s->epoch++; // by which the peer sees it
-  // First the one in use: should all still work, the peer stays with it.
-  if (s->selected >= 0) bdk_session_retest(s, q, &s->paths[s->selected], now_us);
+  // First the one in use: should all still work, the peer stays with it. And should what leaves from where the peer
+  // was heard last take a way on which nothing comes back, as after another default route: from where the kernel says.
+  if (s->selected >= 0) {
+    bdk_path *p = &s->paths[s->selected];
+    bdk_session_retest(s, q, p, now_us);
+    bdk_addr local = p->route.local;
+    p->route.local = (bdk_addr){0};
+    if (local.family) bdk_session_retest(s, q, p, now_us);
+    p->route.local = local;
+  }
   bdk_session_test_others(s, q, now_us);
   bdk_session_tick(s, q, now_us);
 }

@@ -112,6 +112,9 @@ int bdk_decline(bdk_node *node, const char *ticket);
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);
 int bdk_leave(bdk_node *node, const char *match);
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
+// What became of matches, now and in the last hour, as `bodkin why --json` prints it: a line of JSON a peer; `id`: of a
+// match, a peer, or a name; NULL: all. Returns its length; it is written, with a zero, where it is less than `size`.
+int bdk_why(bdk_node *node, const char *id, char *out, size_t size);
 const char *bdk_strerror(int error);
 #pragma GCC visibility pop
 #ifdef __cplusplus

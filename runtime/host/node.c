@@ -5,6 +5,7 @@
 // texts live as long as the table is held.
 #include "node.h"
 
+#include <limits.h>
 #include <lualib.h>
 #include <sodium.h>
 #include <string.h>
@@ -288,6 +289,33 @@ int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size) {
   memset(out, 0, size);
   memcpy(out, &node->stats, size < sizeof *out ? size : sizeof *out);
   return 0;
+}
+
+typedef struct why_call {
+  bdk_node *node;
+  const char *id;
+  char *out;
+  size_t size, len;
+} why_call;
+
+static int get_why(lua_State *L) {
+  why_call *c = lua_touserdata(L, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, c->node->half);
+  lua_getfield(L, -1, "why");
+  lua_insert(L, -2);
+  lua_pushstring(L, c->id); // nil where NULL
+  lua_call(L, 2, 1);
+  const char *text = luaL_checklstring(L, -1, &c->len);
+  if (c->out && c->len < c->size) memcpy(c->out, text, c->len + 1);
+  return 0;
+}
+
+int bdk_why(bdk_node *node, const char *id, char *out, size_t size) {
+  why_call c = {.node = node, .id = id, .out = out, .size = size};
+  if (out && size > 0) *out = 0;
+  if (!node) return BDK_E_INVALID;
+  if (!bdk_lua_enter(node->L, get_why, &c) || c.len > INT_MAX) return BDK_E_LIMIT;
+  return (int)c.len;
 }
 
 // --- life

@@ -6,6 +6,8 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static bool read_addr(const struct sockaddr *from, bdk_addr *out) {
   memset(out, 0, sizeof *out);
@@ -40,4 +42,31 @@ int bdk_iface_list(bdk_iface *out, int max) {
   }
   freeifaddrs(all);
   return count;
+}
+
+int bdk_iface_source(const bdk_addr *to, bdk_addr *out) {
+  struct sockaddr_storage at = {0};
+  socklen_t len = sizeof(struct sockaddr_in);
+  if (to->family == 4) {
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&at;
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(1); // nothing is sent, but none is no port
+    memcpy(&v4->sin_addr, to->ip, 4);
+  } else {
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&at;
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(1);
+    v6->sin6_scope_id = to->scope;
+    memcpy(&v6->sin6_addr, to->ip, 16);
+    len = sizeof *v6;
+  }
+  int fd = socket(at.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  int error = 0;
+  if (connect(fd, (struct sockaddr *)&at, len) < 0 || getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+    error = -errno;
+  else if (!read_addr((struct sockaddr *)&at, out))
+    error = -EAFNOSUPPORT;
+  close(fd);
+  return error;
 }

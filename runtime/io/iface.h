@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The addresses of this machine's interfaces.
+// The addresses of this machine's interfaces, and which of them is used.
 #ifndef BDK_IFACE_H
 #define BDK_IFACE_H
 
@@ -13,5 +13,7 @@ typedef struct bdk_iface {
 
 // Fills at most `max`; returns how many there are, or -errno.
 int bdk_iface_list(bdk_iface *out, int max);
+// The address, port 0, from which the kernel would send there now. 0, or -errno: there is no way.
+int bdk_iface_source(const bdk_addr *to, bdk_addr *out);
 
 #endif

@@ -5,6 +5,7 @@
 local core = require "bodkin.core"
 local task = require "bodkin.task"
 local node = require "bodkin.client.node"
+local outcome = require "bodkin.outcome"
 local url = require "bodkin.url"
 
 local M = {}
@@ -142,6 +143,14 @@ function Embed:stats()
   end
   return stats.matches, stats.sessions, stats.registered and 1 or 0, counters:get("udp_rx"), counters:get("udp_tx"),
     counters:get("udp_rx_bytes"), counters:get("udp_tx_bytes"), dropped
+end
+
+-- What became of matches, as `bodkin why --json` prints it: a line for each peer, or for those that id means (see
+-- Node:why); nil: all. Text.
+function Embed:why(id)
+  local lines = {}
+  for i, r in ipairs(self.node and self.node:why(id) or {}) do lines[i] = outcome.line(r) end
+  return table.concat(lines)
 end
 
 -- Outside of a task: what the peers and the server are told leaves at once, and nobody waits for an answer.

@@ -22,6 +22,7 @@
 --         :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
 --   env.interfaces() -> array of { name, addr, up, loopback }; where they cannot be listed, those of the last time
+--   env.source(to) -> addr of ours from which what is sent there leaves now; nil: there is no way
 --   env.close()                           closes all of these, quietly
 -- and here alone:
 --   env.run(), env.stop(), env.loop
@@ -115,6 +116,8 @@ function M.new(options)
     interfaces = core.interfaces() or interfaces
     return interfaces
   end
+
+  function env.source(to) return core.source(to) end
 
   function env.resolve(host, port, fn)
     local ok, err = loop:resolve(host, port, fn)

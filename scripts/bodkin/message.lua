@@ -20,6 +20,7 @@ local props = { "props", "any", 1, 128 }
 local match = { "match", "bin", 16, 16 }
 local ticket = { "ticket", "bin", 16, 16 }
 local rtt = { "rtt_ms", "uint?", 0, 10000 }
+local nat = { "nat", "uint?", 1, 16383 } -- see kind.lua
 local pad = { "pad", "pad" }
 
 -- Numbers 1..31 and 40..63 are between client and server, 32..39 between peers, 64..127 for roles of your own. What is
@@ -29,7 +30,7 @@ local declared = {
   { 1, "address_request", REQUEST, tx, pad },
   { 2, "address_report", REPLY, tx, { "xaddr", "addr" }, { "proof", "bin", 20, 20 } },
   { 3, "register", SEALED_REQUEST, tx, ephemeral, pubs, locals, app, name, props, { "token", "bin?", 1, 512 },
-    rtt },
+    rtt, nat },
   { 4, "registered", SEALED, tx, { "xaddr", "addr" }, { "lifetime_s", "uint", 1, 3600 }, { "boot", "bin", 8, 8 } },
   { 5, "unregister", SEALED_REQUEST, tx },
   { 6, "list", SEALED_REQUEST, tx, app, { "query", "any", 1, 512 }, { "cursor", "bin?", 16, 16 },
@@ -40,13 +41,14 @@ local declared = {
   { 10, "room_open", SEALED_REQUEST, tx, { "code", "str?", 1, 32 }, { "match", "bin?", 16, 16 } },
   { 11, "room_opened", SEALED, tx, { "code", "str", 1, 32 }, match },
   { 12, "select", SEALED_REQUEST, tx, ephemeral, { "target", "bin?", 16, 16 }, { "code", "str?", 1, 32 }, pubs, locals,
-    app, name, props, { "token", "bin?", 1, 512 }, rtt },
+    app, name, props, { "token", "bin?", 1, 512 }, rtt, nat },
   { 13, "selected", SEALED, tx, match, { "of_n", "uint", 1, 32 } },
   { 14, "matched", SEALED, tx, match, { "key", "bin", 32, 32 }, { "peer_key", "bin", 32, 32 },
     { "peer_ephemeral", "bin", 32, 32 }, { "own", "bin", 8, 8 }, name, props, { "pubs", "addrs", 0, 3 }, locals,
     { "of_n", "uint", 2, 32 }, { "start_in_ms", "uint", 0, 10000 }, { "age_ms", "uint", 0, 60000 },
     { "data", "any", 1, 512 }, { "seat", "any?", 1, 64 }, { "relays", "addrs", 0, 3 }, { "ticket", "bin?", 37, 37 },
-    { "again", "uint", 0, 255 }, { "commit_us", "uint?" } },
+    { "again", "uint", 0, 255 }, { "commit_us", "uint?" }, { "own_nat", "uint?", 1, 16383 },
+    { "peer_nat", "uint?", 1, 16383 } },
   { 15, "matched_ack", SEALED_REQUEST, tx },
   { 16, "maintain", REQUEST, tx, id },
   { 17, "maintained", REPLY, tx, { "boot", "bin", 8, 8 } },

@@ -4,6 +4,7 @@
 -- only ever added to; 0 is none, or one that is not known here.
 
 local core = require "bodkin.core"
+local kind = require "bodkin.kind"
 
 local M = {}
 
@@ -15,8 +16,6 @@ M.REASONS = { "none", "left", "closed", "no_path", "consent_lost", "no_answer", 
 M.VIAS = { "host", "ipv6", "mapped", "srflx", "prflx", "predicted", "relay" }
 M.PATHS = { "lan", "direct", "relay" }
 M.PATH_STATES = { "frozen", "probing", "usable", "valid", "failed" }
-M.BEHAVIOURS = { "endpoint", "address", "address_port" }
-M.PORTS = { "preserving", "sequential", "random" }
 
 local CANDIDATES_MAX, TESTS_MAX = 16, 65535
 local TENTHS_MAX = 36000000 -- an hour, in tenths of a millisecond
@@ -55,17 +54,11 @@ end
 
 -- A record of node:why, which was so many times told of before, as bytes; of its paths as many as fit.
 function M.pack(r, n)
-  local b, behaviour = r.behaviour, wire.null
-  if b then
-    behaviour = {
-      number_of(M.BEHAVIOURS, b.mapping), number_of(M.BEHAVIOURS, b.filtering), number_of(M.PORTS, b.ports),
-    }
-  end
   local paths, list = worth(r.paths or {}), wire.array {}
   local report = {
     n, number_of(M.STATES, r.state), number_of(M.REASONS, r.reason), number_of(M.PATHS, r.path),
     number_of(M.VIAS, r.via), tenths(r.first_ms), tenths(r.confirmed_ms), tenths(r.rtt_ms), tenths(r.lasted_ms),
-    behaviour, #paths, list,
+    r.behaviour and kind.pack(r.behaviour) or wire.null, #paths, list,
   }
   local bytes = wire.encode(report)
   for i = 1, math.min(#paths, CANDIDATES_MAX) do
@@ -108,11 +101,7 @@ end
 
 local function behaviour_of(b)
   if b == wire.null then return nil end
-  b = array(b, 3)
-  if not b or not (uint(b[1], 63) and uint(b[2], 63) and uint(b[3], 63)) then return false end
-  return {
-    mapping = M.BEHAVIOURS[b[1]] or "unknown", filtering = M.BEHAVIOURS[b[2]] or "unknown", ports = M.PORTS[b[3]],
-  }
+  return kind.unpack(b) or false
 end
 
 -- What the bytes tell, with `n` and `candidates` (how many there were); nil where they are no report.
@@ -140,6 +129,18 @@ function M.unpack(bytes)
   end
   if out.reason == "none" then out.reason = nil end
   return out
+end
+
+-- The fields of a record (node:why) in JSON, in this order.
+M.KEYS = { "event", "match", "at", "how", "self", "own_name", "peer", "name", "state", "connected", "reason", "note",
+  "path", "via", "remote", "first_ms", "confirmed_ms", "rtt_ms", "lasted_ms", "behaviour", "peer_behaviour", "public",
+  "local", "peer_public", "peer_local", "candidates", "paths", "tests" }
+
+-- A record as a line of JSON.
+function M.line(r)
+  local line = { event = "why" }
+  for key, value in pairs(r) do line[key] = value end
+  return require("bodkin.json").encode(line, M.KEYS) .. "\n"
 end
 
 -- Whether what is asked for means this id: all of it, or how it begins, four digits or more.

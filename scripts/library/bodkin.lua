@@ -39,6 +39,8 @@ bodkin = {}
 ---@field local? "same-public"|"always"|"never"  when local addresses are told and tried; "same-public" where not given
 ---@field virtual? boolean            local addresses of VPNs and containers, too
 ---@field timeout_ms? number          of a request
+---@field behaviour? boolean          false: do not look at what the NAT does, for the server and who asks why
+---@field adapt? boolean              false: maintenance each 15 s, however long the NAT keeps mappings
 ---@field register? boolean|"together"  false: not before it hosts or waits; "together": with what it asks first
 ---@field accept? "auto"|"ask"        matches that are to be accepted: at once, or by accept and decline
 ---@field on_event? fun(event: bodkin.Event, match: bodkin.Match?)

@@ -28,6 +28,13 @@ describe("core", function()
     assert.is_true(core.now() >= before)
   end)
 
+  it("tells from where something would be sent", function()
+    local to = core.addr.parse("127.0.0.1", 9)
+    assert.equal(core.addr.with_port(to, 0), core.source(to))
+    assert.is_nil(core.source(core.addr.parse("255.255.255.255", 9)))
+    assert.has_error(function() core.source "nowhere" end)
+  end)
+
   it("lists the interfaces", function()
     local loopback
     for _, i in ipairs(assert(core.interfaces())) do

@@ -24,7 +24,7 @@ describe("what others put into our output", function()
   setup(function()
     package.loaded["bodkin.cli.output"] = nil
     package.loaded["bodkin.host"] = { is_terminal = function() return true end }
-    output, json = require "bodkin.cli.output", require "bodkin.cli.json"
+    output, json = require "bodkin.cli.output", require "bodkin.json"
   end)
   teardown(function()
     package.loaded["bodkin.cli.output"], package.loaded["bodkin.host"] = nil, nil
@@ -181,7 +181,7 @@ describe("secrets", function()
 
   it("are found, however they are spelled", function()
     local secret = core.crypto.random(32)
-    local base64 = require("bodkin.cli.json").base64
+    local base64 = require("bodkin.json").base64
     for _, text in ipairs { secret, core.crypto.hex(secret), core.crypto.hex(secret):upper(), base64(secret),
       base64("xy" .. secret):gsub("+", "-"):gsub("/", "_") .. "", "key=" .. core.crypto.hex(secret:sub(5, 24)) } do
       assert.is_string(leak("x " .. text .. " y", parts { secret }))

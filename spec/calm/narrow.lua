@@ -40,5 +40,5 @@ env.timer(0, flood)
 env.run()
 for _, c in ipairs(env.counters:all()) do result[c.name] = c.value end
 result.flooded_us = nil
-print(require("bodkin.cli.json").encode(result))
+print(require("bodkin.json").encode(result))
 env.close()

@@ -84,7 +84,7 @@ describe("a small send buffer before a slow device", function()
     local program = world:wrap { sndbuf = 2304 }
     local text, ok = support.run { "ip", "netns", "exec", name, program, "run", "spec/calm/narrow.lua" }
     assert(ok, text)
-    local r = assert(require("bodkin.cli.json").decode(text))
+    local r = assert(require("bodkin.json").decode(text))
     support.say("4 MB in a second to 250 KB/s: %d heard, %d times put off, %d dropped, %.1f %% of a core; after it a "
       .. "datagram takes %.0f ms", r.heard, r.udp_tx_again, r.udp_tx_dropped, 100 * r.cpu, r.last_ms)
     assert.is_true(r.udp_tx_again > 0 and r.udp_tx_dropped > 1000)

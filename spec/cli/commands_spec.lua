@@ -289,7 +289,7 @@ describe("bodkin serve", function()
     end
     code, out = run { "status", "--json", "--admin", admin }
     assert.equal(0, code)
-    local status = assert(require("bodkin.cli.json").decode(out))
+    local status = assert(require("bodkin.json").decode(out))
     assert.equal(#core.counters():all(), #status.counters)
     assert.same({ "address", "matching", "maintenance", "relay" }, { table.unpack(status.info.roles) })
   end)

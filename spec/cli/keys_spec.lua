@@ -2,7 +2,7 @@
 -- Keys as a user meets them: where a server keeps its own, and bodkin keygen.
 
 local core = require "bodkin.core"
-local json = require "bodkin.cli.json"
+local json = require "bodkin.json"
 local keyfile = require "bodkin.keyfile"
 local url = require "bodkin.url"
 

@@ -8,12 +8,13 @@ local M = {}
 
 -- a, b: options of each one's NAT (false: none; the same for both: `shared`); more: shared, delay_ms, seed, ms (how
 -- long; 12 s), relay = there is one, tcp = the server listens on it, meanwhile = fn(s, node of a, node of b), prepare,
--- killed = b is, meanwhile.
+-- killed = b is, meanwhile; known: both have found out what their NATs do.
 -- Returns both ends' records, and the server's answer.
 function M.play(a, b, more)
   more = more or {}
   local s = support.new { delay_ms = more.delay_ms or 20, seed = more.seed, trace = false, tcp = more.tcp,
-    roles = not more.relay and support.NO_RELAY or nil }
+    roles = not more.relay and support.NO_RELAY or nil,
+    ips = more.known and support.everywhere.ips, listen = more.known and support.everywhere.listen }
   local shared = more.shared and s:nat("nat", "203.0.113.1", more.shared)
   local function open(n, nat, name)
     local public = "203.0.113." .. n
@@ -24,6 +25,7 @@ function M.play(a, b, more)
     return s:open(s:host("h" .. n, ip, box or nil), { name = name })
   end
   local na, nb = open(1, a, "ann"), open(2, b, "bob")
+  if more.known then s.world:run(8000) end
   if more.prepare then more.prepare(s, na, nb) end
   local match = s:run(function()
     local m = assert(na:host())
@@ -50,7 +52,7 @@ end
 -- The transcript of docs/WHY.md: a pair without a path, both ends side by side, by way of the files they write.
 function M.transcript()
   local why = require "bodkin.cli.why"
-  local records = M.play({ kind = "port_restricted" }, { kind = "symmetric_random" })
+  local records = M.play({ kind = "port_restricted" }, { kind = "symmetric_random" }, { known = true })
   local paths = {}
   for i, r in ipairs(records) do
     paths[i] = os.tmpname()

@@ -4,6 +4,7 @@ local diagnosis = require "bodkin.cli.diagnosis"
 local nats = require "bodkin.sim.nat"
 local stories = require "bodkin.cli.story"
 local story = require "spec.cli.story"
+local support = require "spec.client.support"
 local theory = require "bodkin.sim.theory"
 local why = require "bodkin.cli.why"
 
@@ -78,6 +79,13 @@ describe("the diagnosis", function()
     assert.equal("failed", d.verdict)
     assert.matches("ann reached the server over TCP alone", text(d), 1, true)
     assert.is_nil(text(d):find("UDP as such is not blocked", 1, true))
+    -- Whatever the other one's NAT lets in.
+    records, answer = story.play(blocked, nat "full_cone", { tcp = true, known = true })
+    assert.is_nil(records[1].behaviour)
+    assert.equal("endpoint", records[2].behaviour.filtering)
+    for _, list in ipairs { records, { records[1] }, { records[2] }, answer.ends } do
+      assert.is_nil(text(diagnosis.of(story.pair(table.unpack(list)))):find("theory", 1, true))
+    end
   end)
 
   it("says nothing untrue of any two kinds of NAT, from both ends or one", function()
@@ -123,7 +131,8 @@ describe("the diagnosis", function()
     end
     for _, case in ipairs { { "EI/APD", "APD/EI", "d" }, { "EI/APD", "APD/APD", "e" }, { "EI/EI", "APD/APD", "a" } } do
       local records = story.play(nat(case[1]), nat(case[2]), { prepare = function(_, na, nb)
-        na.behaviour, nb.behaviour = behaviour(case[1]), behaviour(case[2])
+        support.knows(na, behaviour(case[1]))
+        support.knows(nb, behaviour(case[2]))
       end })
       local d = diagnosis.of(story.pair(table.unpack(records)))
       local verdict, letter = theory.of(behaviour(case[1]), behaviour(case[2]))
@@ -131,6 +140,55 @@ describe("the diagnosis", function()
       local last = d.findings[#d.findings]
       assert.equal("theory_" .. verdict, last.code)
       assert.matches("docs/NAT.md, case " .. letter, last.text, 1, true)
+    end
+  end)
+
+  it("says what both NATs do where that was found out, and infers it no more", function()
+    local function finding(d, code, side)
+      for _, f in ipairs(d.findings) do
+        if f.code == code and f.side == side then return f.text end
+      end
+    end
+    local records = story.play(nat "port_restricted", nat "symmetric_random", { known = true })
+    for _, ends in ipairs { records, { records[1] } } do
+      local pair = story.pair(table.unpack(ends))
+      local d = diagnosis.of(pair)
+      assert.equal("ann's NAT keeps one port for all destinations, and lets in only the ports that were sent to, as "
+        .. "its client found out.", finding(d, "nat", 1))
+      assert.equal("bob's NAT uses another port for another destination, and lets in only the ports that were sent to, "
+        .. "as its client found out.", finding(d, "nat", 2))
+      assert.matches("case e", finding(d, "theory_no"), 1, true)
+      assert.is_nil((finding(d, "filtered") or ""):find("at least one of the two", 1, true))
+      assert.matches("^For bob another router", d.help[#ends == 2 and 3 or 4])
+      local lines = table.concat((stories.text(pair)), "\n")
+      assert.matches("NAT          one port for all; lets in ports sent to", lines, 1, true)
+      assert.matches(#ends == 2 and "a port for each destination; lets in ports sent to"
+        or "peer's NAT   a port for each destination; lets in ports sent to", lines, 1, true)
+    end
+    -- Both could, by the theory, and a firewall between drops all.
+    local d = diagnosis.of(story.pair({ match = ("1"):rep(32), self = ("a"):rep(32), peer = ("b"):rep(32),
+      state = "closed", reason = "no_path", lasted_ms = 10000, paths = { { remote = "203.0.113.2:5", tests = 9 } },
+      behaviour = { mapping = "endpoint", filtering = "endpoint", nat = true } }, { match = ("1"):rep(32),
+      self = ("b"):rep(32), peer = ("a"):rep(32), state = "closed", reason = "no_path", lasted_ms = 10000,
+      paths = { { remote = "203.0.113.1:5", tests = 9 } }, behaviour = { mapping = "endpoint", nat = false } }))
+    assert.matches("Both NATs keep one port for all destinations, so something else drops", finding(d, "filtered"))
+    assert.matches("So something else was in the way", finding(d, "theory_yes"))
+  end)
+
+  it("says nothing untrue of what was found out, either", function()
+    local kinds = { "none", "firewall", "full_cone", "address_restricted", "port_restricted", "address_dependent",
+      "symmetric_sequential", "symmetric_random" }
+    for i, a in ipairs(kinds) do
+      local b = kinds[#kinds - i + 1]
+      local records = story.play(a ~= "none" and nat(a), b ~= "none" and nat(b), { known = true })
+      local d, verdict = diagnosis.of(story.pair(table.unpack(records))), theory.verdict(a, b)
+      local what = ("%s and %s: %s"):format(a, b, text(d))
+      assert.equal(verdict == "yes" and "connected" or "failed", d.verdict, what)
+      assert.truthy(text(d):find(verdict == "yes" and "theory says: a direct path" or "theory says: no direct path", 1,
+        true), what)
+      for _, f in ipairs(d.findings) do
+        if f.by_destination then assert.is_true(is_by_destination(f.side == 1 and a or b), what) end
+      end
     end
   end)
 
@@ -333,7 +391,7 @@ describe("bodkin why", function()
     local _, json = run("why --json ann " .. admin)
     local n = 0
     for line in json:gmatch "[^\n]+" do
-      assert.equal(id, stories.record(assert(require("bodkin.cli.json").decode(line))).match)
+      assert.equal(id, stories.record(assert(require("bodkin.json").decode(line))).match)
       n = n + 1
     end
     assert.equal(2, n)

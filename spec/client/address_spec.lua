@@ -15,7 +15,8 @@ local function manager(config)
     interfaces[#interfaces + 1] = { name = "eth", addr = core.addr.parse(ip, 0), up = ip ~= config.down }
   end
   return address.new {
-    env = { now = function() return 1 end, interfaces = function() return interfaces end }, requests = {},
+    env = { now = function() return 1 end, interfaces = function() return interfaces end,
+      source = function() return config.source end }, requests = {},
     socks = { [4] = sock4, [6] = sock6 },
     servers = { [4] = a "198.51.100.10:4433" }, loopback = config.loopback, reveal = config.reveal,
     virtual = config.virtual,

@@ -184,12 +184,12 @@ describe("a client's history", function()
   it("tells the server of behaviour where it is known", function()
     s = support.new { delay_ms = 20 }
     local a, b = s:open(natted(s, 1)), s:open(natted(s, 2))
-    a.behaviour = { mapping = "endpoint", filtering = "address_port", ports = "preserving" }
+    local words = { mapping = "endpoint", filtering = "address_port", ports = "preserving" }
+    support.knows(a, words)
+    b.nat:close()
     local ma = s:pair(a, b)
     s.world:run(2000)
-    for _, e in ipairs(server_why(ma.id).ends) do
-      assert.same(e.self == a.id and a.behaviour or nil, e.behaviour)
-    end
+    for _, e in ipairs(server_why(ma.id).ends) do assert.same(e.self == a.id and words or nil, e.behaviour) end
   end)
 end)
 

@@ -90,7 +90,7 @@ describe("C2 registration manager", function()
   it("registers the new address when its public address changed", function()
     s = support.new { roles = { "matching" }, key = ("k"):rep(32), expose_addresses = true }
     s:serve(s:host("address", "198.51.100.20"), { "address" })
-    local where = { address_server = "bodkin://198.51.100.20" }
+    local where = { address_server = "bodkin://198.51.100.20", behaviour = false, adapt = false }
     local host = s:host("a", "192.168.1.2", s:nat("nat", "203.0.113.1", { timeout_ms = 5000 }))
     local n = s:open(host, where)
     assert.same({ "203.0.113.1:49152" }, n.addresses:public_texts())

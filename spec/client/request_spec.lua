@@ -27,6 +27,7 @@ describe("request", function()
         assert.equal(server, to)
         rtts[#rtts + 1] = us
       end,
+      rtt_for = function() return rtts.known end,
       sock_for = function()
         local function send(_, to, bytes)
           sent[#sent + 1] = { at_ms = world:now() / 1000, to = to, bytes = bytes }
@@ -74,6 +75,45 @@ describe("request", function()
     assert.equal(1, env.counters:get("request_timeout"))
     world:run(10000)
     assert.equal(11, #sent)
+  end)
+
+  it("is repeated after two round trips, once these are known to be less, but after 100 ms at least", function()
+    for rtt_ms, gap_ms in pairs { [1] = 100, [70] = 140, [300] = 200 } do
+      rtts.known, sent = rtt_ms, {}
+      ask()
+      world:run(gap_ms)
+      assert.equal(2, #sent)
+      assert.equal(gap_ms, sent[2].at_ms - sent[1].at_ms)
+    end
+    local tx, copies = ask { expect = "queued" }, 0 -- which waits for more than the way
+    world:run(199)
+    for _, s in ipairs(sent) do copies = copies + (message.open:decode(s.bytes) == tx and 1 or 0) end
+    assert.equal(1, copies)
+  end)
+
+  it("goes under a new id each time where it is to be timed, and ends with the answer to any", function()
+    local function question(tx) return message.address_request:encode(tx) end
+    for copy = 1, 3 do
+      sent, results, rtts = {}, nil, {}
+      task.spawn(function()
+        results = table.pack(requests:call { to = server, expect = "address_report", anew = true, build = question })
+      end)
+      world:run(310) -- after 0, 100, 300 ms
+      assert.equal(3, #sent)
+      local txs = {}
+      for i, s in ipairs(sent) do txs[i] = message.address_request:decode(s.bytes) end
+      for i = 1, 2 do assert.not_equal(txs[i], txs[i + 1]) end
+      answer(server, message.address_report, txs[copy], core.addr.mask(me, txs[copy]), ("p"):rep(20))
+      assert.equal(true, results[1])
+      assert.same({ ({ 310000, 210000, 10000 })[copy] }, rtts)
+      for i = 1, 3 do -- of no request any more
+        local before = env.counters:get "drop_reply"
+        answer(server, message.address_report, txs[i], core.addr.mask(me, txs[i]), ("p"):rep(20))
+        assert.equal(before + 1, env.counters:get "drop_reply")
+      end
+      world:run(10000)
+      assert.equal(3, #sent)
+    end
   end)
 
   it("times the answer to a first copy, and to no other", function()

@@ -53,6 +53,28 @@ describe("roaming", function()
     for i = 1, 2 do assert.equal(0, #support.events(p.nodes[i], "closed")) end
   end)
 
+  -- Two interfaces, and both stay: the default route goes to the other one.
+  it("is noticed by the address that the kernel sends from, where no interface has changed", function()
+    s = support.new { roles = support.NO_RELAY }
+    local p = pair "port_restricted"
+    local env, moved = p.hosts[1].env, 0
+    local real = p.nodes[1].mux.moved
+    p.nodes[1].mux.moved = function(...)
+      moved = moved + 1
+      return real(...)
+    end
+    s.world:run(2000)
+    assert.equal(0, moved)
+    local other = core.addr.parse("192.168.7.3", 0)
+    env.source = function() return other end
+    s.world:run(3000)
+    assert.equal(1, moved)
+    env.source = function() end -- there is no route at all
+    s.world:run(1500)
+    assert.equal(2, moved)
+    assert.is_true(heard(p))
+  end)
+
   it("is followed where both go elsewhere in the same moment", function()
     s = support.new { roles = support.NO_RELAY }
     local p = pair "port_restricted"

@@ -3,23 +3,29 @@
 -- 198.51.100.0/24 (server) and 203.0.113.0/24 (NATs, clients).
 
 local core = require "bodkin.core"
+local kind = require "bodkin.kind"
 local node = require "bodkin.client.node"
 local servers = require "bodkin.servers"
 local sim = require "bodkin.sim.world"
 local task = require "bodkin.task"
 
 local M = { url = "bodkin://198.51.100.10:4433", key = ("k"):rep(32) }
+M.everywhere = {
+  ips = { "198.51.100.10", "198.51.100.11" },
+  listen = { "198.51.100.10:4433", "198.51.100.10:4434", "198.51.100.11:4433", "198.51.100.11:4434" },
+}
 M.NO_RELAY = { "address", "matching", "maintenance" }
 M.keys = { (core.crypto.keypair(M.key)) }
 local S = {}
 S.__index = S
 
 -- options: of the world (seed, delay_ms, loss …); roles, relays, limits, maintenance_mode, expose_addresses,
--- shared_clock of the server; tcp: it listens on TCP, too (true: 443, or a port); keys: the deployment's.
+-- shared_clock of the server; tcp: it listens on TCP, too (true: 443, or a port); keys: the deployment's; ips, listen:
+-- its addresses (M.everywhere: two IPs of two ports, by which clients learn all of their NATs).
 function M.new(options)
   options = options or {}
   local self = setmetatable({ world = sim.new(options), options = options, nodes = {}, servers = {} }, S)
-  self.hub = self.world:host { name = "server", ip = "198.51.100.10" }
+  self.hub = self.world:host { name = "server", ip = options.ips or "198.51.100.10" }
   self.server = self:serve(self.hub, options.roles)
   return self
 end
@@ -27,7 +33,8 @@ end
 function S:serve(host, roles, keys)
   local o = self.options
   local server = assert(servers.open(host.env, {
-    listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles,
+    listen = host == self.hub and o.listen or { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" },
+    roles = roles,
     listen_tcp = o.tcp and { core.addr.format(core.addr.with_port(host.node.ips[1], o.tcp == true and 443 or o.tcp)) },
     keys = keys or o.keys or { M.key },
     relays = o.relays, limits = o.limits, maintenance_mode = o.maintenance_mode,
@@ -62,6 +69,12 @@ function S:run(fn, ms)
   local result = table.pack(t:join())
   assert(result[1], result[2])
   return table.unpack(result, 2, result.n)
+end
+
+-- A node whose NAT is known to be of this kind, in words.
+function M.knows(n, words)
+  n.nat:close()
+  n.nat.words, n.nat.kind = words, kind.pack(words)
 end
 
 -- A node on a host, which notes its events in node.log; or nil, message, code.
@@ -109,8 +122,8 @@ end
 function S:sent(ip, from)
   local out, trace = {}, self.world:trace()
   for i = from or 1, #trace do
-    local src, dst, kind = trace[i]:match("^%d+ send (%S+) > (%S+) %d+ (%S+)")
-    if src and src:gsub(":%d+$", "") == ip then out[#out + 1] = { to = dst, type = kind } end
+    local src, dst, what = trace[i]:match("^%d+ send (%S+) > (%S+) %d+ (%S+)")
+    if src and src:gsub(":%d+$", "") == ip then out[#out + 1] = { to = dst, type = what } end
   end
   return out
 end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Where a network lets no UDP out: control and relay over TCP, in the simulated internet.
+local kind = require "bodkin.kind"
 local support = require "spec.client.support"
 local task = require "bodkin.task"
 
@@ -228,6 +229,64 @@ describe("a client whose network blocks UDP", function()
     end)
     s.world:run(1000)
     talk(a, ma, b, mb)
+  end)
+
+  it("looks at no NAT and adapts no maintenance over TCP, but as soon as it is back at UDP", function()
+    s = support.new {
+      tcp = true, delay_ms = 20, ips = support.everywhere.ips, listen = support.everywhere.listen, trace = false,
+    }
+    local c = s.server.counters
+    local ha = behind(1, { blocks = "udp", timeout_ms = 60000 })
+    local a = s:open(ha)
+    -- What the client and the server know of its NAT, and how its maintenance stands.
+    local function known()
+      local told = select(6, require("bodkin.servers.addresses").unpack(s.server.registry:get(a.identity.id).addrs))
+      return { a.nat.words and a.nat.words.mapping, told and kind.unpack(told).mapping, a.maintenance.long }
+    end
+    local NOTHING = { nil, nil, false }
+    s.world:run(300000)
+    assert.same(NOTHING, known())
+    assert.is_nil(a.nat.timer or a.nat.task)
+    assert.is_true(a.maintenance.task:done())
+    assert.equal(15000, a.maintenance.interval)
+    assert.is_true(c:get "maintained" >= 300 / 16.5)
+    assert.equal(1, c:get "tcp_opened")
+    assert.equal(0, c:get "udp_rx")
+    ha.node.behind.blocks = nil
+    s.world:run(70000)
+    assert.same({ "endpoint", "endpoint", false }, known())
+    s.world:run(240000)
+    assert.same({ "endpoint", "endpoint", true }, known())
+    ha.node.behind.blocks = "udp"
+    s.world:run(90000)
+    assert.is_true(a.carriage.over_tcp)
+    assert.same(NOTHING, known())
+    local maintained = c:get "maintained"
+    s.world:run(300000)
+    assert.same(NOTHING, known())
+    assert.is_true(c:get "maintained" - maintained >= 300 / 16.5 - 1)
+    assert.equal(2, c:get "tcp_opened")
+    assert.is_true(a:stats().registered)
+  end)
+
+  it("has its look at the NAT, and its measuring of mappings, broken off by TCP", function()
+    for _, ms in ipairs { 1500, 3000, 70000, 100000 } do
+      s = support.new {
+        tcp = true, delay_ms = 20, ips = support.everywhere.ips, listen = support.everywhere.listen, trace = false,
+      }
+      local ha = behind(1, { timeout_ms = 60000 })
+      local a = s:open(ha)
+      s.world:run(ms)
+      ha.node.behind.blocks = "udp"
+      s.world:run_until(function() return a.carriage.over_tcp end, 90000)
+      assert.is_nil(a.nat.timer or a.nat.task or a.nat.words)
+      assert.is_true(not a.maintenance.task or a.maintenance.task:done())
+      s.world:run(200000)
+      assert.is_nil(a.nat.words)
+      assert.same({ 15000, false }, { a.maintenance.interval, a.maintenance.long })
+      s:close()
+    end
+    s = support.new {}
   end)
 
   it("follows to a network that blocks, and to one that does not", function()

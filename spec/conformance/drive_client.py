@@ -242,14 +242,14 @@ class World:
 
 @client_case(6)
 def request_repeats():
-    """section 4: a request is repeated after 200, 600, 1100 ms and so on, the same, and given up after 5 s"""
+    """section 4: the first request is repeated after 100, 300, 700 ms and so on, with a new tx, and given up after 5 s"""
     with World() as w:
         got = w.server.all(6)
-        due = [0, 0.2, 0.6] + [1.1 + 0.5 * i for i in range(8)]
+        due = [0, 0.1, 0.3, 0.7] + [1.2 + 0.5 * i for i in range(8)]
         equal(len(due), len(got))
         on_schedule([x[2] for x in got], due, "request")
-        equal(1, len({x[0] for x in got}))
-        equal(("address_request", 128), (wire.decode(got[0][0])[0], len(got[0][0])))
+        equal(len(due), len({wire.decode(x[0])[1]["tx"] for x in got}))
+        equal({("address_request", 128)}, {(wire.decode(x[0])[0], len(x[0])) for x in got})
         equal("timeout", w.process.event("failed")["code"])
 
 

@@ -532,6 +532,24 @@ def proposals():
 
 
 @server_case()
+def kinds_of_nats():
+    """section 4: what clients say of their NATs, in register or select, both are told with a match"""
+    with Server() as server:
+        a, b, c = Asker(server), Asker(server), Asker(server)
+        a.register(nat=1 | 4 << 3), c.register()
+        for selector, target, nat in ((b, a, 6 | 7 << 3 | 3 << 6), (b, c, 0x3FFF), (c, a, None)):
+            equal("selected", selector.select(target=target.me.id, nat=nat)[0])
+            at_target, at_selector = target.next_matched(), selector.next_matched()
+            theirs = 1 | 4 << 3 if target is a else None
+            equal((theirs, nat), (at_target["own_nat"], at_target["peer_nat"]))
+            equal((nat, theirs), (at_selector["own_nat"], at_selector["peer_nat"]))
+        for nat in (0, 0x4000, "1"):
+            a.seal("register", **a.person(nat=nat))
+        a.quiet()
+        equal(3, server.counters()["drop_field"])
+
+
+@server_case()
 def outcomes():
     """section 4: a client's report of a match is believed about its own end, and answered whether it is or not"""
     with Server() as server:
@@ -548,7 +566,7 @@ def outcomes():
             equal("done", x.ask("outcome", match=of or match, peer=peer.me.id, report=report)[0])
 
         tell(a, b), tell(b, a)
-        tell(a, b, number=2, _1=2, _2=1, _3=2, _4=4, _5=200, _6=400, _7=400, _9=[1, 3, 1], _10=0, _11=[])
+        tell(a, b, number=2, _1=2, _2=1, _3=2, _4=4, _5=200, _6=400, _7=400, _9=1 | 4 << 3 | 1 << 6 | 2 << 12, _10=0, _11=[])
         tell(c, a), tell(a, c), tell(a, a), tell(a, b, of=os.urandom(16))
         for wrong in ({"_1": 0}, {"_8": 36000001}, {"_11": [[None] * 5]}, {"_11": None}, {"_0": -1}, {"_9": [1]}):
             tell(a, b, **wrong)

@@ -2,7 +2,7 @@
 -- A client for drive.py to drive: `bodkin run driven.lua URL host|join [CODE]`. Prints a line an event; takes the lines
 -- "send TEXT" and "leave".
 
-local json = require "bodkin.cli.json"
+local json = require "bodkin.json"
 local bodkin = require "bodkin"
 local url, command, code = ...
 io.stdout:setvbuf "line"

@@ -27,7 +27,7 @@ MAGIC = bytes.fromhex("2112a442")
 MESSAGES = {
     "address_request": (1, "tx pad"),
     "address_report": (2, "tx xaddr proof"),
-    "register": (3, "* tx ephemeral pubs locals app name props token rtt_ms"),
+    "register": (3, "* tx ephemeral pubs locals app name props token rtt_ms nat"),
     "registered": (4, "* tx xaddr lifetime_s boot"),
     "unregister": (5, "* tx"),
     "list": (6, "* tx app query cursor want_addr"),
@@ -36,10 +36,10 @@ MESSAGES = {
     "found": (9, "* tx id pubs locals"),
     "room_open": (10, "* tx code match"),
     "room_opened": (11, "* tx code match"),
-    "select": (12, "* tx ephemeral target code pubs locals app name props token rtt_ms"),
+    "select": (12, "* tx ephemeral target code pubs locals app name props token rtt_ms nat"),
     "selected": (13, "* tx match of_n"),
     "matched": (14, "* tx match key peer_key peer_ephemeral own name props pubs locals of_n start_in_ms age_ms data "
-                    "seat relays ticket again commit_us"),
+                    "seat relays ticket again commit_us own_nat peer_nat"),
     "matched_ack": (15, "* tx"),
     "maintain": (16, "tx id"),
     "maintained": (17, "tx boot"),

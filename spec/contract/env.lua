@@ -529,6 +529,14 @@ return function(new)
     assert.is_true(own)
   end)
 
+  it("source is the address of ours that is seen where we send", function()
+    for _, to in ipairs { world.ip, "127.0.0.1" } do
+      local from = assert(env.source(addr.parse(to, 9)))
+      assert.is_true(addr.same_ip(from, addr.parse(to, 0)))
+      assert.equal(0, addr.port(from))
+    end
+  end)
+
   describe("mux", function()
     local function id(byte)
       return byte:rep(16)

@@ -110,6 +110,7 @@ static void node_lives(source *s) {
     while (bdk_next(node)) continue;
   }
   none_or(bdk_stats(node, &stats, sizeof stats));
+  none_or(bdk_why(node, NULL, NULL, 0));
   bdk_close(node);
 }
 

@@ -34,6 +34,45 @@ static void two_nodes_connect_and_talk(void **state) {
   world_close(p, 2);
 }
 
+static void why_is_told_as_lines_of_json(void **state) {
+  (void)state;
+  peer p[2] = {0};
+  char text[8192], one[8192], expected[128];
+  assert_int_equal(BDK_E_INVALID, bdk_why(NULL, NULL, text, sizeof text));
+  assert_string_equal("", text);
+  world_pairs(p, 2);
+  world_await(p, 2, BDK_PATH, 1, 2);
+  int len = bdk_why(p[0].node, NULL, text, sizeof text);
+  assert_in_range(len, 100, sizeof text - 1);
+  assert_int_equal(len, strlen(text));
+  assert_int_equal('\n', text[len - 1]);
+  assert_ptr_equal(text + len - 1, strchr(text, '\n')); // one peer
+  snprintf(expected, sizeof expected, "{\"event\":\"why\",\"match\":\"%s\",", p[0].match);
+  assert_int_equal(0, strncmp(expected, text, strlen(expected)));
+  snprintf(expected, sizeof expected, "\"self\":\"%s\"", p[0].id);
+  assert_non_null(strstr(text, expected));
+  assert_non_null(strstr(text, "\"state\":\"connected\""));
+  assert_non_null(strstr(text, "\"paths\":[{"));
+  // What is asked for, and nothing for what is not there.
+  assert_true(bdk_why(p[0].node, p[0].match, one, sizeof one) > 0);
+  assert_true(bdk_why(p[0].node, p[0].other, one, sizeof one) > 0);
+  assert_int_equal(0, bdk_why(p[0].node, "nobody", one, sizeof one));
+  assert_string_equal("", one);
+  // Whole or not at all. (The time that it lasted may have grown by a digit.)
+  memset(one, 'x', sizeof one);
+  assert_in_range(bdk_why(p[0].node, NULL, one, 64), len - 8, len + 8);
+  assert_string_equal("", one);
+  assert_int_equal('x', one[1]);
+  assert_in_range(bdk_why(p[0].node, NULL, NULL, 0), len - 8, len + 8);
+  // After it is over, too; an id's first digits do.
+  assert_int_equal(0, bdk_leave(p[0].node, p[0].match));
+  world_await(p, 2, BDK_CLOSED, 1, 2);
+  snprintf(expected, sizeof expected, "%.4s", p[1].other);
+  assert_true(bdk_why(p[1].node, expected, text, sizeof text) > 0);
+  assert_non_null(strstr(text, "\"reason\":\"left\""));
+  world_close(p, 2);
+}
+
 static void leaving_is_told_to_both(void **state) {
   (void)state;
   peer p[2] = {0};
@@ -551,6 +590,7 @@ static void errors_have_sentences(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(two_nodes_connect_and_talk),
+      cmocka_unit_test(why_is_told_as_lines_of_json),
       cmocka_unit_test(leaving_is_told_to_both),
       cmocka_unit_test(closing_tells_the_peer),
       cmocka_unit_test(events_carry_their_fields),

@@ -5,7 +5,7 @@
 
 local url, path, code = ...
 local bodkin = require "bodkin"
-local json = require "bodkin.cli.json"
+local json = require "bodkin.json"
 local task = require "bodkin.task"
 
 bodkin.run(function()

@@ -10,7 +10,7 @@
 
 local core = require "bodkin.core"
 local corpus = require "spec.hostile.corpus"
-local json = require "bodkin.cli.json"
+local json = require "bodkin.json"
 local plan = require "bodkin.lab.plan"
 local process = require "bodkin.lab.process"
 local shell = require "bodkin.lab.shell"

@@ -2,7 +2,7 @@
 -- Real processes on loopback: starting them, feeding them no faster than they read, asking for their counters.
 
 local core = require "bodkin.core"
-local json = require "bodkin.cli.json"
+local json = require "bodkin.json"
 
 local addr = core.addr
 

@@ -37,9 +37,21 @@ static void no_more_is_written_than_there_is_room_for(void **state) {
   assert_int_equal(n, bdk_iface_list(NULL, 0));
 }
 
+static void what_is_sent_home_comes_from_home(void **state) {
+  (void)state;
+  bdk_addr to = {.family = 4, .ip = {127, 0, 0, 2}, .port = 99}, from;
+  assert_int_equal(0, bdk_iface_source(&to, &from));
+  assert_int_equal(4, from.family);
+  assert_int_equal(0, from.port);
+  assert_int_equal(127, from.ip[0]);
+  bdk_addr none = {.family = 4, .ip = {255, 255, 255, 255}}; // to all there are: not without being allowed to
+  assert_true(bdk_iface_source(&none, &from) < 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_loopback_interface_is_there),
+      cmocka_unit_test(what_is_sent_home_comes_from_home),
       cmocka_unit_test(no_more_is_written_than_there_is_room_for),
   };
   return cmocka_run_group_tests_name("iface", tests, NULL, NULL);

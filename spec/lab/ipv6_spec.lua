@@ -28,7 +28,7 @@ describe("in the lab, IPv6", function()
 
   local function meet(x, y)
     local hosting, code = support.host(net, x)
-    return support.join(net, hosting, code, y, x)
+    return support.finish(support.join(net, hosting, code, y, x))
   end
 
   local function ip(address) return address:match "^%[?(.-)%]?:%d+$" end

@@ -85,16 +85,43 @@ end
 -- Opens a room on `host` that waits to be joined, with a message for who joins; and its code.
 function M.host(net, host)
   local p = M.client(net, host, { "host", "--json" }, "--send", "from " .. host, "--expect", "1", "--timeout", "100")
-  local line = assert(p:expect('"hosting"', 10000))
-  return p, json.decode(line).code
+  return p, M.code_of(p)
 end
 
--- Joins the room and waits until both have left; asserts that both were connected, talked both ways and left well.
--- Returns the last `path` event of each. `to`: the host that waits, "a" unless said.
+function M.code_of(hosting)
+  return json.decode((assert(hosting:expect('"hosting"', 10000)))).code
+end
+
+-- The same for several, { host, the one who joins, … } each, which begin together: what M.join takes for each.
+function M.host_all(net, pairs_of)
+  local waiting = {}
+  for i, pair in ipairs(pairs_of) do
+    waiting[i] = { (M.client(net, pair[1], { "host", "--json" }, "--send", "from " .. pair[1], "--expect", "1",
+      "--timeout", "100")), nil, pair[2], pair[1] }
+  end
+  for _, one in ipairs(waiting) do one[2] = M.code_of(one[1]) end
+  return waiting
+end
+
+-- A meeting of each.
+function M.join_all(net, waiting)
+  local meetings = {}
+  for i, one in ipairs(waiting) do meetings[i] = M.join(net, one[1], one[2], one[3], one[4]) end
+  return meetings
+end
+
+-- Joins the room: a meeting, for M.finish. `to`: the host that waits, "a" unless said.
 function M.join(net, hosting, code, from, to)
   local joining = M.client(net, from, { "join", code, "--json" }, "--send", "from " .. from, "--expect", "1",
     "--timeout", "20")
-  local said = { [hosting] = "from " .. from, [joining] = "from " .. (to or "a") }
+  return { hosting = hosting, joining = joining, from = from, to = to or "a" }
+end
+
+-- Waits until both have left; asserts that both were connected, talked both ways and left well. Returns the last `path`
+-- event of each, with first_ms, and first_confirmed_ms of the first.
+function M.finish(meeting)
+  local hosting, joining = meeting.hosting, meeting.joining
+  local said = { [hosting] = "from " .. meeting.from, [joining] = "from " .. meeting.to }
   local last = {}
   for i, p in ipairs { hosting, joining } do
     local status = p:wait(25000)
@@ -124,7 +151,7 @@ end
 -- Both from the beginning: a hosts, b joins.
 function M.meet(net)
   local hosting, code = M.host(net, "a")
-  return M.join(net, hosting, code, "b")
+  return M.finish(M.join(net, hosting, code, "b"))
 end
 
 return M

@@ -83,7 +83,7 @@ describe("the reply rule", function()
     server:close()
     world:close()
     assert.same({}, violations)
-    assert(seen.requests > 300 and seen.replies > 50 and seen.proven == CLIENTS,
+    assert(seen.requests > 300 and seen.replies > 50 and seen.proven >= CLIENTS,
       ("%d %d %d"):format(seen.requests, seen.replies, seen.proven))
   end)
 

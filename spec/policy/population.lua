@@ -85,7 +85,7 @@ local function live(client, host, server_keys, options)
   end
   local n, err, code = node.open {
     env = env, server = "bodkin://server", server_keys = server_keys, app = "sim/1", name = client.name,
-    on_event = on_event,
+    on_event = on_event, behaviour = false, adapt = false,
   }
   client.node = n
   if not n then

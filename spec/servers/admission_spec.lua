@@ -115,9 +115,9 @@ describe("admission", function()
       local who = support.who(1)
       local bytes = s.server.schemas.register:encode(s:next_tx(), who.ephemeral, {}, {}, "test/1", "",
         core.wire.encode {}, ("x"):rep(512))
-      local cut = #bytes - 516
+      local cut = #bytes - 517
       assert.equal("\xc5\x02\x00", bytes:sub(cut + 1, cut + 3))
-      local frame = s:assoc(who, A).raw:write(bytes:sub(1, cut) .. "\xc5\x02\x01" .. ("x"):rep(513) .. "\xc0")
+      local frame = s:assoc(who, A).raw:write(bytes:sub(1, cut) .. "\xc5\x02\x01" .. ("x"):rep(513) .. "\xc0\xc0")
       assert.same({}, s:feed(A, frame))
       assert.equal(1, s:count "drop_field")
       assert.equal("no key known here signed the token", answer(("x"):rep(512)))

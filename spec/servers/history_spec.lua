@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What a server keeps of the matches it made, whom it believes, and for how long.
 local core = require "bodkin.core"
+local kind = require "bodkin.kind"
 local outcome = require "bodkin.outcome"
 local support = require "spec.servers.support"
 
@@ -61,6 +62,23 @@ describe("a server's history", function()
     assert.is_nil(core.wire.encode(answer):find(who(1).ephemeral, 1, true))
   end)
 
+  it("has what both ends' NATs do from their registrations, until they say themselves", function()
+    open()
+    s:register(who(1), at(1), { nat = kind.pack { mapping = "endpoint", filtering = "address_port" } })
+    local sent = s:select(who(2), at(2), {
+      target = who(1).id, nat = kind.pack { mapping = "address or address_port" },
+    })
+    local id = only(sent, "selected")[1].match
+    local one, two = ends(id)
+    assert.same({ "endpoint", "address_port" }, { one.behaviour.mapping, one.behaviour.filtering })
+    assert.same({ "address or address_port", "unknown" }, { two.behaviour.mapping, two.behaviour.filtering })
+    assert.same({ two.behaviour, one.behaviour }, { one.peer_behaviour, two.peer_behaviour })
+    tell(2, id, who(1).id, report(1, { behaviour = { mapping = "address", filtering = "address" } }))
+    one, two = ends(id)
+    assert.same({ "address", "address" }, { two.behaviour.mapping, two.behaviour.filtering })
+    assert.equal("endpoint", one.behaviour.mapping)
+  end)
+
   it("says of a room how it was made, and not its code", function()
     open()
     s:register(who(1), at(1))
@@ -72,7 +90,7 @@ describe("a server's history", function()
     local m = s.server:why(core.crypto.hex(room.match)).matches[1]
     assert.same({ "room", 3, 6 }, { m.how, m.count, #m.ends })
     for i = 1, 6, 2 do assert.equal(m.ends[i].self, m.ends[i + 1].peer) end
-    assert.is_nil(require("bodkin.cli.json").encode(m):find(room.code, 1, true))
+    assert.is_nil(require("bodkin.json").encode(m):find(room.code, 1, true))
   end)
 
   it("believes each about its own end", function()
@@ -200,7 +218,7 @@ describe("a server's history", function()
         tell(k, room.match, who(i).id, full)
       end
     end
-    local json = require "bodkin.cli.json"
+    local json = require "bodkin.json"
     local answer = s.server:why(core.crypto.hex(room.match))
     assert.same({ 24, 240 - 24 }, { #answer.matches[1].ends, answer.matches[1].more })
     local line = json.encode(answer)

@@ -123,6 +123,26 @@ describe("C3 server side: selection", function()
     assert.equal(1, s:count("drop_reply"))
   end)
 
+  it("C3 tells both what their NATs do, as each said last", function()
+    open()
+    local function nats(sent)
+      local out = {}
+      for _, m in ipairs(only(sent, "matched")) do out[m.to] = { m.own_nat or 0, m.peer_nat or 0 } end
+      return out
+    end
+    s:register(who(1), at(1), { nat = 33 })
+    local told = nats(s:select(who(2), at(2), { target = who(1).id, nat = 16383 }))
+    assert.same({ [at(1)] = { 33, 16383 }, [at(2)] = { 16383, 33 } }, told)
+    s:register(who(1), at(1), {})
+    told = nats(s:select(who(3), at(3), { target = who(1).id }))
+    assert.same({ [at(1)] = { 0, 0 }, [at(3)] = { 0, 0 } }, told)
+    -- A selection's word stands for a registration's.
+    s:register(who(4), at(4), { nat = 5 })
+    s:select(who(4), at(4), { target = who(1).id, nat = 6 })
+    told = nats(s:select(who(5), at(5), { target = who(4).id }))
+    assert.same({ 6, 0 }, told[at(4)])
+  end)
+
   it("C3 tells the nearer of two to wait for the other, less in each repeat", function()
     open()
     s:register(who(1), at(1), { rtt_ms = 120 })

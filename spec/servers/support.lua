@@ -189,19 +189,19 @@ function S:advance(ms)
   return self:drain()
 end
 
--- Registers `who` from `from`; options: app, name, props (table), pubs, locals, token, rtt_ms, tx.
+-- Registers `who` from `from`; options: app, name, props (table), pubs, locals, token, rtt_ms, nat, tx.
 function S:register(who, from, options)
   options = options or {}
   return self:one(who, from, "register", options.tx or self:next_tx(), who.ephemeral, options.pubs or {},
     options.locals or {}, options.app or "test/1", options.name or "", core.wire.encode(options.props or {}),
-    options.token, options.rtt_ms)
+    options.token, options.rtt_ms, options.nat)
 end
 
 -- Selects; options as above, and code or target. Returns all that was sent.
 function S:select(who, from, options)
   return (self:ask(who, from, "select", options.tx or self:next_tx(), who.ephemeral, options.target, options.code,
     options.pubs or {}, options.locals or {}, options.app or "test/1", options.name or "",
-    core.wire.encode(options.props or {}), options.token, options.rtt_ms))
+    core.wire.encode(options.props or {}), options.token, options.rtt_ms, options.nat))
 end
 
 function S:room(who, from, code, match)

@@ -65,7 +65,7 @@ function M.ask(env, admin, line, expect)
   local text, err = answer(env, stream, line)
   stream:close()
   if not text then return nil, ("%s: %s; is it a Bodkin server?"):format(at, err), "timeout" end
-  local value, wrong = require("bodkin.cli.json").decode(text)
+  local value, wrong = require("bodkin.json").decode(text)
   if type(value) ~= "table" or value[expect] == nil then
     wrong = wrong or type(value) == "table" and value.error or text:sub(1, 60)
     return nil, ("%s answered something else: %s"):format(at, tostring(wrong)), "invalid"

@@ -6,6 +6,7 @@
 -- "lost" | "connected" | "over" | "left" | "seeking" | "unknown", findings = { { code =, text =, side = whom it is
 -- about, by_destination = true: that side's NAT uses another port for another destination }, … }, help = { texts } }.
 
+local is_by_destination = require("bodkin.kind").is_by_destination
 local reason_text = require("bodkin.cli.output").reason
 
 local M = {}
@@ -74,6 +75,13 @@ local function tried(e, via)
   return false
 end
 
+-- Words of a NAT's kind in others' words; nil where they tell nothing.
+function M.said(list, words)
+  local out = {}
+  for word in (words or ""):gmatch "[%a_]+" do out[#out + 1] = list[word] end
+  return out[1] and table.concat(out, " or ")
+end
+
 local function verdict_of(a, b)
   local function any(fn) return a and fn(a) or b and fn(b) or false end
   local function reason(name) return any(function(e) return e.reason == name end) end
@@ -105,6 +113,12 @@ function Finder:each()
     if i > 2 then return end
     return self.ends[i], self.names[i], self.names[3 - i], self.ends[3 - i], i
   end
+end
+
+-- What the NAT of a side does, as its client found out.
+function Finder:behaviour(side)
+  local e, other = self.ends[side], self.ends[3 - side]
+  return e and e.behaviour or other and other.peer_behaviour
 end
 
 function Finder:both() return known(self.ends[1]) and known(self.ends[2]) end
@@ -254,9 +268,18 @@ function Finder:silence()
   end
   if #silent == 0 or self.is_blocked then return end
   if self:both() and #silent == 2 then
-    self:add("filtered", nil, "Both reach the server, so UDP as such is not blocked. Each side's NAT or firewall lets "
-      .. "in only addresses that it has sent to, and the other's packets come from another one: at least one of the "
-      .. "two NATs uses another port for another destination. Or a firewall between them drops the packets.")
+    local one, two = is_by_destination(self:behaviour(1)), is_by_destination(self:behaviour(2))
+    local why = "Each side's NAT or firewall lets in only addresses that it has sent to, and the other's packets come "
+      .. "from another one: at least one of the two NATs uses another port for another destination. Or a firewall "
+      .. "between them drops the packets."
+    if one or two then
+      why = "Each side's NAT or firewall lets in only addresses that it has sent to, and the other's packets come from "
+        .. "another one."
+    elseif one == false and two == false then
+      why = "Both NATs keep one port for all destinations, so something else drops the packets: a firewall between the "
+        .. "two; or the port was lost to a packet that came before the first was sent."
+    end
+    self:add("filtered", nil, "Both reach the server, so UDP as such is not blocked. %s", why)
   elseif not self:both() then
     local me, other = self.names[silent[1]], self.names[3 - silent[1]]
     self:add("one_end", silent[1], "The server was reached, so UDP as such is not blocked here. Either %s's NAT or "
@@ -296,9 +319,37 @@ local letters = {
   g = "they hear each other, but every answer comes from yet another port",
 }
 
+local maps = { address = "for another address", address_port = "for another destination" }
+local lets = {
+  endpoint = "anybody", address = "the addresses that were sent to", address_port = "only the ports that were sent to",
+}
+
+-- What each side's client found out about its NAT.
+function Finder:nats()
+  for side = 1, 2 do
+    local b = self:behaviour(side)
+    local filter = b and M.said(lets, b.filtering)
+    local by = is_by_destination(b)
+    local mapping = by and "uses another port " .. M.said(maps, b.mapping) or "keeps one port for all destinations"
+    if b and b.nat ~= false and by ~= nil then
+      self:add("nat", side, "%s's NAT %s%s, as its client found out.", self.names[side], mapping,
+        filter and ", and lets in " .. filter or "").by_destination = by
+    end
+  end
+end
+
+-- Whether one of them reached the server over TCP: its end says so, or the other was given no address of it.
+function Finder:is_without_udp()
+  for i = 1, 2 do
+    local e = self.ends[i]
+    if e and (e.over == "tcp" or e.public and e.public[1] and not (e.peer_public or {})[1]) then return true end
+  end
+  return false
+end
+
 function Finder:theory(verdict)
-  local a, b = self.ends[1] and self.ends[1].behaviour, self.ends[2] and self.ends[2].behaviour
-  if not a and not b or shared_ip(self.ends[1]) then return end
+  local a, b = self:behaviour(1), self:behaviour(2)
+  if not a and not b or self:is_without_udp() or shared_ip(self.ends[1]) then return end
   local says, letter = require("bodkin.client.reach").of(a or {}, b or {})
   local because = letter and (" (docs/NAT.md, case %s: %s)"):format(letter, letters[letter]) or ""
   if says == "no" then
@@ -318,7 +369,7 @@ function Finder:helps(verdict)
   local codes, help, by_destination = {}, {}, {}
   for _, f in ipairs(self.findings) do
     codes[f.code] = true
-    if f.by_destination and f.code == "unconfirmed" then by_destination[f.side] = true end
+    if f.by_destination and (f.code == "unconfirmed" or f.code == "nat") then by_destination[f.side] = true end
   end
   local function add(format, ...) help[#help + 1] = format:format(...) end
   if verdict ~= "failed" then return help end
@@ -360,6 +411,7 @@ function M.of(pair)
   end
   if verdict == "lost" then self:add("lost", nil, "It was lost: %s.", reason_text "consent_lost") end
   self:missing()
+  if verdict == "failed" then self:nats() end
   self:theory(verdict)
   return { verdict = verdict, findings = self.findings, help = self:helps(verdict) }
 end

@@ -89,7 +89,7 @@ function Run:tell(host, stream, line)
     return
   end
   local object = { event = "output", host = host, stream = stream, data = line }
-  if not utf8.len(line) then object.data, object.data_b64 = nil, require("bodkin.cli.json").base64(line) end
+  if not utf8.len(line) then object.data, object.data_b64 = nil, require("bodkin.json").base64(line) end
   self.unread = not out:object(object, ORDER)
 end
 
@@ -101,7 +101,7 @@ function Run:serve()
   local words = { net.words[1], "serve", "--listen", "0.0.0.0:4433", "--key-file", key, "--admin",
     net.dir .. "/server.admin", "--json",
     stdout = self:follow("server", "stdout", function(line)
-      local event = require("bodkin.cli.json").decode(line)
+      local event = require("bodkin.json").decode(line)
       url = url or type(event) == "table" and event.url
     end),
     stderr = self:follow("server", "stderr", function(line)

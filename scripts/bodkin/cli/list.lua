@@ -7,7 +7,7 @@ local function show(out, entry)
     return out:object({ event = "entry", id = entry.id, name = entry.name, props = entry.props, public = entry.pubs,
       ["local"] = entry.locals }, { "event", "id", "name", "props", "public", "local" })
   end
-  local props = next(entry.props) and require("bodkin.cli.json").encode(entry.props) or "{}"
+  local props = next(entry.props) and require("bodkin.json").encode(entry.props) or "{}"
   local where = table.concat(entry.pubs or {}, " ")
   return out:line(("%s  %-16s %s%s"):format(entry.id, output.printable(entry.name), output.printable(props),
     where ~= "" and "  " .. where or ""))

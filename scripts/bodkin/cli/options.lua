@@ -137,7 +137,7 @@ function kinds.payload(text)
 end
 
 function kinds.object(text)
-  local value, err = require("bodkin.cli.json").decode(text)
+  local value, err = require("bodkin.json").decode(text)
   if type(value) == "table" and text:find "^%s*{" then return value end
   return nil, 'a JSON object such as {"map":"dust"}' .. (err and " (" .. err .. ")" or "")
 end

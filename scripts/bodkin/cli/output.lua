@@ -146,7 +146,7 @@ end
 
 -- An object as a line of JSON; false once nobody reads any more.
 function Output:object(value, order)
-  return put(self, require("bodkin.cli.json").encode(value, order) .. "\n")
+  return put(self, require("bodkin.json").encode(value, order) .. "\n")
 end
 
 -- A line on stdout.
@@ -238,7 +238,7 @@ function Output:event(name, e)
   local object = { event = name }
   for _, key in ipairs(fields[name]) do object[key] = e[key] end
   if name == "message" and not utf8.len(e.data) then
-    object.data, object.data_b64 = nil, require("bodkin.cli.json").base64(e.data)
+    object.data, object.data_b64 = nil, require("bodkin.json").base64(e.data)
   end
   return self:object(object, table.move(fields[name], 1, #fields[name], 2, { "event" }))
 end

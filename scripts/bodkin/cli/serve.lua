@@ -173,7 +173,7 @@ end
 
 -- What the admin socket answers to a line.
 local function admin_answer(server, line)
-  local core, json = require "bodkin.core", require "bodkin.cli.json"
+  local core, json = require "bodkin.core", require "bodkin.json"
   server.counters:add "admin_request"
   local why, asked = line:match "^(why) ?(.*)$"
   if why and not server.why then return json.encode { error = "it has no matching role, and knows of no match" } end

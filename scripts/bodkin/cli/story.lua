@@ -3,6 +3,7 @@
 -- records come from files and servers, so each field is looked at before it is believed, and made fit for a terminal.
 
 local diagnosis = require "bodkin.cli.diagnosis"
+local kind = require "bodkin.kind"
 local output = require "bodkin.cli.output"
 
 local M = {}
@@ -41,6 +42,11 @@ local function candidate(c)
   }
 end
 
+-- A NAT's kind in words, see kind.lua; back and forth, so that there are no others.
+local function behaviour(b)
+  return type(b) == "table" and kind.unpack(kind.pack(b)) or nil
+end
+
 -- A record as it should be; nil where it is none.
 function M.record(given)
   if type(given) ~= "table" then return nil end
@@ -50,10 +56,7 @@ function M.record(given)
   for _, key in ipairs(numbers) do r[key] = number(given[key]) end
   for _, key in ipairs(lists) do r[key] = each(given[key], word) end
   if type(given.acknowledged) == "boolean" then r.acknowledged = given.acknowledged end
-  local b = given.behaviour
-  if type(b) == "table" then
-    r.behaviour = { mapping = word(b.mapping), filtering = word(b.filtering), ports = word(b.ports) }
-  end
+  r.behaviour, r.peer_behaviour = behaviour(given.behaviour), behaviour(given.peer_behaviour)
   r.paths = each(given.paths, candidate)
   if r.reason == "none" then r.reason = nil end
   return r
@@ -104,10 +107,11 @@ local filters = {
   endpoint = "lets in all", address = "lets in addresses sent to", address_port = "lets in ports sent to",
 }
 
-local function behaviour(b)
+local function nat(b)
   if not b then return "not known" end
-  local mapping, filtering = kinds[b.mapping], filters[b.filtering]
-  if not mapping and not filtering then return "not known" end
+  local mapping, filtering = diagnosis.said(kinds, b.mapping), diagnosis.said(filters, b.filtering)
+  if b.nat == false then return "none" .. (filtering and "; " .. filtering or "") end
+  if not mapping and not filtering then return b.nat and "there is one" or "not known" end
   return (mapping or "ports not known") .. "; " .. (filtering or "filter not known")
 end
 
@@ -124,7 +128,7 @@ local function some(list) return #list > 0 and list or { "none" } end
 local rows = {
   { "seen at", function(e) return some(e.public) end },
   { "local", function(e) return some(e["local"]) end },
-  { "NAT", function(e) return behaviour(e.behaviour) end },
+  { "NAT", function(e, other) return nat(e.behaviour or other and other.peer_behaviour) end },
   { "first heard", function(e) return e.state == "unknown" and "not told" or after(e.first_ms) end },
   { "confirmed", function(e) return e.state == "unknown" and "not told" or after(e.confirmed_ms) end },
   { "path", function(e) return e.confirmed_ms and ("%s, %s"):format(e.path or "?", e.via or "?") or "none" end },
@@ -135,10 +139,13 @@ local function side_by_side(lines, pair)
   local a, b = pair.ends[1], pair.ends[2]
   local cells, width = { { "", pair.titles[1], b and pair.titles[2] } }, 0
   for _, row in ipairs(rows) do
-    local left, right = row[2](a), b and row[2](b) or {}
+    local left, right = row[2](a, b), b and row[2](b, a) or {}
     left, right = type(left) == "table" and left or { left }, type(right) == "table" and right or { right }
     for i = 1, math.max(#left, #right) do
       cells[#cells + 1] = { i == 1 and row[1] or "", left[i] or "", right[i] or "" }
+    end
+    if row[1] == "NAT" and not b and a.peer_behaviour then
+      cells[#cells + 1] = { "peer's NAT", nat(a.peer_behaviour) }
     end
   end
   for _, c in ipairs(cells) do width = math.max(width, utf8.len(c[2]) or #c[2]) end

@@ -1,11 +1,10 @@
 -- SPDX-License-Identifier: MIT
+local outcome = require "bodkin.outcome"
 local output = require "bodkin.cli.output"
 local story = require "bodkin.cli.story"
 
 local FILE_MAX = 4 << 20
-local order = { "event", "match", "at", "how", "self", "own_name", "peer", "name", "state", "connected", "reason",
-  "note", "path", "via", "remote", "first_ms", "confirmed_ms", "rtt_ms", "lasted_ms", "behaviour", "public", "local",
-  "peer_public", "peer_local", "candidates", "paths", "tests" }
+local order = outcome.KEYS
 
 local M = {
   usage = "bodkin why [ID|NAME] [--admin PATH|PORT] | bodkin why FILE...",
@@ -46,7 +45,7 @@ function M.writer(path)
 end
 
 function M.report(records, failure)
-  local json, parts = require "bodkin.cli.json", { HEAD }
+  local parts = { HEAD }
   if #records == 0 then
     parts[2] = ("\nThere was no match%s\n"):format(failure and ": " .. output.printable(failure) or ".")
   end
@@ -54,9 +53,7 @@ function M.report(records, failure)
     local clean = story.record(r)
     local pair = story.pairs_of { clean }[1]
     parts[#parts + 1] = "\n" .. table.concat(story.text(pair), "\n") .. "\n"
-    local line = { event = "why" }
-    for key, value in pairs(r) do line[key] = value end
-    parts[#parts + 1] = json.encode(line, order) .. "\n"
+    parts[#parts + 1] = outcome.line(r)
   end
   return table.concat(parts)
 end
@@ -69,7 +66,7 @@ function M.read(path)
   if not file then return nil, ("cannot read %s"):format(err), "invalid" end
   local list = {}
   for line in (text or ""):gmatch "[^\n]+" do
-    local value = line:find "^{" and require("bodkin.cli.json").decode(line)
+    local value = line:find "^{" and require("bodkin.json").decode(line)
     local r = story.record(value)
     if r then list[#list + 1] = r end
   end

@@ -34,18 +34,20 @@ local always_udp = { over_tcp = false }
 -- `config`: env; requests; carriage (see carriage.lua; none: UDP); socks = { [4] =, [6] = }; servers = the address
 -- server's address by family, stun = it is a STUN server; loopback = the servers are on this machine; reveal =
 -- "same-public" (default), "always" or "never"; virtual = also addresses of VPNs and containers; on_late() once a
--- family answered that learn() no longer waited for.
+-- family answered that learn() no longer waited for; on_lapse() when a server sees us elsewhere than before, and
+-- nothing is known to have changed here.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
     carriage = config.carriage or always_udp, loopback = config.loopback, reveal = config.reveal or "same-public",
-    on_late = config.on_late, virtual = config.virtual,
+    on_late = config.on_late, on_lapse = config.on_lapse or function() end, virtual = config.virtual,
     public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
     rtts = {},   -- the latest round-trip times to each, in µs
     beyond = nil, -- whether a second router is on the way to the address server, nil: not known
     stale = false, -- a server saw another address than before: ask the address server again
+    moves = 0,     -- how often we were elsewhere: what was asked before tells where we were
   }, Addresses)
 end
 
@@ -55,6 +57,7 @@ function Addresses:see(server, public)
   if self.seen[server] and self.seen[server] ~= public then
     self.stale = true
     self.rtts = {} -- of another way
+    self.on_lapse()
   end
   self.seen[server] = public
 end
@@ -98,7 +101,7 @@ end
 -- tells nothing, and the public addresses are to be asked for again.
 function Addresses:moved(servers)
   if servers then self.servers, self.proofs = servers, {} end
-  self.seen, self.rtts, self.stale = {}, {}, not self.carriage.over_tcp
+  self.seen, self.rtts, self.stale, self.moves = {}, {}, not self.carriage.over_tcp, self.moves + 1
 end
 
 -- UDP took over from TCP, or the other way round: proofs are each of one, and over TCP we have no public address.
@@ -162,7 +165,8 @@ end
 -- sock: as for a request.
 function Addresses:question(server, timeout_ms, sock)
   local r = self.servers.stun and self.requests.stun(server) or {
-    to = server, expect = "address_report", build = function(tx) return message.address_request:encode(tx) end,
+    to = server, expect = "address_report", anew = not sock, -- the first that is asked: it tells the distance
+    build = function(tx) return message.address_request:encode(tx) end,
   }
   r.timeout_ms, r.sock, r.pin, r.quiet = timeout_ms, sock, self.socks[addr.family(server)], sock ~= nil
   return r
@@ -235,8 +239,8 @@ local function bound_to(sock, ip)
   return addr.class(bound) == "none" or addr.same_ip(bound, ip)
 end
 
--- Whether the host has other addresses than when this was asked last. Containers come and go without meaning; a VPN
--- may take all traffic.
+-- Whether the host has other addresses than when this was asked last, or sends to its servers from another one: of a
+-- route no interface tells. Containers come and go without meaning; a VPN may take all traffic.
 function Addresses:changed()
   self.listed = nil
   local list = {}
@@ -244,6 +248,10 @@ function Addresses:changed()
     if i.up and not i.loopback and kind_of(i.name) ~= "container" then list[#list + 1] = i.name .. i.addr end
   end
   table.sort(list)
+  for _, family in ipairs { 4, 6 } do
+    local server = self.socks[family] and self.servers[family]
+    list[#list + 1] = server and self.env.source(server) or "none"
+  end
   local now, before = table.concat(list, "\n"), self.before
   self.before = now
   return before ~= nil and now ~= before

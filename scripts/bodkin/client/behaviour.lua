@@ -18,6 +18,7 @@ local PATIENCE_MS = 600                  -- and is that not here so long after t
 local OTHERS_MAX = 3                     -- addresses that a server may have us ask, besides its own
 local HAIRPIN_MS = { 0, 100, 200 }
 local LATE_MS = { 0, 100, 200 }          -- copies of a request answered after a silence, which begins with the last
+local RIPE_MS = 2500
 local STEPS_S = { 15, 25, 35, 50, 70, 100, 130 } -- of silence: usual time-outs are 30, 60, 120 s
 local STEP_MAX = 8                       -- between ports of a NAT that counts, with other hosts behind it
 
@@ -321,24 +322,32 @@ function M.reachable(env, server, bind, timeout_ms)
   return M.filtering(seen.from_ip, seen.from_port)
 end
 
+-- In a task: whether a mapping of a socket of its own outlives a silence: true or false, nil where it could not be
+-- tried; ripe: after packets both ways for more than two seconds, since many a NAT (Linux) then keeps it for longer.
+-- Silence is also what a server says that has too much to do. options: bind, ripe.
+function M.outlives(env, server, silence_s, options)
+  local probe = open(env, server, options.bind and addr.with_port(options.bind, 0))
+  if not probe then return nil end
+  local _ <close> = probe
+  local mapped, proof = probe:mapped({ addr = server }, 5000)
+  if mapped and options.ripe then
+    task.sleep(env, RIPE_MS)
+    mapped, proof = probe:mapped({ addr = server }, 5000)
+  end
+  if not mapped then return nil end
+  return probe:ask(server, function(tx) return message.probe_request:encode(tx, proof, 0, silence_s) end, LATE_MS,
+    silence_s * 1000 + LATE_MS[#LATE_MS] + 2000, function(from) return from == server or nil end) or false
+end
+
 -- In a task: how long a mapping lives in which the server has answered: { at_least_s = the longest silence after which
 -- its answer came in, 0: none did; below_s = the shortest above that after which none did, or nil }, or nil, message,
 -- code. It takes as long as the longest step, and a socket for each. options: bind, steps_s.
 function M.lifetime(env, server, options)
   options = options or {}
-  local function try(silence_s)
-    return function()
-      local probe = open(env, server, options.bind and addr.with_port(options.bind, 0))
-      if not probe then return nil end
-      local _ <close> = probe
-      local mapped, proof = probe:mapped({ addr = server }, 5000)
-      if not mapped then return nil end
-      return probe:ask(server, function(tx) return message.probe_request:encode(tx, proof, 0, silence_s) end, LATE_MS,
-        silence_s * 1000 + LATE_MS[#LATE_MS] + 2000, function(from) return from == server or nil end) or false
-    end
-  end
   local list, steps, result = {}, options.steps_s or STEPS_S, { at_least_s = 0 }
-  for i, silence_s in ipairs(steps) do list[i] = try(silence_s) end
+  for i, silence_s in ipairs(steps) do
+    list[i] = function() return M.outlives(env, server, silence_s, { bind = options.bind }) end
+  end
   local heard = together(list)
   for i, silence_s in ipairs(steps) do
     if heard[i] then result.at_least_s, result.below_s = silence_s, nil end

@@ -17,6 +17,7 @@ local PATIENCE_MS = 1000  -- with UDP when a client begins, then TCP is tried be
 local DOUBT_MS = 500      -- … and later, when something went unanswered already
 local BEGIN_MS = 5000     -- for both, unless it is said, when a client begins …
 local ANSWER_MS = 3000    -- … and later
+local REPEAT_MS = 200     -- of a question, at first: what is known of a round trip is of UDP, and connecting takes one
 local AGAIN_MS = 60000    -- over TCP, between two looks whether UDP is answered
 local GAP_US = 30000000   -- between two looks because something was not answered
 local CONNECTIONS = 64    -- to the server and to relays; a server that lies could name many
@@ -92,7 +93,7 @@ end
 -- Asks a server, by a socket or another; done(whether it answered).
 local function ask(self, to, sock, timeout_ms, done)
   local posted = sock and self.requests:post({
-    to = to, sock = sock, expect = "key_report", quiet = true, timeout_ms = timeout_ms,
+    to = to, sock = sock, expect = "key_report", quiet = true, timeout_ms = timeout_ms, gap_ms = REPEAT_MS,
     build = function(tx) return message.key_request:encode(tx) end,
   }, done)
   if not posted then done(false) end

@@ -3,6 +3,7 @@
 -- to the server, a second after a path was confirmed or another took over, from time to time, and at the end.
 
 local core = require "bodkin.core"
+local kind = require "bodkin.kind"
 local message = require "bodkin.message"
 local outcome = require "bodkin.outcome"
 
@@ -34,6 +35,7 @@ function History:matched(match, peer, m)
     at = node.env.time and node.env.time(), begun_us = node.env.now(), told = 0,
     public = node.addresses:public_texts(), ["local"] = node.addresses:local_texts(),
     peer_public = texts(m.pubs), peer_local = texts(m.locals), over = node.carriage.over_tcp and "tcp" or nil,
+    behaviour = kind.unpack(m.own_nat), peer_behaviour = kind.unpack(m.peer_nat),
   }
   self.live[peer.story] = { match, peer }
 end
@@ -44,7 +46,8 @@ local function record(self, match, peer)
   return {
     match = match.id, self = node.id, own_name = node.name, peer = peer.id, name = peer.name, at = story.at,
     public = story.public, ["local"] = story["local"], peer_public = story.peer_public,
-    peer_local = story.peer_local, over = story.over, behaviour = node.behaviour,
+    peer_local = story.peer_local, over = story.over, behaviour = node.nat and node.nat.words or story.behaviour,
+    peer_behaviour = story.peer_behaviour,
     state = peer.connected and "connected" or "seeking", connected = peer.connected, path = peer.path, via = peer.via,
     remote = peer.remote, first_ms = peer.first_ms, confirmed_ms = peer.confirmed_ms, rtt_ms = peer.rtt_ms,
     lasted_ms = (node.env.now() - story.begun_us) / 1000, paths = node:paths(peer.session),

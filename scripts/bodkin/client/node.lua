@@ -25,14 +25,15 @@ for name in ("listening registered hosting host queued proposed matched connecte
   events[name] = true
 end
 
--- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the
--- latter two default to server, which may be several: the first that answers is used, and another where that stays
--- silent; the second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local
--- ("same-public", "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and
--- containers, too), register = "together" (with the first thing asked of the server, which saves a round trip) or false
--- (not before host or match is called), on_event = fn(event, match) for all events from the beginning, trace =
--- fn(line) for all that goes into and comes out of the sessions' machines (it tells their keys), identity, token,
--- trust_first_use, known_servers (see identity.lua, trust.lua), env.
+-- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the latter two
+-- default to server, which may be several: the first that answers is used, and another where that stays silent; the
+-- second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local ("same-public",
+-- "always", "never": when local addresses are told and tried), virtual = true (those of VPNs and containers, too),
+-- behaviour = false (do not look at what the NAT does), adapt = false (nor at how long it keeps mappings: maintenance
+-- each 15 s), register = "together" (with the first thing asked of the server, which saves a round trip) or false (not
+-- before host or match is called), on_event = fn(event, match) for all events from the beginning, trace = fn(line) for
+-- all that goes into and comes out of the sessions' machines (it tells their keys), identity, token, trust_first_use,
+-- known_servers (see identity.lua, trust.lua), env.
 -- Returns the node, or nil, message, code.
 function M.open(options)
   local self = setmetatable({
@@ -86,6 +87,7 @@ end
 
 function Node:registered()
   self.watches:renew(self)
+  if self.nat then self.nat:registered() end
   local now = table.concat(self.addresses:public_texts(), " ") .. tostring(self.registration.boot)
   if now == self.told then return end -- a mere refresh
   self.told = now
@@ -145,6 +147,7 @@ function Node:matched(m)
   local of = self:match_of(m.match)
   of:matched(m)
   if m.seat then self.queues:matched(m.seat.ticket, of) end
+  if self.nat then self.nat:hold() end
 end
 
 function Node:on_session(kind, session, x)
@@ -170,6 +173,17 @@ function Node:left(m)
   self:upkeep()
 end
 
+-- The server that says what this client's NAT does, and the socket that reaches it; over a family, or IPv4 before IPv6,
+-- since that is where NATs are. A STUN server says less than the matching server may. None where no UDP comes through.
+function Node:address_server(over)
+  if self.carriage.over_tcp then return nil end
+  local servers = self.addresses.servers
+  local of = not servers.stun and servers or { [core.addr.family(self.server)] = self.server }
+  for _, family in ipairs { 4, 6 } do
+    if of[family] and self.socks[family] and (not over or family == over) then return of[family], self.socks[family] end
+  end
+end
+
 -- The servers are spoken to over TCP from now on, or over UDP again. To them we are elsewhere.
 function Node:carried()
   if self.closed then return end
@@ -180,6 +194,7 @@ function Node:carried()
     })
   end
   if self.addresses then self.addresses:changed_carriage() end
+  if self.nat then self.nat:forget() end
   if self.registration then self.roaming:moved() end
 end
 
@@ -318,8 +333,8 @@ end
 -- Why things are as they are, for every peer, or for those of a match id or peer id (hex, or its first four digits and
 -- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of
 -- { match =, self =, peer =, name =, at = (seconds since 1970), over = "tcp" where UDP is blocked, public =, local =,
--- peer_public =, peer_local = (texts), behaviour = (of this side's NAT, where it is known), state = "seeking" |
--- "connected" | "closed", connected =,
+-- peer_public =, peer_local = (texts), behaviour =, peer_behaviour = (what both sides' NATs do, where it is known, in
+-- the words of kind.lua), state = "seeking" | "connected" | "closed", connected =,
 -- reason = (see core.reasons), note =, path =, via =, remote =, first_ms =, confirmed_ms =, rtt_ms =, lasted_ms =,
 -- paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }. Also of a node that is closed.
 function Node:why(id) return self.history:why(id) end
@@ -334,6 +349,7 @@ end
 
 local function release(self)
   self.history:close()
+  if self.nat then self.nat:close() end
   if self.roaming then self.roaming:close() end
   if self.relays then self.relays:close() end
   if self.carriage then self.carriage:close() end

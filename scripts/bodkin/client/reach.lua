@@ -45,32 +45,36 @@ end
 
 local LONG = { endpoint = "EI", address = "AD", address_port = "APD" }
 
+local function each_of(words)
+  local out = {}
+  for word in (words or ""):gmatch "[%a_]+" do out[#out + 1] = LONG[word] end
+  return out[1] and out or { "EI", "AD", "APD" }
+end
+
 -- The behaviours that one told in words can be.
 local function meant(b)
   local out = {}
-  for _, mapping in pairs(LONG) do
-    for _, filtering in pairs(LONG) do
-      if (LONG[b.mapping] or mapping) == mapping and (LONG[b.filtering] or filtering) == filtering then
-        out[#out + 1] = { mapping = mapping, filtering = filtering }
-      end
+  for _, mapping in ipairs(each_of(b.mapping)) do
+    for _, filtering in ipairs(each_of(b.filtering)) do
+      local race = b.race and mapping == "EI" and filtering == "APD"
+      out[#out + 1] = { mapping = mapping, filtering = filtering, race = race }
     end
   end
   return out
 end
 
--- The same of two behaviours { mapping =, filtering = "endpoint" | "address" | "address_port" | "unknown" }, and the
--- letter of the reason where there is but one.
+-- The same of two behaviours in the words of kind.lua, and the letter of the reason where there is but one.
 function M.of(given_a, given_b)
   local verdict, letter
   for _, a in ipairs(meant(given_a)) do
     for _, b in ipairs(meant(given_b)) do
-      local v, r = connect(a, b) and "yes" or "no", reason(a, b)
+      local v, r = M.verdict(a, b), reason(a, b)
       if verdict and verdict ~= v then return "may" end
       letter = (not verdict or letter == r) and r or nil
       verdict = v
     end
   end
-  return verdict, letter
+  return verdict, verdict ~= "may" and letter or nil
 end
 
 -- The behaviours met most, by what people call them (the kinds of docs/NAT.md), in this order.

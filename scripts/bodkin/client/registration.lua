@@ -16,7 +16,8 @@ local silent_after = 3
 
 -- `config`: env, requests, addresses, ephemerals, association; server; app, name, props (encoded); token (bytes or
 -- nil); timeout_ms; on_unanswered(); on_silent() (in a task) -> whether there is another server now, after several of
--- these; on_registered(), on_restart() (in a task, after registering again), on_error(text, code).
+-- these; on_registered(), on_restart() (in a task, after registering again), on_error(text, code); kind() -> what is
+-- known of our NAT (kind.lua), or nil.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
@@ -24,7 +25,7 @@ function M.new(config)
     props = config.props, token = config.token,
     timeout_ms = config.timeout_ms, on_registered = config.on_registered, on_restart = config.on_restart,
     on_error = config.on_error, on_unanswered = config.on_unanswered, on_silent = config.on_silent,
-    pause_ms = first_pause_ms, silent = 0,
+    kind = config.kind, pause_ms = first_pause_ms, silent = 0,
   }, Registration)
 end
 
@@ -32,16 +33,17 @@ end
 function Registration:register()
   local addresses = self.addresses
   self.association:renew()
+  local moves = addresses.moves
   local ok, public, lifetime_s, boot = self.requests:call {
     to = self.server, sealed = true, first = true, expect = "registered", timeout_ms = self.timeout_ms,
     build = function(tx)
       self.incomplete = false
       return message.register:encode(tx, self.ephemerals:public(), addresses:pubs(), addresses:locals(), self.app,
-        self.name, self.props, self.token, addresses:rtt_ms(self.server))
+        self.name, self.props, self.token, addresses:rtt_ms(self.server), self.kind())
     end,
   }
   if not ok then return nil, public, lifetime_s end
-  addresses:see(self.server, public)
+  if addresses.moves == moves then addresses:see(self.server, public) end
   self.restarted = self.restarted or self.boot ~= nil and self.boot ~= boot
   self.boot, self.lifetime_s, self.active = boot, lifetime_s, true
   return true

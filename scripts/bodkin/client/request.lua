@@ -14,6 +14,9 @@ local Requests = {}
 Requests.__index = Requests
 
 local first_gap_ms, longest_gap_ms = 200, 500
+-- Where it is known how long an answer takes, twice that, if it is less; and for what goes under a new id each time, so
+-- that an answer that was slow, not lost, tells how long it took all the same.
+local soon_gap_ms = 100
 -- Of strangers' STUN servers no more is asked than RFC 8489 section 6.2.1 has it.
 local stun_gap_ms, stun_longest_ms = 500, 8000
 -- A server that answers one request with ever new proofs is broken; so many are taken.
@@ -21,7 +24,7 @@ local proofs_max = 4
 local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
   "queued", "opened", "key_report" } -- and relay_opened, which relays.lua gives here
 local masked = { address_report = true, registered = true }
--- Answered as soon as they come, whatever a policy has to say; what they take is the way there and back.
+-- Answered as soon as they come, whatever a policy has to say: what they take is the way there and back.
 local prompt = { address_report = true, opened = true, maintained = true, done = true, page = true, key_report = true }
 
 local code_names = {}
@@ -38,11 +41,13 @@ end
 local function udp_port(to) return "UDP " .. core.addr.port(to) end
 
 -- `config`: env, router (answers come in there), sock_for(to), where(to) as a person would say it, proof_for(to),
--- on_report(to, public, proof), on_rtt(to, us). Set .association before anything sealed is asked.
+-- on_report(to, public, proof), on_rtt(to, us), rtt_for(to) -> ms or nil. Set .association before anything sealed is
+-- asked.
 function M.new(config)
   local self = setmetatable({
     env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
-    on_rtt = config.on_rtt, pending = {}, count = 0,
+    on_rtt = config.on_rtt, rtt_for = config.rtt_for, pending = {}, count = 0,
+    sent_us = {}, -- when something was sent to each, last
   }, Requests)
   self.where = config.where or udp_port
   for _, kind in ipairs(replies) do
@@ -110,8 +115,10 @@ function Requests:stunned(from, tx, mapped, number)
 end
 
 function Requests:finish(r, ...)
+  r = r.original or r
   if self.pending[r.tx] ~= r then return end
   self.pending[r.tx] = nil
+  for _, copy in ipairs(r.copies) do self.pending[copy.tx] = nil end
   if r.timer then r.timer:cancel() end
   if r.done then r.done(...) end
 end
@@ -124,10 +131,20 @@ function Requests:encode(r)
   return true
 end
 
+-- The same request once more, under an id of its own.
+local function copy_of(self, r)
+  local copy = setmetatable({ original = r, tx = self.env.random(12), sent = 0, proofs = 0 }, { __index = r })
+  if not self:encode(copy) then return r end
+  r.copies[#r.copies + 1], self.pending[copy.tx] = copy, copy
+  return copy
+end
+
 function Requests:transmit(r)
+  if r.anew and r.sent > 0 then r = copy_of(self, r) end
   local sock = r.sock or r.pin or self.sock_for(r.to)
   if not sock then return end
   self.env.counters:add("request_sent")
+  if not r.sock then self.sent_us[r.to] = self.env.now() end
   if r.sealed then return self.association:transmit(r) end
   r.sent, r.sent_us = r.sent + 1, self.env.now()
   sock:send(r.to, r.bytes, r.ttl)
@@ -153,17 +170,24 @@ function Requests:repeat_later(r, gap_ms)
   end)
 end
 
+local function first_gap(self, spec)
+  if spec.anew then return soon_gap_ms end
+  local rtt_ms = prompt[spec.expect] and self.rtt_for(spec.to)
+  return rtt_ms and math.min(math.max(2 * rtt_ms, soon_gap_ms), first_gap_ms) or first_gap_ms
+end
+
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
 -- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
 -- others that wait; sock = another socket than that of sock_for, whose address it reports; pin = that of sock_for now,
--- whatever that is later; ttl; timeout_ms;
--- once = never repeated; quiet = silence is no failure; slow = its answer may wait for a policy.
+-- whatever that is later; ttl; timeout_ms; once = never repeated; anew = each copy has a tx of its own; quiet = silence
+-- is no failure; slow = its answer may wait for a policy.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
     first = spec.first, accept = spec.accept, sock = spec.sock, pin = spec.pin, ttl = spec.ttl,
-    foreign = spec.foreign, slow = spec.slow, gap_ms = spec.gap_ms or first_gap_ms,
+    foreign = spec.foreign, slow = spec.slow, anew = spec.anew, copies = {},
+    gap_ms = spec.gap_ms or first_gap(self, spec),
     longest_ms = spec.longest_ms or longest_gap_ms,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }

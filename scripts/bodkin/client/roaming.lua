@@ -58,7 +58,7 @@ function Roaming:moved()
   for session in pairs(node.sessions) do self:ask(session) end
   node.addresses:moved()
   node.registration:kick()
-  node.maintenance:now()
+  node.maintenance:moved()
 end
 
 local function look_later(self)

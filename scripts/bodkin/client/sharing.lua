@@ -14,17 +14,19 @@ local pages_max = 10000
 -- Matched messages answered lately: a repeat is acknowledged again, and nothing else.
 local remembered_max = 256
 
--- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
+-- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms; kind()
+-- -> what is known of our NAT, or nil;
 -- on_ticket(name, ticket, …): what the server says of one, unasked (see queues.lua);
 -- on_room_host(match, host, code); on_changed(watch);
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
 -- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket,
--- again (how often it was told before), commit_us where the server's clock is ours }.
+-- again (how often it was told before), commit_us where the server's clock is ours, own_nat, peer_nat (what the server
+-- knows of both NATs, see kind.lua) }.
 function M.new(config)
   local self = setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
     ephemerals = config.ephemerals, app = config.app, name = config.name, props = config.props, token = config.token,
-    timeout_ms = config.timeout_ms, on_matched = config.on_matched, seen = {}, order = {},
+    timeout_ms = config.timeout_ms, kind = config.kind, on_matched = config.on_matched, seen = {}, order = {},
   }, Sharing)
   config.router:on(message.matched, nil, function(_, _, tx, ...) self:matched(tx, ...) end)
   for _, kind in ipairs { "proposed", "waiting", "ended" } do
@@ -194,7 +196,7 @@ function Sharing:select(target, code)
     to = self.server, sealed = true, expect = "selected", timeout_ms = self.timeout_ms,
     build = function(tx)
       return message.select:encode(tx, self.ephemerals:public(), target, code, addresses:pubs(), addresses:locals(),
-        self.app, self.name, self.props, self.token, addresses:rtt_ms(self.server))
+        self.app, self.name, self.props, self.token, addresses:rtt_ms(self.server), self.kind())
     end,
   }
   if not ok then return nil, match, of_n end
@@ -272,13 +274,14 @@ function Sharing:first(tx)
 end
 
 function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n, start_in_ms,
-    age_ms, data, seat, relays, relay_ticket, again, commit_us)
+    age_ms, data, seat, relays, relay_ticket, again, commit_us, own_nat, peer_nat)
   if not self:first(tx) then return end
   self.on_matched {
     match = match, key = key, peer = core.crypto.id(peer_key), peer_key = peer_key, peer_ephemeral = peer_ephemeral,
     own = own, name = name, props = decoded(props), pubs = pubs, locals = locals, of_n = of_n,
     start_in_ms = start_in_ms, age_ms = age_ms, data = decoded(data), seat = seat_of(decoded(seat)),
     relays = relays, ticket = relay_ticket, again = again, commit_us = commit_us,
+    own_nat = own_nat, peer_nat = peer_nat,
   }
 end
 

@@ -90,6 +90,7 @@ local function open_sockets(self, options, loopback)
     proof_for = function(to) return self.addresses:proof(to) end,
     on_report = function(...) self.addresses:note(...) end,
     on_rtt = function(to, us) self.addresses:timed(to, us) end,
+    rtt_for = function(to) return self.addresses:rtt_ms(to) end,
   }
   self.carriage.requests = self.requests
   return true
@@ -157,6 +158,7 @@ local function find_server(self, options)
         carriage = self.carriage, loopback = servers.loopback, reveal = options["local"],
         virtual = options.virtual,
         on_late = function() if self.registration then self.registration:complete() end end,
+        on_lapse = function() if self.maintenance then self.maintenance:lapsed() end end,
       }
       self.carriage:aim(url.parse(one).tcp)
       ok, err, code = self.carriage:begin(servers.matching, function()
@@ -234,12 +236,25 @@ local function build_managers(self, options, servers)
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
     on_silent = function() return self.fallback:look() end,
     on_unanswered = function() self.carriage:look() end,
+    adapt = options.adapt,
+    asked = function()
+      if not self.addresses.loopback then return self:address_server(core.addr.family(self.server)) end
+    end,
+    refresh_ms = function() return self.registration.active and self.registration.lifetime_s * 500 end,
+    kind = function() return self.nat and self.nat.kind > 0 and self.nat.kind or nil end,
   }
   local upkeep = servers.maintenance and choose(self, servers.maintenance)
   if upkeep and upkeep ~= self.server then common.servers[2] = upkeep end
   self.registration = require("bodkin.client.registration").new(common)
   self.sharing = require("bodkin.client.sharing").new(common)
   self.maintenance = require("bodkin.client.maintenance").new(common)
+  if options.behaviour ~= false then
+    local bind = options.bind and core.addr.parse(options.bind, 0)
+    self.nat = require("bodkin.client.nat").new {
+      env = self.env, node = self, bound = bind and core.addr.port(bind) > 0 or false,
+      on_found = function(much) if much then self.registration:kick() end end,
+    }
+  end
   self.fallback = fallback.new {
     node = self, urls = self.urls, number = self.url, options_of = function(one) return with(options, one) end,
     keys_of = function(one)

@@ -11,6 +11,7 @@
 -- plan.lua draws the picture, nat.lua lists the kinds. Nothing is left behind: a keeper process tears the lab down
 -- when its pipe from here closes, also when this process is killed; what a killed keeper left, the next `up` sweeps.
 
+local events = require "bodkin.lab.events"
 local nat = require "bodkin.lab.nat"
 local plan_of = require "bodkin.lab.plan"
 local probe = require "bodkin.lab.probe"
@@ -169,8 +170,8 @@ end
 --   udp_timeout_s of the NATs' mappings, unreplied and replied
 --   seed          of losses, jitter, duplication, reordering and attacks
 --   claim         { a = kind }: what probe takes a NAT for, where that is not what it was made as (to test probe)
--- Returns the net: fields a, b, …, server, server2, server3, dir (for files; goes with it) and the methods below; or
--- nil, message, code, with everything taken down again.
+-- Returns the net: fields a, b, …, server, server2, server3, dir (for files; goes with it), the methods below and
+-- those of events.lua; or nil, message, code, with everything taken down again.
 function M.up(options)
   local planned, message, code = plan_of.make("?", options) -- first what is asked, then what is possible
   if not planned then return nil, message, code end
@@ -302,22 +303,6 @@ function Net:probe(options)
   return nil, "lab: " .. table.concat(wrong, "; "), "invalid"
 end
 
--- A client's router forgets its mappings, as when it was started anew, and makes others: what the client sends by UDP
--- leaves from `port` from now on, and only there something comes in. For kinds that masquerade, with one client behind.
--- true, or nil, message, "refused".
-function Net:rebind(client, port)
-  -- In a zone of its own no entry is known yet.
-  local ok, message = shell.run(("nsenter --net=/run/netns/%snat-%s nft -f - <<'NFT'\n%sNFT"):format(self.plan.prefix,
-    client, ([[
-table ip rebind {
-  chain forget { type filter hook prerouting priority raw; meta l4proto udp ct zone set 1; }
-  chain outward { type nat hook postrouting priority srcnat - 1; oifname wan0 meta l4proto udp masquerade to :%d; }
-}
-]]):format(port)))
-  if not ok then return nil, "lab: cannot rebind: " .. message, "refused" end
-  return true
-end
-
 -- The longest way there and back between a client and the server, as configured.
 function Net:rtt_ms(client)
   local us, from, to = 0, self.plan.ends[client] or self.plan.ends.a, self.plan.ends.server
@@ -338,6 +323,7 @@ function Net:down()
   if shell.read(self.dir .. "/owner") then shell.run(teardown(boxes(self.plan), self.dir)) end -- somebody killed it
 end
 
+for name, event in pairs(events) do Net[name] = event end
 Net.__close = Net.down
 Net.__gc = Net.down
 

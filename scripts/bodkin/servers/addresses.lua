@@ -47,17 +47,17 @@ function M.collect(server, from, pubs, locals)
   return own, near
 end
 
--- One entry's bytes: its association, ephemeral and round-trip time (nil: unknown), then both lists.
-function M.pack(assoc, ephemeral, rtt_ms, pubs, locals)
-  local parts = { string.pack(">I4c32i2B", assoc, ephemeral, rtt_ms or -1, #pubs) }
+-- One entry's bytes: its association, ephemeral, round-trip time and kind of NAT (nil: unknown), then both lists.
+function M.pack(assoc, ephemeral, rtt_ms, nat, pubs, locals)
+  local parts = { string.pack(">I4c32i2I2B", assoc, ephemeral, rtt_ms or -1, nat or 0, #pubs) }
   for _, a in ipairs(pubs) do parts[#parts + 1] = string.pack("s1", a) end
   for _, a in ipairs(locals) do parts[#parts + 1] = string.pack("s1", a) end
   return table.concat(parts)
 end
 
--- Returns assoc, ephemeral, pubs, locals, rtt_ms.
+-- Returns assoc, ephemeral, pubs, locals, rtt_ms, nat.
 function M.unpack(bytes)
-  local assoc, ephemeral, rtt_ms, count, at = string.unpack(">I4c32i2B", bytes)
+  local assoc, ephemeral, rtt_ms, nat, count, at = string.unpack(">I4c32i2I2B", bytes)
   local pubs, locals = {}, {}
   while at <= #bytes do
     local a
@@ -65,7 +65,7 @@ function M.unpack(bytes)
     local list = #pubs < count and pubs or locals
     list[#list + 1] = a
   end
-  return assoc, ephemeral, pubs, locals, rtt_ms >= 0 and rtt_ms or nil
+  return assoc, ephemeral, pubs, locals, rtt_ms >= 0 and rtt_ms or nil, nat > 0 and nat or nil
 end
 
 -- Those that others may be told.

@@ -46,7 +46,7 @@ local function send(self, d)
   server:push(self.locate(d.to), "matched", d.tx, d.match, d.key, peer.key, peer.ephemeral, d.own, peer.name,
     peer.props, addresses.told(peer.pubs), d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms),
     math.min(age_ms, 60000), d.data, d.seat, server.relays, d.ticket, d.again or 0,
-    server.shared_clock and d.commit_us or nil)
+    server.shared_clock and d.commit_us or nil, d.to.nat, peer.nat)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()

@@ -5,6 +5,7 @@
 
 local addresses = require "bodkin.servers.addresses"
 local core = require "bodkin.core"
+local kind = require "bodkin.kind"
 local outcome = require "bodkin.outcome"
 local printable = require("bodkin.client.request").printable
 
@@ -59,7 +60,8 @@ local function sweep(self)
 end
 
 local function person(p)
-  return { id = p.id, name = p.name, addrs = addresses.pack(p.assoc, p.ephemeral, p.rtt_ms, p.pubs, p.locals) }
+  local addrs = addresses.pack(p.assoc, p.ephemeral, p.rtt_ms, p.nat, p.pubs, p.locals)
+  return { id = p.id, name = p.name, addrs = addrs }
 end
 
 local function enter(self, r, p, other)
@@ -152,14 +154,15 @@ end
 local function told(self, r, key)
   local id, peer, e = key:sub(1, 16), key:sub(17), r.ends[key]
   local me, other = r.members[id], r.members[peer]
-  local _, _, pubs, locals = addresses.unpack(me.addrs)
-  local _, _, peer_pubs, peer_locals = addresses.unpack(other.addrs)
+  local _, _, pubs, locals, _, nat = addresses.unpack(me.addrs)
+  local _, _, peer_pubs, peer_locals, _, peer_nat = addresses.unpack(other.addrs)
   local out = e.report and outcome.unpack(e.report) or { state = "unknown", paths = {} }
   out.match, out.self, out.peer = core.crypto.hex(r.match), core.crypto.hex(id), core.crypto.hex(peer)
   out.own_name, out.name, out.at = printable(me.name), printable(other.name), r.at
   out.public, out.peer_public = texts(addresses.told(pubs)), texts(addresses.told(peer_pubs))
   out["local"], out.over = texts(locals), #out.public < #pubs and "tcp" or nil
   out.peer_local = texts(addresses.visible(self.server.local_rule, peer_locals, peer_pubs, pubs))
+  out.behaviour, out.peer_behaviour = out.behaviour or kind.unpack(nat), kind.unpack(peer_nat)
   out.acknowledged = e.acknowledged or false
   return out
 end

@@ -85,14 +85,14 @@ local function registration(server, on, gone)
     is_later = true
   end
 
-  function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props, token, rtt_ms)
+  function on.register(reply, from, tx, ephemeral, pubs, locals, app, name, props, token, rtt_ms, nat)
     local id, key, assoc = reply:who()
     local claims, why, text = server.admission:check(id, app, name, props, token)
     if not claims then return refuse(reply, tx, why, text) end
     local own, near = addresses.collect(server, from, pubs, locals)
     local r = {
       id = id, key = key, assoc = assoc, tx = tx, from = from, app = app, name = name, props = people.map(props),
-      claims = claims, addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near),
+      claims = claims, addrs = addresses.pack(assoc, ephemeral, rtt_ms, nat, own, near),
     }
     if not server.registrar:settled(r) then return decide(reply, r) end
     local ok, code

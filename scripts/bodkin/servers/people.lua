@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs, locals,
--- rtt_ms or nil }, from its registration, or for a selector that is not registered from its selection. pubs[1] is where
--- it is heard from, with port 0 where that is over TCP.
+-- rtt_ms or nil, nat (its kind, see kind.lua) or nil }, from its registration, or for a selector that is not registered
+-- from its selection. pubs[1] is where it is heard from, with port 0 where that is over TCP.
 
 local addresses = require "bodkin.servers.addresses"
 
@@ -11,10 +11,10 @@ local M = {}
 function M.registered(registry, id)
   local entry = registry:get(id)
   if not entry then return nil end
-  local assoc, ephemeral, pubs, locals, rtt_ms = addresses.unpack(entry.addrs)
+  local assoc, ephemeral, pubs, locals, rtt_ms, nat = addresses.unpack(entry.addrs)
   return {
     id = id, key = entry.key, ephemeral = ephemeral, assoc = assoc, app = entry.app, name = entry.name,
-    props = entry.props, pubs = pubs, locals = locals, rtt_ms = rtt_ms,
+    props = entry.props, pubs = pubs, locals = locals, rtt_ms = rtt_ms, nat = nat,
   }
 end
 
@@ -24,8 +24,11 @@ function M.now(registry, person, more)
   local copy, known = {}, M.registered(registry, person.id)
   for field, value in pairs(person) do copy[field] = value end
   for _, source in ipairs { known or {}, more or {} } do
-    for _, field in ipairs { "assoc", "pubs", "locals", "rtt_ms" } do copy[field] = source[field] or copy[field] end
+    for _, field in ipairs { "assoc", "pubs", "locals", "rtt_ms", "nat" } do
+      copy[field] = source[field] or copy[field]
+    end
   end
+  if known then copy.nat = known.nat end -- nil, too, is what it told last
   return copy
 end
 

@@ -110,7 +110,7 @@ local function commit(self, person, registered, room, selected)
 end
 
 -- The selector as a person, and whether it is registered; or nil, code, text.
-local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token, rtt_ms)
+local function selector(self, reply, from, ephemeral, pubs, locals, app, name, props, token, rtt_ms, nat)
   local server = self.server
   local id, key, assoc = reply:who()
   local known = server.registry:get(id)
@@ -120,13 +120,13 @@ local function selector(self, reply, from, ephemeral, pubs, locals, app, name, p
   if not claims then return nil, why, text end
   local own, near = addresses.collect(server, from, pubs, locals)
   if known then -- a selection carries addresses fresher than the registration's
-    known.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
+    known.addrs = addresses.pack(assoc, ephemeral, rtt_ms, nat, own, near)
     server.registry:put(known)
   end
   if is_asked then app, name, props = known.app, known.name, known.props end -- what was admitted, and no other
   return {
     id = id, key = key, ephemeral = ephemeral, assoc = assoc, app = app, name = name, props = people.map(props),
-    pubs = own, locals = near, rtt_ms = rtt_ms,
+    pubs = own, locals = near, rtt_ms = rtt_ms, nat = nat,
   }, known ~= nil
 end
 
@@ -134,13 +134,14 @@ local function handlers(self, on)
   local server = self.server
   local counters, registry, env = server.counters, server.registry, server.env
 
-  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token, rtt_ms)
+  function on.select(reply, from, tx, ephemeral, target, code, pubs, locals, app, name, props, token, rtt_ms,
+      nat)
     local id = reply:who()
     local before = self.repeats:get(env.now(), id .. tx)
     if before then return reply("selected", tx, before.match, before.of_n) end
     if server.registrar:deciding(id) and not registry:get(id) then return end
     local person, registered, text = selector(self, reply, from, ephemeral, pubs, locals, app, name, props,
-      token, rtt_ms)
+      token, rtt_ms, nat)
     if not person then return server:refuse(reply, tx, registered, text) end
     local room, selected, why
     room, why, text, selected = target_of(self, from, id, target, code)

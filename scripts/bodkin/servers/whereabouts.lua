@@ -16,8 +16,9 @@ function M.install(server, on, history)
 
   -- Where a client is from now on, in the registry and in the history of its match.
   local function amend(holder, assoc, own, near)
-    local _, ephemeral, _, _, rtt_ms = addresses.unpack(holder.addrs)
-    holder.addrs = addresses.pack(assoc, ephemeral, rtt_ms, own, near)
+    local _, ephemeral, _, _, rtt_ms, nat = addresses.unpack(holder.addrs)
+    if server:over_tcp() then nat = nil end -- it was of datagrams
+    holder.addrs = addresses.pack(assoc, ephemeral, rtt_ms, nat, own, near)
     return holder
   end
 

@@ -315,6 +315,13 @@ local function interfaces(proc)
   return list
 end
 
+local function source(proc, to)
+  if addr.class(to) == "loopback" then return addr.with_port(to, 0) end
+  for _, ip in ipairs(proc.host.node.ips) do
+    if addr.family(ip) == addr.family(to) then return ip end
+  end
+end
+
 local function logger(proc)
   local host, world = proc.host, proc.host.world
   return core.logger {
@@ -343,7 +350,7 @@ function M.start(host)
   env.now = wrap(function() return proc.loop:now() end)
   env.random = wrap(function(_, n) return host.random:bytes(n) end)
   env.timer, env.udp, env.tcp, env.mux = wrap(new_timer), wrap(new_udp), wrap(new_tcp), wrap(new_mux)
-  env.resolve, env.interfaces = wrap(resolve), wrap(interfaces)
+  env.resolve, env.interfaces, env.source = wrap(resolve), wrap(interfaces), wrap(source)
   env.time = wrap(function() return EPOCH_S + proc.loop:now() // 1000000 end)
   env.log = logger(proc)
   -- Closes whatever is open, quietly.

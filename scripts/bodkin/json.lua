@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- JSON for the command line: dkjson, with the wire's null and arrays, and stable order of keys.
+-- JSON as text: dkjson, with the wire's null and arrays, and stable order of keys.
 
 local core = require "bodkin.core"
 local dkjson = require "dkjson"

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local core = require "bodkin.core"
-local json = require "bodkin.cli.json"
+local json = require "bodkin.json"
 
 describe("json", function()
   it("is one line with the keys in order", function()
