@@ -14,9 +14,10 @@ local function name_of(path)
   return (path:match "([^/]*)$":gsub("%.lua$", ""))
 end
 
--- How a property that a policy declares is drawn; nil: it is left out, since it has a default or may be absent.
+-- How a property that a policy declares is drawn; nil: it is left out, since it has a default or may be absent. A
+-- number with bounds that may be absent is drawn: it is the skill that else a token has to claim.
 local function drawn(spec)
-  if spec.optional or spec.default ~= nil then return nil end
+  if spec.default ~= nil or spec.optional and not (spec.min and spec.max) then return nil end
   local weights = {}
   if spec.kind == "boolean" then return { chance = 0.5 } end
   if spec.kind == "among" then
