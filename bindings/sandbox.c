@@ -191,15 +191,14 @@ static int run_call(lua_State *L) {
 }
 
 // --- outside
-static bdk_sandbox *check(lua_State *L) {
+bdk_sandbox *bdk_sandbox_check(lua_State *L) {
   bdk_sandbox *s = luaL_checkudata(L, 1, type);
   if (!s->L) luaL_error(L, "closed sandbox");
   luaL_argcheck(L, !s->running, 1, "the sandbox is running");
   return s;
 }
 
-// [-0, +3, e] What ended the run: the error on the top of the sandbox's stack.
-static int push_failure(lua_State *L, bdk_sandbox *s, int status) {
+int bdk_sandbox_push_failure(lua_State *L, bdk_sandbox *s, int status) {
   lua_pushnil(L);
   if (s->dead) {
     lua_pushfstring(L, "%s%s", s->where, s->dead);
@@ -213,15 +212,14 @@ static int push_failure(lua_State *L, bdk_sandbox *s, int status) {
   return 3;
 }
 
-// Runs fn(job, …) with what lies on the sandbox's stack above `base` as further arguments.
-static int run(bdk_sandbox *s, lua_CFunction fn, job *j, int extra, int results) {
+int bdk_sandbox_run(bdk_sandbox *s, lua_CFunction fn, void *job, int extra, int results) {
   lua_State *in = s->L;
   int at = lua_gettop(in) - extra + 1;
   lua_pushcfunction(in, on_error);
   lua_insert(in, at);
   lua_pushcfunction(in, fn);
   lua_insert(in, at + 1);
-  lua_pushlightuserdata(in, j);
+  lua_pushlightuserdata(in, job);
   lua_insert(in, at + 2);
   s->work = 0;
   s->current = in;
@@ -299,7 +297,7 @@ static int set_module(lua_State *L) {
 
 // [-0, +0, e] sandbox:module(name, text, chunkname) | (name, chunk): what require(name) finds in there
 static int module(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   named n = {.name = luaL_checkstring(L, 2)};
   lua_settop(s->L, 0);
   lua_pushcfunction(s->L, set_module);
@@ -319,8 +317,8 @@ static int module(lua_State *L) {
 // [-0, +1|3, e] sandbox:load(text, chunkname) | (chunk) -> true | nil, message, code. Runs it; the table it returns
 // holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where, left }.
 static int load(lua_State *L) {
-  bdk_sandbox *s = check(L);
-  if (s->dead) return push_failure(L, s, LUA_ERRRUN);
+  bdk_sandbox *s = bdk_sandbox_check(L);
+  if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
   job j = {.owner = L};
   lua_settop(s->L, 0);
   int extra = 0;
@@ -331,8 +329,8 @@ static int load(lua_State *L) {
     j.text = luaL_checklstring(L, 2, &j.len);
     j.chunkname = luaL_optstring(L, 3, "=policy");
   }
-  int status = run(s, run_load, &j, extra, 0);
-  if (status != LUA_OK) return push_failure(L, s, status);
+  int status = bdk_sandbox_run(s, run_load, &j, extra, 0);
+  if (status != LUA_OK) return bdk_sandbox_push_failure(L, s, status);
   lua_pushboolean(L, true);
   return 1;
 }
@@ -340,7 +338,7 @@ static int load(lua_State *L) {
 // [-0, +n|3, e] sandbox:call(function, bytes, …) -> bytes, … | nil, message, code ("limit" or "invalid"). Arguments
 // and results are msgpack, each of at most 1200 bytes; no result at all is one encoded nil.
 static int call(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   job j = {.owner = L, .first = 3, .count = lua_gettop(L) - 2, .name = luaL_checkstring(L, 2)};
   luaL_argcheck(L, j.count <= ARGUMENTS_MAX, 3, "too many arguments");
   for (int i = 3; i < 3 + j.count; i++) {
@@ -349,10 +347,10 @@ static int call(lua_State *L) {
     const char *bytes = lua_tolstring(L, i, &len);
     if (!bdk_wire_check((const uint8_t *)bytes, len)) luaL_argerror(L, i, "msgpack expected");
   }
-  if (s->dead) return push_failure(L, s, LUA_ERRRUN);
+  if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
   lua_settop(s->L, 0);
-  int status = run(s, run_call, &j, 0, LUA_MULTRET);
-  if (status != LUA_OK) return push_failure(L, s, status);
+  int status = bdk_sandbox_run(s, run_call, &j, 0, LUA_MULTRET);
+  if (status != LUA_OK) return bdk_sandbox_push_failure(L, s, status);
   int results = lua_gettop(s->L) - 1; // the message handler is below them
   luaL_checkstack(L, results, "results");
   for (int i = 2; i < 2 + results; i++) {
@@ -366,7 +364,7 @@ static int call(lua_State *L) {
 
 // [-0, +1, e] sandbox:said() -> what it printed since, at most 1024 bytes
 static int said(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   lua_pushlstring(L, s->said, s->said_len);
   s->said_len = 0;
   return 1;
@@ -374,7 +372,7 @@ static int said(lua_State *L) {
 
 // [-0, +2, e] sandbox:spent() -> instructions of the last run, bytes held now
 static int spent(lua_State *L) {
-  bdk_sandbox *s = check(L);
+  bdk_sandbox *s = bdk_sandbox_check(L);
   lua_pushinteger(L, (lua_Integer)s->work);
   lua_pushinteger(L, (lua_Integer)s->used);
   return 2;
@@ -398,6 +396,7 @@ static int sandbox_tostring(lua_State *L) {
 static int setup(lua_State *L) {
   bdk_sandbox_open_base(L);
   bdk_sandbox_open_string(L);
+  bdk_sandbox_open_state(L);
   return 0;
 }
 
@@ -420,8 +419,15 @@ static int new (lua_State *L) {
 }
 
 void bdk_open_sandbox(lua_State *L) {
-  static const luaL_Reg methods[] = {{"module", module}, {"load", load},           {"call", call}, {"said", said},
-                                     {"spent", spent},   {"close", sandbox_close}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"module", module},
+                                     {"load", load},
+                                     {"call", call},
+                                     {"said", said},
+                                     {"spent", spent},
+                                     {"state", bdk_sandbox_state},
+                                     {"restore", bdk_sandbox_restore},
+                                     {"close", sandbox_close},
+                                     {NULL, NULL}};
   static const luaL_Reg meta[] = {
       {"__gc", sandbox_close}, {"__close", sandbox_close}, {"__tostring", sandbox_tostring}, {NULL, NULL}};
   bdk_lua_type(L, type, methods, meta);

@@ -105,6 +105,7 @@ local fields = {
   token_keys = token_keys,
   require_token = kind "boolean",
   admin = M.admin_path,
+  record = kind "string",
   stun = kind "boolean",
   limits = limits.check,
   queues = queues,

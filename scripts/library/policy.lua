@@ -97,3 +97,7 @@
 ---@param definition bodkin.PolicyDefinition
 ---@return bodkin.Policy
 function bodkin.policy(definition) end
+
+---In a policy: what it remembers, plain data of at most 64 KB; it survives a reload. Each queue has its own.
+---@type table<string|integer, any>
+state = {}

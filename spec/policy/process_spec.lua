@@ -104,6 +104,46 @@ describe("bodkin serve --policy", function()
     assert.falsy(os.execute("kill -0 " .. last .. " 2>/dev/null"))
   end)
 
+  it("records what policies are told and tell, also when their process is killed, and that walks again", function()
+    local file, late = processes.dir .. "/all.rec", processes.dir .. "/late.rec"
+    local function output(command)
+      local pipe = assert(io.popen(bodkin .. " " .. command .. " 2>&1"))
+      local text = pipe:read "a"
+      return text, select(3, pipe:close())
+    end
+    write(data "one")
+    serve(path .. " --record " .. file)
+    duel()
+    assert(os.execute("kill -9 " .. children()[1]))
+    expect(server, "(the policy process ended; it is started again)")
+    write(data "two")
+    signal "HUP"
+    repeat os.execute "sleep 0.05" until #children() == 1
+    local said
+    repeat said = duel() until said == '"two"'
+    assert.matches("bytes; walk them again with  bodkin replay",
+      (output(("record %s --admin %s/admin"):format(late, processes.dir))), 1, true)
+    local text, code = output("replay " .. late)
+    assert.matches("^%d+ inputs, %d+ outputs.*: all as recorded\n$", text)
+    assert.equal(0, code)
+    signal "TERM"
+    expect(server, "(stopped)")
+    while server.out:read "l" do end
+    server.out:close()
+    assert.matches("all as recorded", (output("replay " .. file)), 1, true)
+    text, code = output(("replay %s --policy skill"):format(file))
+    assert.equal(0, code)
+    assert.matches("duel +as recorded +skill\ntickets +%d+ +%d+\n.*\nmatches +%d+ +0\n", text)
+    local f <close> = assert(io.open(file, "rb"))
+    local bytes = f:read "a"
+    local changed <close> = assert(io.open(late, "wb"))
+    changed:write((bytes:gsub("\xa3one", "\xa3eno")))
+    changed:close()
+    text, code = output("replay " .. late)
+    assert.equal(3, code)
+    assert.matches('late.rec:%d+: recorded: match "duel" .*"eno"\nreplayed: match "duel" .*"one"\n$', text)
+  end)
+
   it("kills its process when that does not answer, and goes on", function()
     write(data "yes")
     serve(path)

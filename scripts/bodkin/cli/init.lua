@@ -6,7 +6,8 @@
 local M = {}
 
 local commands = { serve = true, host = true, join = true, list = true, ping = true, netcheck = true, run = true,
-  status = true, why = true, match = true, check = true, sim = true, replay = true, lab = true, tunnel = true,
+  status = true, why = true, match = true, check = true, sim = true, replay = true, record = true, lab = true,
+  tunnel = true,
   keygen = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.

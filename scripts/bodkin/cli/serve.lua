@@ -27,6 +27,8 @@ local function policy(text)
   return nil, "FILE or QUEUE=FILE, a queue's name being at most 32 bytes"
 end
 
+local RECORD_MAX = 64 << 20 -- bytes of a file of --record; the one before it stays, too
+
 local function admin(text) return require("bodkin.config").admin_path(text) end
 
 local M = {
@@ -59,6 +61,7 @@ Two clients that find no direct path talk through a relay. A server that has the
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
     { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
+    { "record", arg = "FILE", help = "write to it what policies are told and make of it, for bodkin replay" },
     { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status and why (default: by port)" },
   },
 }
@@ -71,7 +74,7 @@ local function configure(values)
     if not loaded then return nil, err, code end
     config = loaded
   end
-  for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin", "key_file" } do
+  for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin", "key_file", "record" } do
     if values[key] then config[key] = values[key] end
   end
   if values.policy then
@@ -158,7 +161,12 @@ local function admin_answer(server, line)
   local why, asked = line:match "^(why) ?(.*)$"
   if why and not server.why then return json.encode { error = "it has no matching role, and knows of no match" } end
   if why then return json.encode(server:why(asked ~= "" and asked or nil)) end
-  if line ~= "status" then return json.encode { error = "no such request; there are: status, why [ID|NAME]" } end
+  local record = line:match "^record ?(.*)$"
+  record = record and require("bodkin.cli.record").answer(server, record)
+  if record then return json.encode(record) end
+  if line ~= "status" then
+    return json.encode { error = "no such request; there are: status, why [ID|NAME], record" }
+  end
   local status = server:status()
   status.version, status.pid = core.version, require("bodkin.host").pid()
   return json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" })
@@ -190,6 +198,12 @@ function M.run(values)
     if not keys then return nil, err, code end
     config.keys = keys.secrets
     config.open_policy_link = require("bodkin.cli.desk").opener(p.env)
+    local close_record = function() end
+    if config.record then
+      config.on_record, err, code = require("bodkin.cli.record").writer(p.env, config.record, RECORD_MAX)
+      if not config.on_record then return nil, err, code end
+      close_record = err
+    end
     local server
     server, err, code = require("bodkin.servers").open(p.env, config)
     if not server then
@@ -206,6 +220,7 @@ function M.run(values)
     p.on_reload = function() server:reload() end
     p.on_stop = function(name)
       server:close()
+      close_record()
       if listener then listener:close() end
       out:say("stopped")
       return name == "INT" and 130 or 0

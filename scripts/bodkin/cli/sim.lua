@@ -12,14 +12,17 @@ local function failed(out, message)
   return 3
 end
 
-local function write(path, text)
-  local file, err = io.open(path, "w")
-  if not file then return nil, ("cannot write the plot: %s; is the directory there?"):format(err), "invalid" end
-  local ok
-  ok, err = file:write(text)
+-- texts: a list; what: they are.
+local function write(path, texts, what)
+  local file, err = io.open(path, "wb")
+  if not file then return nil, ("cannot write the %s: %s; is the directory there?"):format(what, err), "invalid" end
+  local ok = true
+  for _, text in ipairs(texts) do
+    if ok then ok, err = file:write(text) end
+  end
   local closed, why = file:close()
   if ok and closed then return true end
-  return nil, ("cannot write the plot %s: %s"):format(path, err or why), "invalid"
+  return nil, ("cannot write the %s %s: %s"):format(what, path, err or why), "invalid"
 end
 
 local order = { "event", "name", "seed", "clients", "duration_s", "arrived", "registered", "what", "queue", "asked",
@@ -28,7 +31,7 @@ local order = { "event", "name", "seed", "clients", "duration_s", "arrived", "re
   "theory", "at_s", "text" }
 
 return {
-  usage = "bodkin sim FILE [--seed N] [--svg FILE] [--json]",
+  usage = "bodkin sim FILE [--seed N] [--svg FILE] [--record FILE] [--json]",
   summary = "play a scenario, or a policy, on a virtual network",
   text = [[
 Plays the scenario that FILE returns (bodkin.scenario) with the unchanged client and server on a virtual network in
@@ -37,6 +40,7 @@ a policy, or be first_come, skill or rooms: it then serves 1,000 clients that fi
 same output, byte for byte. Exit code 3 when FILE is not right, or its policy failed meanwhile.]],
   options = {
     { "seed", arg = "N", kind = seed, help = "another course of things for another number (default: the scenario's)" },
+    { "record", arg = "FILE", help = "write what the policies were told and made of it, for bodkin replay" },
     { "svg", arg = "FILE", help = "write a plot of waits and connect times" },
   },
   arguments = 1,
@@ -47,7 +51,10 @@ same output, byte for byte. Exit code 3 when FILE is not right, or its policy fa
     if not scenario then return failed(out, err) end
     scenario.seed = values.seed or scenario.seed
     local run
-    run, err = require("bodkin.sim.run").play(scenario)
+    local record = {}
+    run, err = require("bodkin.sim.run").play(scenario, {
+      on_record = values.record and function(text) record[#record + 1] = text end or nil,
+    })
     if not run then return failed(out, err) end
     local stats = require "bodkin.sim.stats"
     local report, all = stats.report(run)
@@ -58,7 +65,11 @@ same output, byte for byte. Exit code 3 when FILE is not right, or its policy fa
       for _, line in ipairs(stats.text(report)) do out:line(output.printable(line)) end
     end
     if values.svg then
-      local ok, why, code = write(values.svg, require("bodkin.sim.plot").svg(report, all))
+      local ok, why, code = write(values.svg, { require("bodkin.sim.plot").svg(report, all) }, "plot")
+      if not ok then return nil, why, code end
+    end
+    if values.record then
+      local ok, why, code = write(values.record, record, "record")
       if not ok then return nil, why, code end
     end
     return report.errors[1] and 3 or 0

@@ -8,21 +8,29 @@
 --        { "discard", version }
 --        { "add", queue, version, no, app, since_ms, members, asked, now_ms, seats | false }
 --                                                members: { { props, claims (encoded), … }, … }, see instance.lua
+--        { "wait", queue, no, app, since_ms, members, seats | false }   one that was admitted before; nothing is run
 --        { "drop", queue, no }                           { "forget", queue }
 --        { "tick", queue, version, serial, now_ms }
 --        { "event", queue, version, name, what }         see pass.lua
 --        { "explain", queue, serial, no, now_ms }        why does it wait?
 --        { "ask", version, serial, id, app, name, props, claims }   may this client be registered?
 --                                                claims, and there props, are encoded
+--        { "state", queue | "*", i, of, piece }          what a policy's `state` was, for its next instance
+--        { "renew", serial }                             from here on all is done by new instances, as after the same
+--                                                messages "file", "load", "state" and "wait" to another desk
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
---        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
+--        { "failed", queue, version, message, serial | false, no | nothing }     a run went wrong, of a pass or of the
+--                                                admission of that ticket: the instance is closed
 --        { "explained", queue, serial, said | false }
 --        { "answered", serial, true } | { "answered", serial, false, text }
 --        { "unanswered", serial, message }               asking went wrong: the instance is closed
 --        { "said", queue | "*", line }                   printed by the policy, "*": when it was asked of a client
+--        { "kept", queue | "*", i, of, piece }           its `state`, as it is now
+--        { "unkept", queue | "*", version, message }     it cannot be kept
+--        { "renewed", serial }
 
 local instances = require "bodkin.policy.instance"
 
@@ -30,9 +38,14 @@ local M = {}
 local Desk = {}
 Desk.__index = Desk
 
+local PIECE = 1000     -- bytes of a state in one message
+local KEEP_MS = 10000  -- how often it is told, where it changed
+local EMPTY = "\x80"   -- a state without anything in it
+
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
-  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {} }, Desk)
+  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {},
+    registrar = { name = "*", tickets = {} } }, Desk)
 end
 
 local function source_of(self, version)
@@ -80,19 +93,36 @@ local function close(q)
   q.instance, q.version = nil, nil
 end
 
+-- Takes the state of the instance at work, and tells it where it is another than before.
+local function keep(self, q)
+  local bytes, why = q.instance:state()
+  if not bytes then
+    if q.unkept ~= why then self.tell { "unkept", q.name, q.version, why } end
+    q.unkept = why
+    return
+  end
+  q.unkept = nil
+  if bytes == (q.state or EMPTY) then return end
+  q.state = bytes
+  local of = (#bytes + PIECE - 1) // PIECE
+  for i = 1, of do self.tell { "kept", q.name, i, of, bytes:sub((i - 1) * PIECE + 1, i * PIECE) } end
+end
+
 function on:discard(version)
   self.sources[version] = nil
-  if self.registrar.version == version then close(self.registrar) end
+  if self.registrar.version ~= version then return end
+  keep(self, self.registrar)
+  close(self.registrar)
 end
 
 local function said(self, name, q)
   for _, line in ipairs(q.instance and q.instance:said() or {}) do self.tell { "said", name, line } end
 end
 
-local function failed(self, name, q, version, err, serial)
+local function failed(self, name, q, version, err, serial, no)
   said(self, name, q)
   close(q)
-  self.tell { "failed", name, version, err, serial or false }
+  self.tell { "failed", name, version, err, serial or false, no }
 end
 
 -- The queue's tickets by number, in order.
@@ -106,12 +136,13 @@ end
 -- The instance of this version with every ticket in it; nil, message when it fails.
 local function instance_of(self, q, version, now_ms)
   if q.version == version then return q.instance end
+  if q.instance then keep(self, q) end
   close(q)
   local source = self.sources[version]
   if not source then return nil, "there is no such version" end
-  local instance, err = instances.new(source, self.limits)
+  local instance, err = instances.new(source, self.limits, q.state)
   if not instance then return nil, err end
-  q.instance, q.version = instance, version
+  q.instance, q.version, q.kept_ms = instance, version, now_ms
   for _, ticket in ipairs(in_order(q)) do
     -- One that this version would not admit waits all the same: another one admitted it.
     local ok, why = instance:add(ticket, true, now_ms)
@@ -123,7 +154,7 @@ end
 local function queue_of(self, name)
   local q = self.queues[name]
   if not q then
-    q = { tickets = {} }
+    q = { name = name, tickets = {} }
     self.queues[name] = q
   end
   return q
@@ -133,12 +164,16 @@ function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   local q = queue_of(self, name)
   local ticket = { no = no, app = app, since_ms = since_ms, members = members, seats = seats }
   local instance, err = instance_of(self, q, version, now_ms)
-  if not instance then return failed(self, name, q, version, err) end
-  local ok, why = instance:add(ticket, asked, now_ms)
-  if ok == nil then return failed(self, name, q, version, why) end
+  local ok = nil
+  if instance then ok, err = instance:add(ticket, asked, now_ms) end
+  if ok or asked then q.tickets[no] = ticket end -- one that was admitted waits, whatever fails
+  if ok == nil then return failed(self, name, q, version, err, nil, no) end
   said(self, name, q)
-  if ok or asked then q.tickets[no] = ticket end
-  if not asked then self.tell { "verdict", name, no, ok, why } end
+  if not asked then self.tell { "verdict", name, no, ok, err } end
+end
+
+function on:wait(name, no, app, since_ms, members, seats)
+  queue_of(self, name).tickets[no] = { no = no, app = app, since_ms = since_ms, members = members, seats = seats }
 end
 
 function on:drop(name, no)
@@ -159,9 +194,13 @@ function on:tick(name, version, serial, now_ms)
   local matches
   if instance then matches, err = instance:tick(now_ms) end
   if not matches then return failed(self, name, q, version, err, serial) end
+  local work = instance.sandbox:spent() -- before anything that these lead to is told in return
   said(self, name, q)
   for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
-  self.tell { "ticked", name, serial, (instance.sandbox:spent()) }
+  self.tell { "ticked", name, serial, work }
+  if not q.instance or now_ms - q.kept_ms < KEEP_MS then return end
+  q.kept_ms = now_ms
+  keep(self, q)
 end
 
 -- Only the version at work hears of it: what another one remembers is not its concern.
@@ -184,18 +223,37 @@ end
 -- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern.
 function on:ask(version, serial, id, app, name, props, claims)
   local registrar = self.registrar
-  if registrar.version ~= version then
-    close(registrar)
-    local source, instance, err = self.sources[version], nil, "there is no such version"
-    if source then instance, err = instances.new(source, self.limits) end
-    if not instance then return self.tell { "unanswered", serial, err } end
-    registrar.instance, registrar.version = instance, version
-  end
-  local ok, why = registrar.instance:register { id = id, app = app, name = name, props = props, claims = claims }
+  local instance, err = instance_of(self, registrar, version, 0)
+  if not instance then return self.tell { "unanswered", serial, err } end
+  local ok, why = instance:register { id = id, app = app, name = name, props = props, claims = claims }
   said(self, "*", registrar)
   if ok ~= nil then return self.tell { "answered", serial, ok, why } end
   close(registrar)
   self.tell { "unanswered", serial, why }
+end
+
+function on:state(name, i, of, piece)
+  local q = name == "*" and self.registrar or queue_of(self, name)
+  if i == 1 then q.pieces = {} end
+  q.pieces[i] = piece
+  if i == of then q.state, q.pieces = table.concat(q.pieces), nil end
+end
+
+-- Nothing that an instance remembers goes on, but its state: so a record of all messages can begin here.
+function on:renew(serial)
+  local names = {}
+  for name in pairs(self.queues) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local q = self.queues[name]
+    if q.instance then keep(self, q) end
+    close(q)
+    q.unkept = nil
+  end
+  if self.registrar.instance then keep(self, self.registrar) end
+  close(self.registrar)
+  self.registrar.unkept = nil
+  self.tell { "renewed", serial }
 end
 
 function Desk:input(message)

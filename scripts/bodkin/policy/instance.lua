@@ -47,9 +47,10 @@ local function line_of(source, msg)
   return ("%s:%d: "):format(source.name, before + 1)
 end
 
--- source: see source.lua; limits: as above. Returns the instance, whose `about` is { kind = "policy", size, teams,
--- window_ms, on_register = whether it has one } or { kind = what else the file returned }; or nil, message, code.
-function M.new(source, limits)
+-- source: see source.lua; limits: as above; state: what another instance's state() gave, or nil. Returns the instance,
+-- whose `about` is { kind = "policy", size, teams, window_ms, on_register = whether it has one } or { kind = what else
+-- the file returned }; or nil, message, code.
+function M.new(source, limits, state)
   local sandbox = core.sandbox(limits or M.limits)
   local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
   sandbox:module("bodkin.policy", chunk_of "bodkin.policy")
@@ -59,7 +60,9 @@ function M.new(source, limits)
   else
     sandbox:module("policy", chunk_of("bodkin.policies." .. source.name))
   end
-  local ok, msg, code = sandbox:load(chunk_of "bodkin.policy.pass")
+  local ok, msg, code = true, nil, nil
+  if state then ok, msg, code = sandbox:restore(state) end
+  if ok then ok, msg, code = sandbox:load(chunk_of "bodkin.policy.pass") end
   if ok then
     self.about, msg, code = call(self, "start")
     ok = self.about
@@ -93,9 +96,9 @@ local function verdict(bytes, why, code)
   return false, wire.decode(why)
 end
 
--- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net (where
--- it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one member with
--- the props of all: open places by team }. asked: it was admitted before.
+-- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net
+-- (where it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one
+-- member with the props of all: open places by team }. asked: it was admitted before.
 -- true; false and why it is not admitted; or nil, message, code: the policy failed.
 function Instance:add(ticket, asked, now_ms)
   local args = { wire.encode { ticket.no, ticket.app, ticket.since_ms, asked or false, now_ms, ticket.seats or false } }
@@ -146,6 +149,9 @@ function Instance:tick(now_ms)
   end
   return out
 end
+
+-- The policy's table `state`, as bytes; nil, message, code where it cannot be kept.
+function Instance:state() return self.sandbox:state() end
 
 -- What it printed since, as lines.
 function Instance:said()

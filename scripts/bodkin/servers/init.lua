@@ -99,7 +99,7 @@ local function setup(env, options)
     cookie = cookie.new { key = keys[1], random = env.random, time = time },
     tickets = tickets.new { key = keys[1], time = time, lifetime_s = bounds.relay_s }, relays = relays,
     policy_slots = slots, open_policy_link = options.open_policy_link,
-    started_us = env.now(), roles = {}, socks = {}, routers = {},
+    on_record = options.on_record, started_us = env.now(), roles = {}, socks = {}, routers = {},
     schemas = setmetatable({}, { __index = message }),
     replies = table.move(message.all, 1, #message.all, 1, {}), closers = {}, reporters = {},
   }, Server)
@@ -112,7 +112,7 @@ end
 -- shared_clock (clients are told when a match was committed, on the server's clock, which is theirs, too),
 -- local_addresses = "same-public"|"always"|"never", stun = false (STUN Binding requests are dropped), limits,
 -- queues = { [name or "*"] = { policy = path or source } }, relays = { "ADDR:PORT", … }: on other machines that share
--- the keys; open_policy_link (see policies.lua). nil, message, code on failure.
+-- the keys; open_policy_link, on_record (see policies.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end

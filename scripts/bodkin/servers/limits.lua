@@ -14,6 +14,7 @@ M.defaults = {
   tickets = 20000,        -- that wait, in all queues
   tickets_each = 4,       -- of one client
   queues = 64,            -- each has a state of its own for its policy
+  recording = 8 << 20,    -- bytes, about, of what policies were told and told, for bodkin record
   page_budget = 1000,     -- registry entries looked at for one page
   associations = 200000,  -- with clients
   associations_each = 4096, -- from one source: a carrier's NAT has many behind it

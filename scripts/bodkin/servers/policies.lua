@@ -7,7 +7,9 @@
 
 local desks = require "bodkin.policy.desk"
 local instances = require "bodkin.policy.instance"
+local links = require "bodkin.policy.link"
 local questions = require "bodkin.servers.questions"
+local recordings = require "bodkin.servers.recording"
 local sources = require "bodkin.policy.source"
 
 local M = {}
@@ -17,7 +19,8 @@ Policies.__index = Policies
 local TEXT_MAX = 40                      -- of a refusal
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
-local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
+local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
+local PATIENCE_EACH_MS = 0.25            -- … and for each ticket that a new instance may have to be told of first
 local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
 local UNSTARTED_MS = 250                 -- … and two attempts when none could be started
 
@@ -52,19 +55,44 @@ end
 local function ms(self) return self.server.env.now() // 1000 end
 
 -- --- the desk
-local function send(self, message)
-  if self.desk then return self.desk:input(message) end
-  if self.link then return self.link:send(message) end
-end
-
-local function tell_version(self, v)
+-- What tells of a version, added to a list.
+local function version_messages(v, list)
   for _, file in ipairs(v.source.files or {}) do
     for at = 1, math.max(#file.text, 1), PIECE do
-      send(self, { "file", v.n, file.name, file.chunkname, file.text:sub(at, at + PIECE - 1) })
+      list[#list + 1] = { "file", v.n, file.name, file.chunkname, file.text:sub(at, at + PIECE - 1) }
     end
   end
-  send(self, { "load", v.n, not v.source.files and v.source.name or false })
+  list[#list + 1] = { "load", v.n, not v.source.files and v.source.name or false }
+  return list
 end
+
+local function all_versions(self)
+  local versions, list = {}, {}
+  for _, v in pairs(self.versions) do versions[#versions + 1] = v end
+  table.sort(versions, function(a, b) return a.n < b.n end)
+  for _, v in ipairs(versions) do version_messages(v, list) end
+  return list
+end
+
+local function send(self, message, versions)
+  if not self.desk and not self.link then return end
+  local packed, err, code = links.pack(message)
+  if not packed then return nil, err, code end
+  self.recording:told(message, packed, versions)
+  self.depth = self.depth + 1
+  if self.desk then self.desk:input(message) else self.link:send_packed(packed) end
+  self.depth = self.depth - 1
+  -- Not from within what the desk in this process is about to do.
+  if self.depth > 0 or not self.recording:is_full() then return end
+  self.renewals = self.renewals + 1
+  return send(self, { "renew", self.renewals }, all_versions(self))
+end
+
+local function tell(self, list)
+  for _, message in ipairs(list) do send(self, message) end
+end
+
+local function tell_version(self, v) tell(self, version_messages(v, {})) end
 
 local function new_version(self, slot, source)
   self.count = self.count + 1
@@ -152,6 +180,12 @@ function on.failed(self, queue, n, why, serial)
   if not serial then self.on.ask_again(queue) end
 end
 
+function on.unkept(self, queue, n, why)
+  local v = self.versions[n]
+  self.server.log:warn("policy %s: %s%s; what was kept before stays", v and v.source.name or "?", why,
+    queue == "*" and "" or " (queue " .. queue .. ")")
+end
+
 function on.said(self, queue, line)
   local of = queue == "*" and "of a client" or "queue " .. queue
   self.server.log:info("%s: its policy says: %s", of, line)
@@ -198,19 +232,19 @@ local function ended(self)
 end
 
 local function tell_all(self)
-  local list = {}
-  for _, v in pairs(self.versions) do list[#list + 1] = v end
-  table.sort(list, function(a, b) return a.n < b.n end)
-  for _, v in ipairs(list) do tell_version(self, v) end
+  self.recording:begin()
+  tell(self, all_versions(self))
+  for _, pieces in ipairs(self.recording:kept()) do tell(self, pieces) end
 end
 
-local function heard(self, message)
+local function heard(self, message, packed)
+  self.recording:heard(message, packed)
   local handler = on[message[1]]
   if handler then handler(self, table.unpack(message, 2, 8)) end
 end
 
 function start(self)
-  local link, err = self.open_link(function(message) heard(self, message) end, function() ended(self) end)
+  local link, err = self.open_link(function(...) heard(self, ...) end, function() ended(self) end)
   if not link then
     if self.unstarted ~= err then self.server.log:error("no policy process: %s; it is tried again", err) end
     self.unstarted = err
@@ -233,13 +267,19 @@ local function ask(self, serial, client)
 end
 
 -- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data, joins),
--- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; open_link(on_message, on_end) ->
+-- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; on_record(text, begins): all that is
+-- recorded, as it comes, see recording.lua; open_link(on_message, on_end) ->
 -- link with send, kill, close: for a process beside this one.
 function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
-    count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS,
+    count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS, renewals = 0, depth = 0,
   }, Policies)
+  local env = self.server.env
+  self.recording = recordings.new {
+    max_bytes = self.server.limits.recording, on_text = options.on_record,
+    time = function() return env.time and env.time() or env.now() // 1000000 end,
+  }
   self.questions = questions.new {
     env = self.server.env, ask = function(...) return ask(self, ...) end,
     kill = function()
@@ -261,7 +301,10 @@ function M.new(options)
   if self.open_link then
     if next(keys) then start(self) end -- else with the first ticket
   else
-    self.desk = desks.new(function(message) heard(self, message) end)
+    self.desk = desks.new(function(message)
+      local packed = links.pack(message)
+      if packed then heard(self, message, packed) end
+    end)
     tell_all(self)
   end
   return self
@@ -293,7 +336,10 @@ end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
 
-function Policies:forget(queue) send(self, { "forget", queue }) end
+function Policies:forget(queue)
+  self.recording:forget(queue)
+  send(self, { "forget", queue })
+end
 
 -- Asks for a pass, unless one is under way.
 function Policies:tick(queue)
@@ -302,7 +348,8 @@ function Policies:tick(queue)
   local pass = { serial = self.serial, version = version_for(self, queue) }
   self.passes[queue] = pass
   if self.link then
-    pass.timer = self.server.env.timer(PATIENCE_MS, function()
+    local patience_ms = PATIENCE_MS + math.floor(self.recording.tickets * PATIENCE_EACH_MS)
+    pass.timer = self.server.env.timer(patience_ms, function()
       pass.timer = nil
       self.server.log:warn("the policy process does not answer: it is killed")
       self.link:kill()

@@ -233,7 +233,7 @@ function M.install(server, on, matches)
     end
   end
   self.policies = policies.new {
-    server = server, slots = server.policy_slots, open_link = server.open_policy_link,
+    server = server, slots = server.policy_slots, open_link = server.open_policy_link, on_record = server.on_record,
     on = {
       verdict = function(...) verdict(self, ...) end,
       match = function(queue, ...)
@@ -246,6 +246,7 @@ function M.install(server, on, matches)
   }
   handlers(self, on)
   function server.reload_policies() self.policies:reload() end
+  server.recording = self.policies.recording
   server:at_close(function()
     for _, q in pairs(self.queues) do
       if q.timer then q.timer:cancel() end
