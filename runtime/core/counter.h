@@ -76,6 +76,10 @@
   X(ticket_cancelled, "tickets taken back by their clients")                                                           \
   X(ticket_dropped, "tickets dropped because their client's registration ended")                                       \
   X(match_formed, "matches made by policies")                                                                          \
+  X(match_proposed, "matches that their players were asked to accept")                                                 \
+  X(match_declined, "of those, given up because somebody declined, left or said nothing")                              \
+  X(match_joined, "players who joined a running match from a queue")                                                   \
+  X(ticket_expired, "tickets that waited longer than their policy lets them")                                          \
   X(policy_failed, "runs or loads of a policy that failed")                                                            \
   X(policy_restarted, "ends of the policy process, each followed by a new one")                                        \
   X(whereabouts_told, "clients told where their peer is now")                                                          \

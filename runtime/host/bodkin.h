@@ -43,26 +43,25 @@ typedef struct bdk_config {
   const char *token_text;                       // in place of that file
   const uint8_t *identity_key; // in place of that file: 32 bytes, of bdk_keygen. Neither: a new one each time
   int trust_first_use; // 1: where the URL has no key, the first server that answers is taken for it, and remembered
+  int ask_to_accept;   // 1: matches that are to be accepted wait for bdk_accept; 0: they are accepted at once
 } bdk_config;
-
 typedef enum bdk_event_kind {
   BDK_REGISTERED = 1, // id, publics, locals
   BDK_HOSTING,        // match, code: others join with it
-  BDK_QUEUED,         // ticket
+  BDK_QUEUED,         // ticket; again, with present, of and reason: its party has changed, or a match came to nothing
   BDK_MATCHED,        // match, peers, team, host, data
   BDK_CONNECTED,      // match, peer, path, via, remote, first_ms, commit_ms: messages may flow
   BDK_PATH,           // match, peer, path, via, remote, confirmed_ms, rtt_ms, commit_ms, why: confirmed, or changed
   BDK_MESSAGE,        // match, peer, channel, data
   BDK_CLOSED,         // match, peer, reason
-  BDK_ERROR           // error, code, message, hint; also match where it is of one
+  BDK_ERROR,          // error, code, message, hint; also match where it is of one
+  BDK_PROPOSED        // ticket, accept_ms, players: a match that is to be accepted
 } bdk_event_kind;
-
 typedef struct bdk_candidate_path { // an address of the peer's that was tried
   const char *remote, *via, *state, *reason;
   uint32_t tests;
   double rtt_ms; // 0: not measured
 } bdk_candidate_path;
-
 // What does not belong to an event is 0 or NULL. Times count from the arrival of `matched`.
 typedef struct bdk_event {
   size_t size; // newer versions add fields at the end
@@ -78,21 +77,19 @@ typedef struct bdk_event {
   const char *message, *hint;
   const uint8_t *data; // of matched: a text as it is, anything else as msgpack
   size_t len;
+  uint32_t accept_ms, players, present, of;
 } bdk_event;
-
 typedef struct bdk_node_stats {
   uint32_t matches, sessions, registered, events; // events: those that wait for bdk_next
   uint64_t memory, memory_max;                    // bytes held from the allocator
   uint64_t packets_in, packets_out, bytes_in, bytes_out;
   uint64_t dropped, lost; // packets that were none of ours, late or broken; messages beyond 1024 that nobody fetched
 } bdk_node_stats;
-
 const char *bdk_version(void);
 int bdk_keygen(uint8_t secret[32], char public_key[BDK_KEY_SIZE]); // a new identity; public_key may be NULL
 void bdk_config_init(bdk_config *config, size_t size);
 int bdk_open(bdk_node **out, const bdk_config *config); // the log says what is not valid
 void bdk_close(bdk_node *node);                         // leaves all matches; never waits; NULL is fine
-
 // Reads at most `max_packets` datagrams (0: those of a few system calls), does what is due, sends. `now_us` is of any
 // clock that does not go back, always the same one. BDK_E_INVALID from inside bdk_update.
 int bdk_update(bdk_node *node, uint64_t now_us, int max_packets);
@@ -101,16 +98,18 @@ const bdk_event *bdk_next(bdk_node *node);
 uint64_t bdk_deadline(const bdk_node *node); // when bdk_update is due, by its clock; UINT64_MAX: see bdk_fd
 int bdk_fd(const bdk_node *node);            // readable (poll, epoll) when bdk_update has something to do
 void bdk_wake(bdk_node *node);               // makes bdk_fd readable, from any thread or a signal handler
-
 // Errors that come later come as BDK_ERROR.
 int bdk_host(bdk_node *node, const char *code);                      // a room; code NULL: the server makes one up
 int bdk_join(bdk_node *node, const char *where);                     // a room's code, or a client's id
 int bdk_match(bdk_node *node, const char *queue, const char *props); // at most 32 bytes; a JSON object or NULL
+// A ticket, as BDK_QUEUED named it, is taken back (BDK_ERROR says so), its match accepted or declined.
+int bdk_cancel(bdk_node *node, const char *ticket);
+int bdk_accept(bdk_node *node, const char *ticket);
+int bdk_decline(bdk_node *node, const char *ticket);
 // One datagram, to `peer` or (NULL) to all connected, not reliable; channel is 0. Not connected: BDK_E_INVALID;
 // BDK_E_LIMIT when a megabyte waits for bdk_update.
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);
 int bdk_leave(bdk_node *node, const char *match);
-
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
 const char *bdk_strerror(int error);
 #pragma GCC visibility pop

@@ -4,9 +4,9 @@
 #include <string.h>
 
 static const char *const names[] = {
-    [BDK_REGISTERED] = "registered", [BDK_HOSTING] = "hosting",     [BDK_QUEUED] = "queued",
-    [BDK_MATCHED] = "matched",       [BDK_CONNECTED] = "connected", [BDK_PATH] = "path",
-    [BDK_MESSAGE] = "message",       [BDK_CLOSED] = "closed",       [BDK_ERROR] = "error",
+    [BDK_REGISTERED] = "registered", [BDK_HOSTING] = "hosting",   [BDK_QUEUED] = "queued",   [BDK_MATCHED] = "matched",
+    [BDK_CONNECTED] = "connected",   [BDK_PATH] = "path",         [BDK_MESSAGE] = "message", [BDK_CLOSED] = "closed",
+    [BDK_ERROR] = "error",           [BDK_PROPOSED] = "proposed",
 };
 
 int bdk_event_kind_of(const char *name) {
@@ -99,6 +99,10 @@ void bdk_event_fill(lua_State *L, int idx, bdk_event *out) {
   out->error = (int)number(L, idx, "error");
   out->message = text(L, idx, "message");
   out->hint = text(L, idx, "hint");
+  out->accept_ms = (uint32_t)number(L, idx, "accept_ms");
+  out->players = (uint32_t)number(L, idx, "players");
+  out->present = (uint32_t)number(L, idx, "present");
+  out->of = (uint32_t)number(L, idx, "of");
   if (lua_getfield(L, idx, "data") == LUA_TSTRING) out->data = (const uint8_t *)lua_tolstring(L, -1, &out->len);
   lua_pop(L, 1);
 }

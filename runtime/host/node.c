@@ -210,6 +210,16 @@ int bdk_match(bdk_node *node, const char *name, const char *props) {
   return queue(node, "match", name, props, NULL, 0);
 }
 
+static int of_ticket(bdk_node *node, const char *verb, const char *ticket) {
+  return node && ticket ? queue(node, verb, ticket, NULL, NULL, 0) : BDK_E_INVALID;
+}
+
+int bdk_cancel(bdk_node *node, const char *ticket) { return of_ticket(node, "cancel", ticket); }
+
+int bdk_accept(bdk_node *node, const char *ticket) { return of_ticket(node, "accept", ticket); }
+
+int bdk_decline(bdk_node *node, const char *ticket) { return of_ticket(node, "decline", ticket); }
+
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len) {
   if (!node || !match || channel != 0 || (!data && len > 0) || len > BDK_MESSAGE_MAX) return BDK_E_INVALID;
   if (!find_pair(node, match, peer)) return BDK_E_INVALID;
@@ -321,6 +331,8 @@ static void push_options(lua_State *L, const bdk_config *c) {
   }
   lua_pushboolean(L, c->trust_first_use != 0);
   lua_setfield(L, -2, "trust_first_use");
+  lua_pushstring(L, c->ask_to_accept ? "ask" : "auto");
+  lua_setfield(L, -2, "accept");
   lua_pushinteger(L, c->timeout_ms ? c->timeout_ms : 5000);
   lua_setfield(L, -2, "timeout_ms");
   int level = c->log_level < BDK_LOG_DEBUG ? BDK_LOG_DEBUG : c->log_level;

@@ -111,6 +111,13 @@ function commands.match(self, queue, props)
   self:begin("match", queue, value or {}, {})
 end
 
+-- What there is to answer, or to take back, may be over by now.
+for _, verb in ipairs { "cancel", "accept", "decline" } do
+  commands[verb] = function(self, ticket)
+    if self.node then self.node[verb](self.node, ticket) end
+  end
+end
+
 -- A peer may be gone by now: then this is one more datagram lost.
 function commands.send(self, id, peer, data)
   local match = match_of(self, id)

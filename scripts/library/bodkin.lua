@@ -40,19 +40,24 @@ bodkin = {}
 ---@field virtual? boolean            local addresses of VPNs and containers, too
 ---@field timeout_ms? number          of a request
 ---@field register? boolean|"together"  false: not before it hosts or waits; "together": with what it asks first
+---@field accept? "auto"|"ask"        matches that are to be accepted: at once, or by accept and decline
 ---@field on_event? fun(event: bodkin.Event, match: bodkin.Match?)
 ---@field trace? fun(line: string)    what the sessions' machines do, for bodkin replay; it tells their keys
 ---@field env? table                  clock, timers and sockets; that of bodkin.run where not given
 
 ---@class bodkin.Event
----@field event "registered"|"hosting"|"queued"|"matched"|"connected"|"path"|"message"|"closed"|"error"
+---@field event "registered"|"hosting"|"queued"|"proposed"|"matched"|"connected"|"path"|"message"|"closed"|"error"
 ---@field match? string     the match's id
 ---@field peer? string      the peer's id
 ---@field id? string        registered: one's own
 ---@field public? string[]  registered: one's public addresses
 ---@field local? string[]   registered: one's local ones
 ---@field peers? string[]   matched: all met so far
----@field ticket? string    queued
+---@field ticket? string    queued, proposed
+---@field present? integer  queued, again: how many of its party are there …
+---@field of? integer       … of how many
+---@field accept_ms? integer  proposed: how long there is to answer
+---@field players? integer  proposed: how many the match is of
 ---@field team? integer     matched by a queue: one's own
 ---@field host? string      matched by a queue: who its policy named
 ---@field data? any         matched: what the policy says; message: the bytes
@@ -65,7 +70,7 @@ bodkin = {}
 ---@field rtt_ms? number
 ---@field commit_ms? number   since the server made the match, where its clock is ours
 ---@field why? bodkin.Path[]  path: what was tried
----@field reason? string
+---@field reason? string    closed; queued, again: why it waits on
 ---@field code? string      error, and a room's code in hosting
 ---@field message? string
 ---@field hint? string
@@ -123,10 +128,11 @@ function Node:host(options) end
 ---@return bodkin.Match? match, string? message, bodkin.Code? code
 function Node:join(where) end
 
----Waits in a queue until its policy makes a match. In a task.
+---Waits in a queue until its policy makes a match. In a task. Who waits in several is in the first that has a match: the
+---other calls end with "closed". Party: a text that only its players know, and how many they are.
 ---@param queue string
 ---@param props? table<string, any> the ticket's
----@param options? { timeout_ms: number }
+---@param options? { timeout_ms?: number, party?: { id: string, size: integer }, accept?: "auto"|"ask" }
 ---@return bodkin.Match? match, string? message, bodkin.Code? code
 function Node:match(queue, props, options) end
 
@@ -134,6 +140,16 @@ function Node:match(queue, props, options) end
 ---@param ticket string
 ---@return boolean
 function Node:cancel(ticket) end
+
+---Accepts the match that the event proposed told of, where it was not accepted at once. Whether there was one.
+---@param ticket string
+---@return boolean
+function Node:accept(ticket) end
+
+---Declines it: the ticket ends. Whether there was one.
+---@param ticket string
+---@return boolean
+function Node:decline(ticket) end
 
 ---Who is registered under the same app. In a task.
 ---@param query? table<string, any>
@@ -198,6 +214,16 @@ function Match:peers() end
 ---@param timeout_ms? number
 ---@return boolean? ok, string? message, bodkin.Code? code
 function Match:wait_connected(timeout_ms) end
+
+---Asks for more players for a match that a queue made, where its policy has on_backfill: open seats by team, and props for
+---that. What is asked replaces what was asked before. In a task.
+---@param wanted { seats: integer[], props?: table<string, any> }
+---@return boolean? ok, string? message, bodkin.Code? code
+function Match:backfill(wanted) end
+
+---Nobody else is wanted. In a task.
+---@return boolean? ok, string? message, bodkin.Code? code
+function Match:stop_backfill() end
 
 function Match:leave() end
 

@@ -81,6 +81,8 @@ describe("bodkin", function()
       { { "tunnel", "--to", "udp:0.0.0.0:8303" }, "expected udp:ADDR:PORT" },
       { { "tunnel", "--to", "udp:127.0.0.1:8303" }, "no server given" },
       { { "match" }, "match needs the name of a QUEUE" },
+      { { "match", "q", "--party", "us" }, "expected NAME:N, such as ours:3" },
+      { { "match", "q", "--accept", "no" }, "expected auto or ask" },
       { { "check" }, "check needs a FILE" },
       { { "serve", "--policy", ("q"):rep(33) .. "=x" }, "expected FILE or QUEUE=FILE" },
       { { "--json" }, "options come after a command" },
@@ -193,6 +195,30 @@ describe("bodkin serve", function()
     local heard = table.concat(host.lines, "\n")
     assert.truthy(heard:find('"data":"from join"', 1, true), heard)
     assert.truthy(heard:find('"path":"lan"', 1, true), heard)
+  end)
+
+  it("has a party matched together, and a match accepted or declined", function()
+    local path = os.tmpname()
+    local file <close> = assert(io.open(path, "w"))
+    file:write 'local bodkin = require "bodkin"\nreturn bodkin.policy { size = 2, party = 2, accept_ms = 5000 }\n'
+    file:close()
+    local asks = start("serve", "--listen", "127.0.0.1:0", "--policy", path, "--json")
+    local at = field(asks.next "listening", "url")
+    local function match(...) return start("match", "q", "--json", "--server", at, "--party", "us:2", ...) end
+    local a, b = match("--send", "a", "--expect", "1"), match "--decline"
+    assert.truthy(b.next "proposed":find '"players":2')
+    assert.equal("you declined the match", field(b.next "error", "message"))
+    assert.equal(1, b.finish())
+    local line
+    repeat line = a.next "queued" until field(line, "reason")
+    assert.equal("one of the party did not accept", field(line, "reason"))
+    local c = match("--send", "c", "--expect", "1")
+    assert.equal("c", field(a.next "message", "data"))
+    assert.equal(0, c.finish())
+    assert.equal(0, a.finish())
+    asks.signal "TERM"
+    asks.finish()
+    os.remove(path)
   end)
 
   it("lists who is there, and join selects by query or id", function()

@@ -213,7 +213,7 @@ def versions():
                   "hello": b"x", "channel": 1}
         values.update(a.person())
         asks = "address_request register unregister list lookup room_open select maintain leave enqueue cancel open "
-        asks = (asks + "key_request outcome renew probe_request relay_open").split()
+        asks = (asks + "key_request outcome renew probe_request relay_open accept decline backfill").split()
         refused = len(wire.encode("refused", tx=bytes(12), code=1006, text="version 1"))
         for name, (number, fields) in wire.MESSAGES.items():
             if name in ("test", "confirm"):

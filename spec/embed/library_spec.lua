@@ -70,9 +70,9 @@ describe("library", function()
     for name in read(header):gmatch("\n[%w_ ]-[ *](bdk_%l+[%l_]*)%([^\n]*%);") do declared[#declared + 1] = name end
     table.sort(declared)
     assert.same({
-      "bdk_close", "bdk_config_init", "bdk_deadline", "bdk_fd", "bdk_host", "bdk_join", "bdk_keygen", "bdk_leave",
-      "bdk_match", "bdk_next", "bdk_open", "bdk_send", "bdk_stats", "bdk_strerror", "bdk_update",
-      "bdk_version", "bdk_wake",
+      "bdk_accept", "bdk_cancel", "bdk_close", "bdk_config_init", "bdk_deadline", "bdk_decline", "bdk_fd", "bdk_host",
+      "bdk_join", "bdk_keygen", "bdk_leave", "bdk_match", "bdk_next", "bdk_open", "bdk_send", "bdk_stats",
+      "bdk_strerror", "bdk_update", "bdk_version", "bdk_wake",
     }, declared)
     assert.same(declared, lines(run("nm -D --defined-only %s/lib/libbodkin.so | cut -d' ' -f3", prefix)))
     assert.same(declared, lines(run("nm -g --defined-only %s/lib/libbodkin.a | sed -n 's/.* T //p'", prefix)))

@@ -351,6 +351,40 @@ static void a_queue_matches_those_who_wait_in_it(void **state) {
   world_close(p, 2);
 }
 
+static void a_ticket_is_taken_back(void **state) {
+  (void)state;
+  peer p = {0};
+  peer_open(&p);
+  assert_int_equal(BDK_E_INVALID, bdk_cancel(p.node, NULL));
+  assert_int_equal(0, bdk_cancel(p.node, "of nobody"));
+  assert_int_equal(0, bdk_match(p.node, "duel", NULL));
+  world_await(&p, 1, BDK_QUEUED, 1, 1);
+  assert_int_equal(0, bdk_cancel(p.node, p.ticket));
+  world_await(&p, 1, BDK_ERROR, 1, 1);
+  assert_int_equal(BDK_E_CLOSED, p.error);
+  bdk_close(p.node);
+}
+
+static void a_match_is_accepted_or_declined(void **state) {
+  (void)state;
+  peer p[3] = {{.asks = true}, {.asks = true}, {0}};
+  for (int i = 0; i < 3; i++) peer_open(&p[i]);
+  for (int i = 0; i < 2; i++) assert_int_equal(0, bdk_match(p[i].node, "ask", NULL));
+  world_await(p, 2, BDK_PROPOSED, 1, 2);
+  assert_int_equal(2, p[0].players);
+  assert_int_equal(0, bdk_accept(p[0].node, p[0].ticket));
+  assert_int_equal(0, bdk_decline(p[1].node, p[1].ticket));
+  world_await(p, 2, BDK_ERROR, 1, 1);
+  assert_int_equal(BDK_E_CLOSED, p[1].error);
+  world_await(p, 2, BDK_QUEUED, 2, 1); // the first waits on
+  assert_int_equal(0, bdk_match(p[2].node, "ask", NULL));
+  world_await(p, 3, BDK_PROPOSED, 2, 1);
+  assert_int_equal(0, bdk_accept(p[0].node, p[0].ticket));
+  world_await(p, 3, BDK_CONNECTED, 1, 2);
+  assert_string_equal(p[0].match, p[2].match);
+  world_close(p, 3);
+}
+
 static void the_seed_decides(void **state) {
   (void)state;
   const uint8_t seed[32] = {1, 2, 3}, other[32] = {1, 2, 4};
@@ -530,6 +564,8 @@ int main(void) {
       cmocka_unit_test(configs_that_cannot_work_are_refused),
       cmocka_unit_test(failure_comes_as_an_event_and_may_be_tried_again),
       cmocka_unit_test(a_queue_matches_those_who_wait_in_it),
+      cmocka_unit_test(a_ticket_is_taken_back),
+      cmocka_unit_test(a_match_is_accepted_or_declined),
       cmocka_unit_test(the_seed_decides),
       cmocka_unit_test(an_identity_is_kept_by_the_program_or_in_a_file),
       cmocka_unit_test(what_is_no_token_comes_back_as_an_error),

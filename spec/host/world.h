@@ -25,12 +25,14 @@
 
 typedef struct peer {
   bdk_node *node;
-  char id[BDK_ID_SIZE], code[64], match[BDK_ID_SIZE], other[BDK_ID_SIZE], reason[32], text[64];
-  int seen[BDK_ERROR + 1]; // how many of each kind
+  char id[BDK_ID_SIZE], code[64], match[BDK_ID_SIZE], other[BDK_ID_SIZE], reason[32], text[64], ticket[BDK_ID_SIZE];
+  int seen[BDK_PROPOSED + 1]; // how many of each kind
   int error;
   size_t len;        // of the last message
   uint64_t clock_us; // added to the machine's, for a clock of its own
   const uint8_t *seed;
+  bool asks;
+  uint32_t players;
 } peer;
 
 static char server_url[160];
@@ -56,7 +58,8 @@ static int world_start(void **state) {
   if (server_pid == 0) {
     dup2(out[1], 1);
     close(out[0]);
-    execl(path, path, "serve", "--listen", "127.0.0.1:0", "--admin", admin, "--json", (char *)NULL);
+    execl(path, path, "serve", "--listen", "127.0.0.1:0", "--admin", admin, "--policy", "ask=spec/host/ask.lua",
+          "--json", (char *)NULL);
     _exit(127);
   }
   close(out[1]);
@@ -78,11 +81,13 @@ static int world_stop(void **state) {
 static inline void copy_text(char *to, size_t size, const char *from) { snprintf(to, size, "%s", from ? from : ""); }
 
 static inline void peer_take(peer *p, const bdk_event *e) {
-  assert_in_range(e->kind, BDK_REGISTERED, BDK_ERROR);
+  assert_in_range(e->kind, BDK_REGISTERED, BDK_PROPOSED);
   p->seen[e->kind]++;
   if (e->match) copy_text(p->match, sizeof p->match, e->match);
   if (e->kind == BDK_REGISTERED) copy_text(p->id, sizeof p->id, e->id);
   if (e->kind == BDK_HOSTING) copy_text(p->code, sizeof p->code, e->code);
+  if (e->kind == BDK_QUEUED) copy_text(p->ticket, sizeof p->ticket, e->ticket);
+  if (e->kind == BDK_PROPOSED) p->players = e->players;
   if (e->kind == BDK_CONNECTED) copy_text(p->other, sizeof p->other, e->peer);
   if (e->kind == BDK_CLOSED) copy_text(p->reason, sizeof p->reason, e->reason);
   if (e->kind == BDK_ERROR) {
@@ -141,6 +146,7 @@ static inline bdk_config world_config(void) {
 static inline void peer_open(peer *p) {
   bdk_config c = world_config();
   c.seed = p->seed;
+  c.ask_to_accept = p->asks;
   assert_int_equal(0, bdk_open(&p->node, &c));
 }
 

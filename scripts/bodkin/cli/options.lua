@@ -22,6 +22,10 @@ local client = {
   { "app", arg = "NAME/BUILD", kind = "app", help = "only clients of the same app meet" },
   { "name", arg = "TEXT", kind = "name", help = "what others see of you, at most 32 bytes" },
   { "props", arg = "JSON", kind = "object", help = "your properties, at most 128 bytes" },
+  { "party", arg = "NAME:N", kind = "party", help = "N who say the same NAME are matched together, or not at all" },
+  { "accept", arg = "HOW", kind = "accept",
+    help = "a match that is to be accepted is at once (auto, the default), or you are asked (ask)" },
+  { "decline", help = "decline every such match" },
   { "query", arg = "JSON", kind = "object", help = "only entries whose properties equal these" },
   { "identity", arg = "FILE", help = "who you are: a key, made at the first use (default: a new one each time)" },
   { "token", arg = "FILE", help = "what the game's backend says of you, signed" },
@@ -103,6 +107,19 @@ end
 function kinds.name(text)
   if #text <= 32 then return text end
   return nil, "at most 32 bytes"
+end
+
+-- The name is a secret of those who know it.
+function kinds.party(text)
+  local name, n = text:match "^(.+):(%d+)$"
+  n = math.tointeger(tonumber(n))
+  if name and n and n >= 1 and n <= 32 then return { id = name, size = n } end
+  return nil, "NAME:N, such as ours:3, for a party of 3"
+end
+
+function kinds.accept(text)
+  if text == "auto" or text == "ask" then return text end
+  return nil, "auto or ask"
 end
 
 function kinds.app(text)

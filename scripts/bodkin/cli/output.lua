@@ -19,7 +19,8 @@ local fields = {
   listening = { "url", "role", "addr" },
   registered = { "id", "public", "local" },
   hosting = { "code" },
-  queued = { "ticket" },
+  queued = { "ticket", "present", "of", "reason" },
+  proposed = { "ticket", "accept_ms", "players" },
   matched = { "match", "peers", "team", "host", "data" },
   connected = { "match", "peer", "path", "via", "remote", "first_ms", "commit_ms" },
   path = { "match", "peer", "path", "via", "remote", "confirmed_ms", "rtt_ms", "commit_ms", "why" },
@@ -178,8 +179,17 @@ function sentences.hosting(out, e)
 end
 
 function sentences.queued(out, e)
-  out:say("waiting for a match")
+  local why = e.reason and e.reason .. ": " or ""
+  if e.of and e.of > e.present then
+    out:say("%swaiting for the party, %d of %d are there", why, e.present, e.of)
+  else
+    out:say("%swaiting for a match", why)
+  end
   out:detail("ticket %s", e.ticket)
+end
+
+function sentences.proposed(out, e)
+  out:say("a match of %d is there, to be accepted within %.0f s", e.players, e.accept_ms / 1000)
 end
 
 function sentences.matched(out, e)

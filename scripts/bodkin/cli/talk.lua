@@ -25,6 +25,7 @@ function M.open_options(options, env, on_event)
     bind = options.bind, virtual = options.virtual ~= nil, timeout_ms = timeout_ms, on_event = on_event,
     trace = options.tracer, identity = options.identity, token = options.token,
     trust_first_use = options.trust_first_use ~= nil,
+    accept = (options.decline or options.accept == "ask") and "ask" or nil,
   }
 end
 
@@ -93,10 +94,19 @@ end
 local on = {}
 
 function on.queued(self)
-  self.queued = true
+  self.queued, self.asked = true, nil
+end
+
+function on.proposed(self, e)
+  if self.options.decline then return self.node:decline(e.ticket) end
+  if self.options.accept ~= "ask" then return end
+  self.asked = e.ticket
+  self.out:say("accept it? y or n")
+  self:read_stdin()
 end
 
 function on.matched(self, _, match)
+  self.asked = nil
   self.match = self.match or match
   self.met = true
   if self.carrier then self.carrier:matched(match) end
@@ -174,10 +184,23 @@ function Talk:timed_out()
     self.options.app and " and this --app" or ""), "no_match")
 end
 
+-- A line that answers whether the match is wanted.
+function Talk:answer(line)
+  local word = line:lower():match "^%s*(%a+)%s*$"
+  local yes = word and ("yes"):find(word, 1, true) == 1
+  if not yes and not (word and ("no"):find(word, 1, true) == 1) then return self.out:say("y or n?") end
+  local ticket = self.asked
+  self.asked = nil
+  if yes then self.node:accept(ticket) else self.node:decline(ticket) end
+end
+
 function Talk:read_stdin()
-  if self.options.json or self.carrier then return end
+  if self.reading or self.options.json and not self.asked or self.carrier then return end
+  self.reading = true
   self.env.loop:stdin():on_line(function(line)
     if not line or #line == 0 then return end
+    if self.asked then return self:answer(line) end
+    if self.options.json then return end
     if #line > payload_max then
       return self.out:say("not sent: %d bytes do not fit in a datagram of %d", #line, payload_max)
     end

@@ -260,6 +260,27 @@ function Match:peers()
   return out
 end
 
+-- In a task, of a match that a queue made: asks for more players, where its policy fills up what is running. wanted:
+-- { seats = { how many are open, by team }, props = what its policy is to know }. Only its host may, where the policy
+-- named one. What is asked replaces what was asked before. true, or nil, message, code.
+function Match:backfill(wanted)
+  if type(wanted) ~= "table" or type(wanted.seats) ~= "table" then
+    error("match:backfill takes { seats = { number, … }, props = { … } }", 2)
+  end
+  if self.closed then return nil, "the match is closed", "closed" end
+  local seats, err, code = core.wire.encode(core.wire.array(wanted.seats))
+  if not seats then return nil, err, code end
+  if #seats > 64 then return nil, "seats are numbers by team", "invalid" end
+  local props
+  props, err, code = core.wire.encode(wanted.props or {})
+  if not props then return nil, err, code end
+  if #props > 128 then return nil, "props do not fit in 128 bytes; say less", "limit" end
+  return self.node.sharing:backfill(self.raw, seats, props)
+end
+
+-- In a task: nobody else is wanted.
+function Match:stop_backfill() return self:backfill { seats = {} } end
+
 -- Tells the peers and the server, and closes the match. Idempotent.
 function Match:leave()
   if self.closed then return end

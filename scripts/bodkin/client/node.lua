@@ -19,7 +19,8 @@ Node.__name = "bodkin.node"
 local gone_max = 256
 
 local events = {}
-for name in ("listening registered hosting queued matched connected path message closed error"):gmatch("%a+") do
+for name in ("listening registered hosting queued proposed matched connected path message closed error")
+  :gmatch("%a+") do
   events[name] = true
 end
 
@@ -36,7 +37,7 @@ function M.open(options)
   local self = setmetatable({
     env = options.env, handlers = {}, on_event = options.on_event, matches = {}, sessions = {}, gone = {},
     joins = 0, early = {}, -- how many are under way, and what came for matches that were left
-    queues = queues.new(), fresh_sockets = {},
+    queues = queues.new(), fresh_sockets = {}, accepts = options.accept,
   }, Node)
   self.history = history.new(self)
   -- Also when the task is cancelled meanwhile, nothing stays open.
@@ -205,14 +206,28 @@ function Node:join(where)
   return m
 end
 
+local function check_party(party)
+  local ok = type(party) == "table" and type(party.id) == "string" and party.id ~= ""
+    and math.type(party.size) == "integer" and party.size >= 1 and party.size <= 32
+  if not ok then error("party is { id = a text that its players share, size = 1 to 32 }", 3) end
+  return party.size > 1 and party or nil -- one alone is none
+end
+
 -- In a task: waits in a queue until its policy makes a match, and returns it; `connected` follows. props are the
--- ticket's own, not the registration's. options: timeout_ms, after which it is nil, message, "no_match".
+-- ticket's own, not the registration's. options: timeout_ms, after which it is nil, message, "no_match"; party = { id =
+-- a text that only its players know, size = how many they are }, who are matched together, all or none; accept = "ask"
+-- (else what the node was opened with): where its policy has players accept a match, accept() and decline() answer the
+-- event proposed, else it is accepted at once. Who waits in several queues is matched in the first that has a match:
+-- the other calls end with "closed".
 function Node:match(queue, props, options)
   check_open(self)
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 then error("a queue is a name of at most 32 bytes", 2) end
   if props ~= nil and type(props) ~= "table" then error("props is a table of properties", 2) end
+  options = options or {}
+  local given = { timeout_ms = options.timeout_ms, accept = options.accept or self.accepts }
+  given.party = options.party ~= nil and check_party(options.party) or nil
   return self:registering(function()
-    return self.queues:wait(self, queue, props or {}, options and options.timeout_ms)
+    return self.queues:wait(self, queue, props or {}, given)
   end, function(...) self.queues:abandon(...) end)
 end
 
@@ -220,6 +235,18 @@ end
 function Node:cancel(ticket)
   check_open(self)
   return self.queues:cancel(self, ticket)
+end
+
+-- Answers the event proposed of a ticket; with decline, whoever waits gets nil, message, "closed". Whether there was
+-- something to answer.
+function Node:accept(ticket)
+  check_open(self)
+  return self.queues:answer(self, "accept", ticket)
+end
+
+function Node:decline(ticket)
+  check_open(self)
+  return self.queues:answer(self, "decline", ticket)
 end
 
 -- In a task: who is there, as { { id =, name =, props =, pubs =, locals = }, … }; all pages. Addresses come

@@ -27,6 +27,9 @@ local prompt = { address_report = true, opened = true, maintained = true, done =
 local code_names = {}
 for name, e in pairs(core.errors) do code_names[-e.value] = name end
 
+-- The name of an error by its number on the wire.
+function M.code_of(number) return code_names[number] or "refused" end
+
 -- Text from the network without the control characters (C0, DEL, C1) that a terminal would obey.
 function M.printable(text)
   return (text:gsub("\xc2[\x80-\x9f]", "?"):gsub("%c", "?"))
@@ -57,7 +60,7 @@ function Requests:answer(kind, reply, from, tx, ...)
   local r = self:take(reply, from, tx)
   if not r then return end
   -- Which copy an answer is to, only a first one tells (Karn).
-  if prompt[kind] and r.sent == 1 and r.sent_us then self.on_rtt(r.to, self.env.now() - r.sent_us) end
+  if prompt[kind] and not r.slow and r.sent == 1 and r.sent_us then self.on_rtt(r.to, self.env.now() - r.sent_us) end
   if masked[kind] then
     return self:believe(r, kind, core.addr.mask((...), tx), select(2, ...))
   end
@@ -83,7 +86,7 @@ function Requests:refused(reply, from, tx, number, text)
   if not r then return end
   text = M.printable(text)
   if text == "" then text = "the server refused without a reason" end
-  self:finish(r, nil, text, code_names[number] or "refused")
+  self:finish(r, nil, text, M.code_of(number))
 end
 
 -- A Binding request to a STUN server, which answers with our address or an error.
@@ -150,13 +153,13 @@ end
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
 -- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
 -- others that wait; sock = another socket than that of sock_for, whose address it reports; ttl; timeout_ms;
--- once = never repeated; quiet = silence is no failure.
+-- once = never repeated; quiet = silence is no failure; slow = its answer may wait for a policy.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
     first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl,
-    foreign = spec.foreign, gap_ms = spec.gap_ms or first_gap_ms,
+    foreign = spec.foreign, slow = spec.slow, gap_ms = spec.gap_ms or first_gap_ms,
     longest_ms = spec.longest_ms or longest_gap_ms,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }

@@ -15,6 +15,7 @@ local pages_max = 10000
 local remembered_max = 256
 
 -- `config`: env, requests, router, addresses, ephemerals; server; app, name, props (encoded); token; timeout_ms;
+-- on_ticket(name, ticket, …): what the server says of one, unasked (see queues.lua);
 -- on_matched(m) with m = { match, key, peer, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n,
 -- start_in_ms, age_ms, data, seat = { ticket, team, peer_team, host } where a queue made the match, relays, ticket,
 -- again (how often it was told before), commit_us where the server's clock is ours }.
@@ -25,6 +26,11 @@ function M.new(config)
     timeout_ms = config.timeout_ms, on_matched = config.on_matched, seen = {}, order = {},
   }, Sharing)
   config.router:on(message.matched, nil, function(_, _, tx, ...) self:matched(tx, ...) end)
+  for _, kind in ipairs { "proposed", "waiting", "ended" } do
+    config.router:on(message[kind], nil, function(_, _, tx, ...)
+      if self:first(tx) then config.on_ticket(kind, ...) end
+    end)
+  end
   return self
 end
 
@@ -119,11 +125,12 @@ function Sharing:select(target, code)
   return match, of_n
 end
 
--- In a task: waits in a queue with a ticket (16 bytes of ours) and its properties (encoded). true once admitted.
-function Sharing:enqueue(ticket, queue, props, timeout_ms)
+-- In a task: waits in a queue with a ticket (16 bytes of ours) and its properties (encoded); party (16 bytes) and its
+-- size, or nil. true once admitted or, in a party, once known.
+function Sharing:enqueue(ticket, queue, props, party, party_size)
   local ok, given, code = self.requests:call {
-    to = self.server, sealed = true, expect = "queued", timeout_ms = timeout_ms or self.timeout_ms,
-    build = function(tx) return message.enqueue:encode(tx, ticket, queue, props) end,
+    to = self.server, sealed = true, expect = "queued", timeout_ms = self.timeout_ms,
+    build = function(tx) return message.enqueue:encode(tx, ticket, queue, props, party, party_size) end,
   }
   if not ok then return nil, given, code end
   return true
@@ -135,6 +142,24 @@ function Sharing:cancel(ticket)
     to = self.server, sealed = true, expect = "done", timeout_ms = 2000, quiet = true,
     build = function(tx) return message.cancel:encode(tx, ticket) end,
   }
+end
+
+-- Answers what a ticket's proposal asks, "accept" or "decline", in the background.
+function Sharing:answer(how, ticket, match)
+  self.requests:post {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true,
+    build = function(tx) return message[how]:encode(tx, ticket, match) end,
+  }
+end
+
+-- In a task: asks for players for a running match; seats and props encoded. true, or nil, message, code.
+function Sharing:backfill(match, seats, props)
+  local ok, err, code = self.requests:call {
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, slow = true,
+    build = function(tx) return message.backfill:encode(tx, match, seats, props) end,
+  }
+  if not ok then return nil, err, code end
+  return true
 end
 
 -- In a task: tells the server of a fresh port for the session with a peer (its id, 16 bytes), at a proven address. A
@@ -162,11 +187,17 @@ function Sharing:remember(tx)
   if #self.order > remembered_max then self.seen[table.remove(self.order, 1)] = nil end
 end
 
+-- Acknowledges what the server sends until that comes. Whether it came for the first time.
+function Sharing:first(tx)
+  self.requests:tell(message.matched_ack:encode(tx))
+  if self.seen[tx] then return false end
+  self:remember(tx)
+  return true
+end
+
 function Sharing:matched(tx, match, key, peer_key, peer_ephemeral, own, name, props, pubs, locals, of_n, start_in_ms,
     age_ms, data, seat, relays, relay_ticket, again, commit_us)
-  self.requests:tell(message.matched_ack:encode(tx))
-  if self.seen[tx] then return end
-  self:remember(tx)
+  if not self:first(tx) then return end
   self.on_matched {
     match = match, key = key, peer = core.crypto.id(peer_key), peer_key = peer_key, peer_ephemeral = peer_ephemeral,
     own = own, name = name, props = decoded(props), pubs = pubs, locals = locals, of_n = of_n,

@@ -33,6 +33,9 @@ local function configure(self, options)
   if options.trace and (options.identity or options.identity_key) then
     return nil, "a trace holds the client's secret: trace one without an identity that is kept", "invalid"
   end
+  if options.accept ~= nil and options.accept ~= "auto" and options.accept ~= "ask" then
+    return nil, ("accept is auto or ask, not %s"):format(tostring(options.accept)), "invalid"
+  end
   if options.props and type(options.props) ~= "table" then return nil, "props is a table of properties", "invalid" end
   self.app, err, code = text_option(options, "app", 64)
   if not self.app then return nil, err, code end
@@ -209,6 +212,7 @@ local function build_managers(self, options, servers)
     on_restart = function() self:restarted() end,
     on_error = function(text, why) self:emit("error", { code = why, message = text, hint = "trying again" }) end,
     on_matched = function(m) self:matched(m) end,
+    on_ticket = function(...) self.queues:told(self, ...) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
     on_silent = function() return self.fallback:look() end,
   }

@@ -13,6 +13,7 @@ M.defaults = {
   pending_all = 20000,    -- and to all clients
   tickets = 20000,        -- that wait, in all queues
   tickets_each = 4,       -- of one client
+  running = 20000,        -- matches that may be filled up, remembered as long as somebody is in them
   queues = 64,            -- each has a state of its own for its policy
   recording = 8 << 20,    -- bytes, about, of what policies were told and told, for bodkin record
   page_budget = 1000,     -- registry entries looked at for one page

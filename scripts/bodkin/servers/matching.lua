@@ -144,6 +144,7 @@ return role {
     server.admission = admission.new(server)
     local matches = selection.install(server, on)
     local waiting = queues.install(server, on, matches)
+    function matches.on_left(...) waiting:left(...) end
     server.registrar = registrar.new(server, waiting.policies)
     registration(server, on, function(id)
       waiting:gone(id)

@@ -326,6 +326,19 @@ end
 
 function Policies:window_ms(queue) return version_for(self, queue).about.window_ms end
 
+-- What the policy of a queue declares, also while another version serves.
+function Policies:about(queue)
+  local slot = self.slots[queue] or self.slots["*"]
+  return (slot and slot.current or self.first_come).about
+end
+
+-- Tells a hook of the version given, or of the one whose turn it is; what: see pass.lua.
+function Policies:event(queue, name, what, version)
+  version = version or version_for(self, queue)
+  local hooks = version.about.hooks
+  if hooks and hooks[name] then send(self, { "event", queue, version.n, name, what }) end
+end
+
 -- Tells of a ticket { no, app, since_ms, members, admitted, seats }: members and seats as in instance.lua.
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end

@@ -7,6 +7,7 @@ local addresses = require "bodkin.servers.addresses"
 local delivery = require "bodkin.servers.delivery"
 local history = require "bodkin.servers.history"
 local limits = require "bodkin.servers.limits"
+local notices = require "bodkin.servers.notices"
 local people = require "bodkin.servers.people"
 local renewals = require "bodkin.servers.renewals"
 local recent = require "bodkin.servers.recent"
@@ -165,7 +166,9 @@ local function handlers(self, on)
   end
 
   function on.matched_ack(reply, _, tx)
-    counters:add(self.delivery:ack(reply:who(), tx) and "matched_acked" or "drop_reply")
+    local id = reply:who()
+    if self.notices:ack(id, tx) then return end
+    counters:add(self.delivery:ack(id, tx) and "matched_acked" or "drop_reply")
   end
 
   -- Whether it is believed is not said.
@@ -179,34 +182,38 @@ local function handlers(self, on)
     local room, id = self.rooms.by_match[match], (reply:who())
     if room and self.rooms:member(room, id) then self.rooms:leave(room, id) end
     self.history:left(id, match)
+    if self.on_left then self.on_left(id, match) end
     reply("done", tx)
   end
 end
 
--- A match that a queue made: all pairs of `members` { person, ticket = { ticket }, team } are told in one instant.
--- host: an id or nil; data: encoded; queue: its name. False, and nobody is told, while one of them leaves too much
--- unacknowledged.
-function Matches:announce(members, host, data, queue)
-  local env, rule, n = self.server.env, self.server.local_rule, #members
-  if not self.delivery:room_for(n * (n - 1)) then return false end
-  for _, m in ipairs(members) do
-    if not self.delivery:fits(m.person.id, n - 1) then return false end
+-- A match that a queue made, or more players for one: all new pairs are told in one instant. m: match (its id), members
+-- and present (who is in it already), each { person, ticket, team }, host (an id or nil), data (encoded), queue (its
+-- name). False, and nobody is told, while one of them leaves too much unacknowledged.
+function Matches:announce(m)
+  local rule, n, old = self.server.local_rule, #m.members, #m.present
+  if not self.delivery:room_for(n * (n - 1 + 2 * old)) then return false end
+  for _, one in ipairs(m.members) do
+    if not self.delivery:fits(one.person.id, n - 1 + old) then return false end
   end
-  local match = env.random(16)
+  for _, one in ipairs(m.present) do
+    if not self.delivery:fits(one.person.id, n) then return false end
+  end
   local function tell(to, peer, pair, ticket)
     return self.delivery:push {
-      to = to.person, peer = peer.person, match = match, key = pair.key, ticket = ticket, of_n = n, data = data,
-      locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
-      seat = core.wire.encode { core.wire.bin(to.ticket.ticket), to.team, peer.team, host and core.wire.bin(host) },
+      to = to.person, peer = peer.person, match = m.match, key = pair.key, ticket = ticket, of_n = n + old,
+      data = m.data, locals = addresses.visible(rule, peer.person.locals, peer.person.pubs, to.person.pubs),
+      seat = core.wire.encode { core.wire.bin(to.ticket), to.team, peer.team, m.host and core.wire.bin(m.host) },
     }
   end
-  for i = 2, n do
-    for k = 1, i - 1 do
-      local pair = new_pair(self.server)
-      self.history:paired(match, "queue " .. queue, members[k].person, members[i].person)
-      self.renewals:note(tell(members[k], members[i], pair, pair.tickets[1]),
-        tell(members[i], members[k], pair, pair.tickets[2]))
-    end
+  local function pair_of(a, b)
+    local pair = new_pair(self.server)
+    self.history:paired(m.match, "queue " .. m.queue, a.person, b.person)
+    self.renewals:note(tell(a, b, pair, pair.tickets[1]), tell(b, a, pair, pair.tickets[2]))
+  end
+  for i = 1, n do
+    for _, one in ipairs(m.present) do pair_of(one, m.members[i]) end
+    for k = 1, i - 1 do pair_of(m.members[k], m.members[i]) end
   end
   return true
 end
@@ -230,6 +237,10 @@ function M.install(server, on)
     history = history.new(server),
     delivery = delivery.new(server, locate, function(d) self.history:acknowledged(d.match, d.to.id, d.peer.id) end),
     rooms = rooms.new(env, function(id) return registry:get(id) ~= nil end, server.limits),
+    notices = notices.new(server, function(id)
+      local entry = registry:get(id)
+      return entry and (addresses.unpack(entry.addrs))
+    end),
     guesses = limits.guesses(server.limits, env.now()),
     repeats = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = env.now() },
   }, Matches)
@@ -244,6 +255,7 @@ function M.install(server, on)
     self.history:close()
     self.renewals:close()
     self.delivery:close()
+    self.notices:close()
     self.rooms:close()
   end)
   server:at_status(function(info)

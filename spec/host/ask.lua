@@ -1,0 +1,5 @@
+-- SPDX-License-Identifier: MIT
+-- The policy of the queue "ask" at the server of these specs.
+local bodkin = require "bodkin"
+
+return bodkin.policy { size = 2, accept_ms = 5000 }
