@@ -115,7 +115,10 @@ function told:add(message, packed)
   end
   if not list[no] then self.tickets = self.tickets + 1 end
   list[no] = packed
-  if not message[8] then self.asked[queue .. " " .. no] = packed end
+  if message[8] then return end
+  local key = queue .. " " .. no
+  self.asked[key] = self.asked[key] or {}
+  table.insert(self.asked[key], packed)
 end
 
 local function remove(self, queue, no, packed)
@@ -161,8 +164,9 @@ local heard = {}
 
 local function decided(self, queue, no, ok)
   local key = queue .. " " .. no
-  local packed = self.asked[key]
-  self.asked[key] = nil
+  local asked = self.asked[key]
+  local packed = asked and table.remove(asked, 1)
+  if asked and not asked[1] then self.asked[key] = nil end
   if ok or not packed then return end
   remove(self, queue, no, packed)
   if self.pending then self.pending.refused[packed] = true end
