@@ -116,7 +116,7 @@ static void flush(const bdk_mux_box *m) {
   if (!m->driven) return;
   for (const bdk_udp_box *u = m->sockets, *next; u; u = next) {
     next = u->mux_next;
-    if (u->udp) bdk_udp_flush(u->udp);
+    bdk_udp_box_flush(u);
   }
 }
 

@@ -35,6 +35,76 @@ static void kill_it(bdk_sandbox *s, const char *why) {
   note_where(s, s->current, true);
 }
 
+// --- memory. What Lua makes is small, lives shortly and dies in great numbers, and Lua knows the size of what it
+// frees: so small blocks come from chunks, and go back to a list for their size.
+static size_t class_of(size_t n) { return (n + 15) / 16; }
+
+static void *take_small(bdk_sandbox *s, size_t n) {
+  size_t c = class_of(n);
+  void *p = s->free[c];
+  if (p) {
+    memcpy(&s->free[c], p, sizeof p);
+    return p;
+  }
+  if ((size_t)(s->bump_end - s->bump) < c * 16) {
+    size_t len = s->chunk_len ? s->chunk_len * 2 : 16384; // what is left of the one before is lost, 256 bytes at most
+    if (len > 1 << 20) len = 1 << 20;
+    uint8_t *chunk = calloc(1, len);
+    if (!chunk) return NULL;
+    memcpy(chunk, &s->chunks, sizeof s->chunks);
+    s->chunks = chunk;
+    s->chunk_len = len;
+    s->bump = chunk + 16;
+    s->bump_end = chunk + len;
+  }
+  p = s->bump;
+  s->bump += c * 16;
+  return p;
+}
+
+static void give_small(bdk_sandbox *s, void *p, size_t n) {
+  size_t c = class_of(n);
+  memcpy(p, &s->free[c], sizeof p);
+  s->free[c] = p;
+}
+
+// A large block has room for a link behind what is used of it.
+enum { LINK = sizeof(void *) };
+
+static void free_chunks(bdk_sandbox *s) {
+  for (void *next, *p = s->chunks; p; p = next) {
+    memcpy(&next, p, sizeof next);
+    free(p);
+  }
+  for (uint8_t *next, *p = s->adopted; p; p = next) {
+    memcpy(&next, p + BDK_SANDBOX_SMALL, sizeof next);
+    free(p);
+  }
+  s->chunks = s->adopted = NULL;
+}
+
+// Makes a small block of a large one, where there is no chunk to move it to: Lua counts on shrinking.
+static void *adopt(bdk_sandbox *s, uint8_t *p) {
+  memcpy(p + BDK_SANDBOX_SMALL, &s->adopted, sizeof s->adopted);
+  s->adopted = p;
+  return p;
+}
+
+static void *move_block(bdk_sandbox *s, void *p, size_t old, size_t n) {
+  bool was_small = p && old <= BDK_SANDBOX_SMALL, is_small = n <= BDK_SANDBOX_SMALL;
+  if (!was_small && !is_small) return realloc(p, n + LINK);
+  if (was_small && is_small && class_of(old) == class_of(n)) return p;
+  void *q = is_small ? take_small(s, n) : calloc(1, n + LINK);
+  if (!q && p && n < old) return was_small ? p : adopt(s, p); // a small one is then of a smaller class than it could be
+  if (!q || !p) return q;
+  memcpy(q, p, old < n ? old : n);
+  if (was_small)
+    give_small(s, p, old);
+  else
+    free(p);
+  return q;
+}
+
 // All memory of the state. What is refused ends the run: a script that could go on after it would have each
 // refusal answered by a full collection, and that is work nobody counts.
 static void *sandbox_alloc(void *ud, void *p, size_t osize, size_t nsize) {
@@ -42,19 +112,23 @@ static void *sandbox_alloc(void *ud, void *p, size_t osize, size_t nsize) {
   size_t old = p ? osize : 0;
   if (nsize == 0) {
     s->used -= old;
-    free(p);
+    if (p && old <= BDK_SANDBOX_SMALL)
+      give_small(s, p, old);
+    else
+      free(p);
     return NULL;
   }
   if (nsize > old) {
     size_t more = nsize - old;
+    size_t cap = s->cap + (size_t)s->load * BDK_SANDBOX_EACH;
     bool too_long = !p && osize == LUA_TSTRING && nsize > BDK_SANDBOX_STRING_MAX + 64;
-    if (s->running && (too_long || s->used + more > s->cap)) kill_it(s, too_long ? over_string : over_memory);
-    if (too_long || s->used + more > s->cap + RESERVE) return NULL;
+    if (s->running && (too_long || s->used + more > cap)) kill_it(s, too_long ? over_string : over_memory);
+    if (too_long || s->used + more > cap + RESERVE) return NULL;
     if (s->dead && more > 1024) return NULL;
     if (s->running) s->work += 16 + more / 4; // and the collector will have to look at it
   }
-  void *q = realloc(p, nsize);
-  if (!q) return nsize <= old ? p : NULL; // Lua counts on shrinking
+  void *q = move_block(s, p, old, nsize);
+  if (!q) return nsize <= old ? p : NULL; // large ones that shrink and stay large
   s->used += nsize - old;
   return q;
 }
@@ -74,10 +148,26 @@ int bdk_sandbox_die(lua_State *L) {
 void bdk_sandbox_charge(lua_State *L, uint64_t work) {
   bdk_sandbox *s = bdk_sandbox_of(L);
   s->work += work;
-  if (!s->dead && s->work <= s->budget) return;
+  if (!s->dead && s->work <= s->limit) return;
   s->current = L;
   kill_it(s, over_work);
   bdk_sandbox_die(L);
+}
+
+void bdk_sandbox_tell(lua_State *L, const uint8_t *bytes, size_t len) {
+  bdk_sandbox *s = bdk_sandbox_of(L);
+  bdk_sandbox_charge(L, 20 + len);
+  if (s->told_len + len + 2 > s->told_cap) {
+    size_t cap = (s->told_len + len + 2) * 2;
+    uint8_t *told = realloc(s->told, cap);
+    if (!told) luaL_error(L, "not enough memory for a result");
+    s->told = told;
+    s->told_cap = cap;
+  }
+  s->told[s->told_len++] = (uint8_t)(len >> 8);
+  s->told[s->told_len++] = (uint8_t)len;
+  memcpy(s->told + s->told_len, bytes, len);
+  s->told_len += len;
 }
 
 // --- inside: what runs under the one lua_pcall
@@ -126,7 +216,7 @@ static int where(lua_State *L) {
 // left() -> the part of the budget that is left, 0 to 1
 static int left(lua_State *L) {
   const bdk_sandbox *s = bdk_sandbox_of(L);
-  lua_pushnumber(L, s->work < s->budget ? 1 - (lua_Number)s->work / (lua_Number)s->budget : 0);
+  lua_pushnumber(L, s->work < s->limit ? 1 - (lua_Number)s->work / (lua_Number)s->limit : 0);
   return 1;
 }
 
@@ -139,6 +229,8 @@ static void push_primitives(lua_State *L) {
   lua_setfield(L, -2, "where");
   lua_pushcfunction(L, left);
   lua_setfield(L, -2, "left");
+  bdk_sandbox_push_tickets(L);
+  lua_setfield(L, -2, "tickets");
 }
 
 // 1: the job. For load: the chunk, or a chunk already compiled on the stack as 2.
@@ -222,6 +314,7 @@ int bdk_sandbox_run(bdk_sandbox *s, lua_CFunction fn, void *job, int extra, int 
   lua_pushlightuserdata(in, job);
   lua_insert(in, at + 2);
   s->work = 0;
+  s->limit = s->budget + s->load * BDK_SANDBOX_EACH;
   s->current = in;
   s->running = true;
   lua_sethook(in, on_count, LUA_MASKCOUNT, BDK_SANDBOX_PERIOD);
@@ -315,7 +408,8 @@ static int module(lua_State *L) {
 }
 
 // [-0, +1|3, e] sandbox:load(text, chunkname) | (chunk) -> true | nil, message, code. Runs it; the table it returns
-// holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where, left }.
+// holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where, left,
+// tickets }.
 static int load(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_check(L);
   if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
@@ -349,6 +443,7 @@ static int call(lua_State *L) {
   }
   if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
   lua_settop(s->L, 0);
+  s->told_len = 0;
   int status = bdk_sandbox_run(s, run_call, &j, 0, LUA_MULTRET);
   if (status != LUA_OK) return bdk_sandbox_push_failure(L, s, status);
   int results = lua_gettop(s->L) - 1; // the message handler is below them
@@ -370,6 +465,21 @@ static int said(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, e] sandbox:told() -> a list of the pieces of msgpack that the last run told. They are forgotten then
+static int told(lua_State *L) {
+  bdk_sandbox *s = bdk_sandbox_check(L);
+  lua_newtable(L);
+  lua_Integer n = 0;
+  for (size_t at = 0; at < s->told_len;) {
+    size_t len = (size_t)s->told[at] << 8 | s->told[at + 1];
+    bdk_push_wire(L, s->told + at + 2, len);
+    lua_rawseti(L, -2, ++n);
+    at += 2 + len;
+  }
+  s->told_len = 0;
+  return 1;
+}
+
 // [-0, +2, e] sandbox:spent() -> instructions of the last run, bytes held now
 static int spent(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_check(L);
@@ -378,12 +488,24 @@ static int spent(lua_State *L) {
   return 2;
 }
 
+// [-0, +1, e] sandbox:collect() -> bytes held when everything that can be was let go of
+static int collect(lua_State *L) {
+  bdk_sandbox *s = bdk_sandbox_check(L);
+  lua_gc(s->L, LUA_GCCOLLECT);
+  lua_pushinteger(L, (lua_Integer)s->used);
+  return 1;
+}
+
 // [-0, +0, e] sandbox:close(). Idempotent
 static int sandbox_close(lua_State *L) {
   bdk_sandbox *s = luaL_checkudata(L, 1, type);
   if (s->running) return luaL_error(L, "a sandbox cannot close itself");
   if (s->L) lua_close(s->L);
   s->L = NULL;
+  free_chunks(s);
+  free(s->told);
+  s->told = NULL;
+  s->told_len = s->told_cap = 0;
   return 0;
 }
 
@@ -408,7 +530,7 @@ static int new (lua_State *L) {
   bdk_sandbox *s = lua_newuserdatauv(L, sizeof *s, 0);
   memset(s, 0, sizeof *s);
   s->cap = (size_t)cap;
-  s->budget = (uint64_t)budget;
+  s->budget = s->limit = (uint64_t)budget;
   luaL_setmetatable(L, type);
   s->L = lua_newstate(sandbox_alloc, s);
   if (!s->L) return luaL_error(L, "not enough memory for a sandbox");
@@ -423,6 +545,8 @@ void bdk_open_sandbox(lua_State *L) {
                                      {"load", load},
                                      {"call", call},
                                      {"said", said},
+                                     {"told", told},
+                                     {"collect", collect},
                                      {"spent", spent},
                                      {"state", bdk_sandbox_state},
                                      {"restore", bdk_sandbox_restore},

@@ -12,17 +12,27 @@ enum {
   BDK_SANDBOX_STRING_MAX = 1280, // bytes of one string: comparing two is one instruction, however long they are
   BDK_SANDBOX_SAID_MAX = 1024,   // bytes kept of what it printed
   BDK_SANDBOX_STATE_MAX = 65536, // bytes of its table `state`
+  BDK_SANDBOX_SMALL = 256,       // bytes of the largest block that comes from a chunk
+  BDK_SANDBOX_EACH = 1000,       // instructions, and bytes, that a run may use more for each ticket that waits
 };
 
 typedef struct bdk_sandbox {
   lua_State *L;       // NULL: closed
   lua_State *current; // the thread that runs, while one does
   size_t used, cap;
-  uint64_t work, budget;
-  const char *dead; // why it may not go on; NULL while it may
-  char where[96];   // and where it was then
+  uint64_t work, budget, limit; // limit: of this run
+  uint64_t load;                // tickets that wait
+  const char *dead;             // why it may not go on; NULL while it may
+  char where[96];               // and where it was then
   char said[BDK_SANDBOX_SAID_MAX];
   size_t said_len;
+  void *free[BDK_SANDBOX_SMALL / 16 + 1]; // blocks to be used again, by size; each begins with the next
+  uint8_t *bump, *bump_end;               // of the chunk in use
+  void *chunks;                           // each begins with the one before it
+  void *adopted;                          // large blocks that small ones live in, see sandbox.c
+  size_t chunk_len;
+  uint8_t *told; // pieces, each after its length in two bytes
+  size_t told_len, told_cap;
   bool running;
 } bdk_sandbox;
 
@@ -32,6 +42,14 @@ static inline bdk_sandbox *bdk_sandbox_of(lua_State *L) { return *(bdk_sandbox *
 void bdk_sandbox_charge(lua_State *L, uint64_t work);
 // Raises the error that ends a sandbox; called again wherever something may have caught it. [-0, +0, v]
 int bdk_sandbox_die(lua_State *L);
+
+// Tells the owner at most 65535 bytes more, see sandbox:told. [-0, +0, e]
+void bdk_sandbox_tell(lua_State *L, const uint8_t *bytes, size_t len);
+
+// Pushes the primitive `tickets`, see sandbox_pass.c. [-0, +1, e]
+void bdk_sandbox_push_tickets(lua_State *L);
+// Where the table at `idx` is one that fills as it is read: fills it. [-0, +0, e]
+void bdk_sandbox_fill(lua_State *L, int idx);
 
 // Fill the global table of a sandbox. [-0, +0, e]
 void bdk_sandbox_open_base(lua_State *L);   // base, coroutine, table, math, utf8

@@ -244,6 +244,7 @@ static int next_in_order(lua_State *L) {
 static int sandbox_pairs(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
+  bdk_sandbox_fill(L, 1);
   lua_Integer n = 0;
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) n++;
   bdk_sandbox_charge(L, (uint64_t)n * 10);
@@ -268,6 +269,7 @@ static int sandbox_pairs(lua_State *L) {
 static int sandbox_next(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 2);
+  bdk_sandbox_fill(L, 1);
   bool from = !lua_isnil(L, 2), found = false;
   key after = from ? read_key(L, 2) : (key){0}, best = {0};
   uint64_t n = 0;
@@ -292,6 +294,7 @@ static int sandbox_next(lua_State *L) {
 // --- table
 static lua_Integer plain_length(lua_State *L, int idx) {
   luaL_checktype(L, idx, LUA_TTABLE);
+  bdk_sandbox_fill(L, idx);
   if (luaL_getmetafield(L, idx, "__len") != LUA_TNIL) luaL_argerror(L, idx, "a table without __len expected");
   return (lua_Integer)lua_rawlen(L, idx);
 }

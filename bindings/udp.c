@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// loop:udp: what comes in goes to the mux first, then to the router, then to a function.
+// loop:udp, and loop:tcp, its like over connections: what comes in goes to the mux first, then to the router, then to a
+// function.
 #include "router.h"
 #include "udp_box.h"
 
@@ -8,9 +9,11 @@
 static const char type[] = "bodkin.udp";
 enum { LOOP = 1, COUNTERS = 2, ROUTER = 3, MUX = 4, READER = 5 };
 
+static bool is_open(const bdk_udp_box *u) { return u->udp || u->tcp; }
+
 static bdk_udp_box *check(lua_State *L) {
   bdk_udp_box *u = luaL_checkudata(L, 1, type);
-  if (!u->udp) luaL_error(L, "closed socket");
+  if (!is_open(u)) luaL_error(L, "closed socket");
   return u;
 }
 
@@ -18,14 +21,21 @@ static void release(bdk_handle *h) {
   bdk_udp_box *u = (bdk_udp_box *)h;
   bdk_mux_detach(u);
   bdk_udp_close(u->udp);
+  bdk_tcp_close(u->tcp);
   u->udp = NULL;
+  u->tcp = NULL;
 }
 
 int bdk_udp_box_send(bdk_udp_box *u, const bdk_addr *local, const bdk_addr *to, uint8_t ttl, const uint8_t *data,
                      size_t len) {
-  if (!u->udp) return BDK_E_CLOSED;
+  if (!is_open(u)) return BDK_E_CLOSED;
   bdk_route route = {.local = *local, .remote = *to, .sock = u->number, .ttl = ttl};
-  return bdk_udp_send(u->udp, &route, data, len);
+  return u->tcp ? bdk_tcp_send(u->tcp, &route, data, len) : bdk_udp_send(u->udp, &route, data, len);
+}
+
+void bdk_udp_box_flush(const bdk_udp_box *u) {
+  if (u->udp) bdk_udp_flush(u->udp);
+  if (u->tcp) bdk_tcp_flush(u->tcp);
 }
 
 // --- packets
@@ -44,7 +54,7 @@ static int call_reader(lua_State *L) {
 // The socket's userdata is at `self`.
 static void dispatch(lua_State *L, bdk_udp_box *u, int self, const bdk_packet *p) {
   if (u->mux && bdk_mux_box_input(u->mux, u->h.loop->driver->now_us, &p->route, p->data, p->len)) return;
-  if (!u->udp) return; // closed by an event of the mux
+  if (!is_open(u)) return; // closed by an event of the mux
   if (u->has_router) {
     lua_getiuservalue(L, self, ROUTER);
     bool taken = bdk_router_input(L, lua_gettop(L), 0, u, &p->route, p->data, p->len, u->has_reader);
@@ -61,14 +71,22 @@ static void dispatch(lua_State *L, bdk_udp_box *u, int self, const bdk_packet *p
   }
 }
 
-static void on_packets(void *ctx, bdk_udp *udp, const bdk_packet *packets, int count) {
-  (void)udp;
-  bdk_udp_box *u = ctx;
+static void on_packets(bdk_udp_box *u, const bdk_packet *packets, int count) {
   lua_State *L = u->h.loop->L;
   if (!lua_checkstack(L, 16) || !bdk_handle_push(L, &u->h)) return;
   int self = lua_gettop(L); // and so it stays alive, should it be closed meanwhile
-  for (int i = 0; i < count && u->udp; i++) dispatch(L, u, self, &packets[i]);
+  for (int i = 0; i < count && is_open(u); i++) dispatch(L, u, self, &packets[i]);
   lua_settop(L, self - 1);
+}
+
+static void on_udp_packets(void *ctx, bdk_udp *udp, const bdk_packet *packets, int count) {
+  (void)udp;
+  on_packets(ctx, packets, count);
+}
+
+static void on_tcp_packets(void *ctx, bdk_tcp *tcp, const bdk_packet *packets, int count) {
+  (void)tcp;
+  on_packets(ctx, packets, count);
 }
 
 static void on_unreachable(void *ctx, bdk_udp *udp, const bdk_addr *remote, int error) {
@@ -79,42 +97,72 @@ static void on_unreachable(void *ctx, bdk_udp *udp, const bdk_addr *remote, int 
 }
 
 // --- methods
-// [-0, +1|3, e] loop:udp(bind_addr [, { counters=, number=, max_bytes= }]) -> udp | nil, message, code
-static int open(lua_State *L) {
-  bdk_loop *loop = bdk_check_real(L, 1);
-  bdk_udp_config config = {.driver = loop->driver, .bind = bdk_check_addr(L, 2)};
+// The arguments of both: 1 the loop, 2 the address, 3 a table, 4 its counters.
+static bdk_addr check_options(lua_State *L, bdk_counters **counters) {
+  bdk_addr bind = bdk_check_addr(L, 2);
   if (lua_isnoneornil(L, 3)) {
     lua_settop(L, 2);
     lua_newtable(L);
   }
   luaL_checktype(L, 3, LUA_TTABLE);
   lua_settop(L, 3);
-  config.number = (uint16_t)bdk_opt_integer(L, 3, "number", 0, 0, UINT16_MAX);
-  config.max_len = (uint16_t)bdk_opt_integer(L, 3, "max_bytes", 0, 0, BDK_UDP_LEN_MAX);
   lua_getfield(L, 3, "counters");
-  config.counters = bdk_check_counters(L, 4);
+  *counters = bdk_check_counters(L, 4);
+  return bind;
+}
+
+// Pushes one that is closed yet, anchored on its loop.
+static bdk_udp_box *new_box(lua_State *L, bdk_counters *counters, uint16_t number) {
   bdk_udp_box *u = lua_newuserdatauv(L, sizeof *u, 5);
   memset(u, 0, sizeof *u);
-  u->counters = config.counters;
-  u->number = config.number;
+  u->counters = counters;
+  u->number = number;
   luaL_setmetatable(L, type);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, 5, LOOP);
   lua_pushvalue(L, 4);
   lua_setiuservalue(L, 5, COUNTERS);
-  config.on_packets = on_packets;
+  bdk_handle_open(L, 1, 5, release);
+  return u;
+}
+
+static int opened(lua_State *L, bdk_udp_box *u, int error, const bdk_addr *bind) {
+  if (!error) return 1;
+  u->udp = NULL;
+  u->tcp = NULL;
+  bdk_handle_close(L, &u->h);
+  char text[BDK_ADDR_TEXT_MAX];
+  bdk_addr_format(bind, text);
+  return bdk_lua_failf(L, error, "cannot bind %s", text);
+}
+
+// [-0, +1|3, e] loop:udp(bind_addr [, { counters=, number=, max_bytes= }]) -> udp | nil, message, code
+static int open(lua_State *L) {
+  bdk_udp_config config = {.driver = bdk_check_real(L, 1)->driver};
+  config.bind = check_options(L, &config.counters);
+  config.number = (uint16_t)bdk_opt_integer(L, 3, "number", 0, 0, UINT16_MAX);
+  config.max_len = (uint16_t)bdk_opt_integer(L, 3, "max_bytes", 0, 0, BDK_UDP_LEN_MAX);
+  bdk_udp_box *u = new_box(L, config.counters, config.number);
+  config.on_packets = on_udp_packets;
   config.on_unreachable = on_unreachable;
   config.ctx = u;
-  bdk_handle_open(L, 1, 5, release);
-  int error = bdk_udp_open(&u->udp, &config);
-  if (error) {
-    u->udp = NULL;
-    bdk_handle_close(L, &u->h);
-    char text[BDK_ADDR_TEXT_MAX];
-    bdk_addr_format(&config.bind, text);
-    return bdk_lua_failf(L, error, "cannot bind %s", text);
-  }
-  return 1;
+  return opened(L, u, bdk_udp_open(&u->udp, &config), &config.bind);
+}
+
+// [-0, +1|3, e] loop:tcp(bind_addr [, { counters=, number=, port=, max=, max_each= }]) -> udp | nil, message, code
+// Connects to that port of whoever is sent to; without one it listens. max: connections, each: of one source.
+static int open_tcp(lua_State *L) {
+  bdk_tcp_config config = {.driver = bdk_check_real(L, 1)->driver};
+  config.bind = check_options(L, &config.counters);
+  config.number = (uint16_t)bdk_opt_integer(L, 3, "number", 0, 0, UINT16_MAX);
+  config.port = (uint16_t)bdk_opt_integer(L, 3, "port", 0, 0, UINT16_MAX);
+  config.listens = config.port == 0;
+  config.max = (uint32_t)bdk_opt_integer(L, 3, "max", 0, 0, UINT32_MAX);
+  config.max_each = (uint32_t)bdk_opt_integer(L, 3, "max_each", 0, 0, UINT32_MAX);
+  bdk_udp_box *u = new_box(L, config.counters, config.number);
+  config.on_packets = on_tcp_packets;
+  config.ctx = u;
+  return opened(L, u, bdk_tcp_open(&u->tcp, &config), &config.bind);
 }
 
 // [-0, +1, e] udp:router(router) -> udp
@@ -156,7 +204,8 @@ static int send(lua_State *L) {
 
 // [-0, +1, e] udp:addr() -> the bound address; an unspecified IP stays so
 static int addr(lua_State *L) {
-  bdk_push_addr(L, bdk_udp_local(check(L)->udp));
+  const bdk_udp_box *u = check(L);
+  bdk_push_addr(L, u->tcp ? bdk_tcp_local(u->tcp) : bdk_udp_local(u->udp));
   return 1;
 }
 
@@ -187,8 +236,8 @@ static int udp_close(lua_State *L) {
 static int udp_tostring(lua_State *L) {
   bdk_udp_box *u = luaL_checkudata(L, 1, type);
   char text[BDK_ADDR_TEXT_MAX] = "closed";
-  if (u->udp) bdk_addr_format(bdk_udp_local(u->udp), text);
-  lua_pushfstring(L, "udp (%s)", text);
+  if (is_open(u)) bdk_addr_format(u->tcp ? bdk_tcp_local(u->tcp) : bdk_udp_local(u->udp), text);
+  lua_pushfstring(L, "%s (%s)", u->tcp ? "tcp" : "udp", text);
   return 1;
 }
 
@@ -204,5 +253,7 @@ void bdk_open_udp(lua_State *L) {
   lua_getfield(L, -1, "__index");
   lua_pushcfunction(L, open);
   lua_setfield(L, -2, "udp");
+  lua_pushcfunction(L, open_tcp);
+  lua_setfield(L, -2, "tcp");
   lua_pop(L, 2);
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// UDP sockets and muxes as userdata, as far as they know each other: a socket offers what comes in to its
-// mux, a mux sends through the socket of a number. Either may be closed first.
+// Sockets of datagrams, over UDP or TCP, and muxes as userdata, as far as they know each other: a socket offers what
+// comes in to its mux, a mux sends through the socket of a number. Either may be closed first.
 #ifndef BDK_UDP_BOX_H
 #define BDK_UDP_BOX_H
 
 #include "bind.h"
 #include "core/mux.h"
+#include "io/tcp.h"
 #include "io/udp.h"
 
 typedef struct bdk_mux_box bdk_mux_box;
@@ -13,7 +14,8 @@ typedef struct bdk_udp_box bdk_udp_box;
 
 struct bdk_udp_box {
   bdk_handle h; // first
-  bdk_udp *udp; // NULL: closed
+  bdk_udp *udp; // one of the two; both NULL: closed
+  bdk_tcp *tcp;
   bdk_counters *counters;
   bdk_mux_box *mux; // NULL: none, or closed
   bdk_udp_box *mux_next;
@@ -39,6 +41,8 @@ enum { BDK_MUX_TRACE = 4 }; // the user value of a mux that a trace's function s
 // Sends through a socket; 0 or an error of ours (closed sockets: BDK_E_CLOSED).
 int bdk_udp_box_send(bdk_udp_box *u, const bdk_addr *local, const bdk_addr *to, uint8_t ttl, const uint8_t *data,
                      size_t len);
+// What was sent leaves now.
+void bdk_udp_box_flush(const bdk_udp_box *u);
 const char *bdk_path_kind(const bdk_output *out);  // of connected and path: lan, direct, relay
 bdk_mux_box *bdk_check_mux(lua_State *L, int idx); // throws when closed
 // 0, or BDK_E_INVALID when a socket of that number is attached already. Closing either detaches.

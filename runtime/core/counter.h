@@ -19,6 +19,15 @@
   X(udp_icmp, "ICMP errors read from a socket and ignored")                                                            \
   X(udp_rx_failed, "reads the kernel failed, for want of memory; tried again after a pause")                           \
   X(udp_rx_truncated, "datagrams dropped because they were longer than their socket takes: mostly 1200 bytes")         \
+  X(tcp_rx, "datagrams received over TCP")                                                                             \
+  X(tcp_tx, "datagrams sent over TCP")                                                                                 \
+  X(tcp_tx_dropped, "datagrams over TCP dropped: no connection there, or 64 KiB wait in it already")                   \
+  X(tcp_opened, "TCP connections opened, by either side")                                                              \
+  X(tcp_refused, "TCP connections closed at once: too many, in all or from their source")                              \
+  X(tcp_failed, "TCP connections that failed: refused, reset, or no answer")                                           \
+  X(tcp_broken, "TCP connections closed: what came was no datagram, or no whole one in time")                          \
+  X(tcp_accept_failed,                                                                                                 \
+    "times that connections could not be accepted, for want of descriptors or memory; a pause follows")                \
   X(drop_short, "datagrams dropped: empty, or too short to hold a message")                                            \
   X(drop_stun, "STUN datagrams dropped: malformed, or nothing that is answered here")                                  \
   X(drop_msgpack, "datagrams dropped: not one well-formed msgpack array within the bounds")                            \

@@ -7,11 +7,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "host.h"
 #include "supervisor.h"
+
+#define FILES 65536u
 
 static int signal_pipe[2] = {-1, -1};
 
@@ -103,6 +106,15 @@ static int host_exec(lua_State *L) {
   return luaL_fileresult(L, 0, words[0]);
 }
 
+// A server over TCP wants a descriptor for each client, and the soft limit is 1,024 for the sake of select(), which
+// nothing here uses.
+static void more_files(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= FILES) return;
+  files.rlim_cur = files.rlim_max < FILES ? files.rlim_max : FILES;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int argc, char **argv) {
   static const luaL_Reg functions[] = {{"signals", host_signals},
                                        {"is_terminal", host_is_terminal},
@@ -117,6 +129,7 @@ int main(int argc, char **argv) {
   struct sigaction ignore = {.sa_handler = on_pipe, .sa_flags = SA_RESTART};
   sigaction(SIGPIPE, &ignore, NULL);
   setvbuf(stdout, NULL, _IOLBF, 0);
+  more_files();
   lua_State *L = bdk_host_new(functions);
   if (!L) return 1;
   int code = bdk_host_run(L, "bodkin.cli", argc, argv);

@@ -5,12 +5,12 @@
 #include "udp.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
+
+#include "sockaddr.h"
 
 #define SOCKET_BUFFER (1 << 20)
 #define READ_BATCHES 4     // a readiness: then timers and other sockets get their turn
@@ -20,17 +20,11 @@
 #define TX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t)))
 #define JOINED_MAX 60000u // bytes that the kernel is given as one, to be cut into datagrams
 
-typedef union name {
-  struct sockaddr any;
-  struct sockaddr_in v4;
-  struct sockaddr_in6 v6;
-} name;
-
 struct bdk_udp_rx {
   int users;
   struct mmsghdr msg[BDK_UDP_BATCH];
   struct iovec iov[BDK_UDP_BATCH];
-  name from[BDK_UDP_BATCH];
+  bdk_sockaddr from[BDK_UDP_BATCH];
   bdk_packet packet[BDK_UDP_BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][RX_CONTROL];
   uint8_t data[BDK_UDP_BATCH][BDK_UDP_LEN_MAX];
@@ -66,36 +60,6 @@ struct bdk_udp {
     int error;
   } failed[BDK_UDP_BATCH];
 };
-
-static socklen_t to_sockaddr(const bdk_addr *a, name *out) {
-  memset(out, 0, sizeof *out);
-  if (a->family == 4) {
-    out->v4.sin_family = AF_INET;
-    out->v4.sin_port = htons(a->port);
-    memcpy(&out->v4.sin_addr, a->ip, 4);
-    return sizeof out->v4;
-  }
-  out->v6.sin6_family = AF_INET6;
-  out->v6.sin6_port = htons(a->port);
-  out->v6.sin6_scope_id = a->scope;
-  memcpy(&out->v6.sin6_addr, a->ip, 16);
-  return sizeof out->v6;
-}
-
-static void from_sockaddr(bdk_addr *out, const name *from) {
-  memset(out, 0, sizeof *out);
-  if (from->any.sa_family == AF_INET) {
-    out->family = 4;
-    out->port = ntohs(from->v4.sin_port);
-    memcpy(out->ip, &from->v4.sin_addr, 4);
-  } else {
-    out->family = 6;
-    out->port = ntohs(from->v6.sin6_port);
-    out->scope = from->v6.sin6_scope_id;
-    memcpy(out->ip, &from->v6.sin6_addr, 16);
-  }
-  bdk_addr_canon(out);
-}
 
 // The destination address a packet carried; the socket's own where the kernel does not say.
 static void read_local(const bdk_udp *u, struct msghdr *m, bdk_addr *out) {
@@ -198,7 +162,7 @@ static void rx_pause(bdk_udp *u) {
 // The number of datagrams read (those too long are not among `*kept`), or 0 when there is nothing now.
 static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int max, int *kept) {
   for (int i = 0; i < max; i++) {
-    rx->msg[i].msg_hdr.msg_namelen = sizeof(name);
+    rx->msg[i].msg_hdr.msg_namelen = sizeof(bdk_sockaddr);
     rx->msg[i].msg_hdr.msg_controllen = RX_CONTROL;
     rx->msg[i].msg_hdr.msg_flags = 0;
     rx->iov[i].iov_len = u->c.max_len;
@@ -226,7 +190,7 @@ static int read_batch(bdk_udp *u, struct bdk_udp_rx *rx, int max, int *kept) {
     }
     bdk_packet *p = &rx->packet[(*kept)++];
     *p = (bdk_packet){.data = rx->data[i], .len = rx->msg[i].msg_len, .route.sock = u->c.number};
-    from_sockaddr(&p->route.remote, &rx->from[i]);
+    bdk_sockaddr_read(&p->route.remote, &rx->from[i]);
     read_local(u, m, &p->route.local);
   }
   if (n <= 0) return 0;
@@ -366,7 +330,7 @@ typedef struct outgoing {
   struct mmsghdr msg[BDK_UDP_BATCH];
   uint8_t datagrams[BDK_UDP_BATCH]; // of each message: more than one where they leave joined
   struct iovec iov[BDK_UDP_BATCH];
-  name to[BDK_UDP_BATCH];
+  bdk_sockaddr to[BDK_UDP_BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BDK_UDP_BATCH][TX_CONTROL];
 } outgoing;
 
@@ -398,7 +362,7 @@ static void compose(const bdk_udp *u, bool join, outgoing *o) {
     struct msghdr *m = &o->msg[at].msg_hdr;
     o->iov[at] = (struct iovec){u->bytes + q->at, last->at + last->len - q->at};
     *m = (struct msghdr){.msg_name = &o->to[at], .msg_iov = &o->iov[at], .msg_iovlen = 1};
-    m->msg_namelen = to_sockaddr(&q->route.remote, &o->to[at]);
+    m->msg_namelen = bdk_sockaddr_make(&q->route.remote, &o->to[at]);
     memset(o->control[at], 0, TX_CONTROL);
     write_control(u, &q->route, n > 1 ? q->len : 0, o->control[at], m);
     o->datagrams[at] = (uint8_t)n;
@@ -519,8 +483,8 @@ int bdk_udp_send(bdk_udp *u, const bdk_route *route, const uint8_t *data, size_t
 static int open_socket(const bdk_udp_config *c, bdk_addr *local) {
   int on = 1, size = SOCKET_BUFFER;
   bool v6 = c->bind.family == 6;
-  name at;
-  socklen_t len = to_sockaddr(&c->bind, &at);
+  bdk_sockaddr at;
+  socklen_t len = bdk_sockaddr_make(&c->bind, &at);
   int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
@@ -534,7 +498,7 @@ static int open_socket(const bdk_udp_config *c, bdk_addr *local) {
   if (bind(fd, &at.any, len) < 0) goto fail;
   len = sizeof at;
   if (getsockname(fd, &at.any, &len) < 0) goto fail;
-  from_sockaddr(local, &at);
+  bdk_sockaddr_read(local, &at);
   return fd;
 fail:;
   int error = errno;

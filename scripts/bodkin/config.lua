@@ -49,7 +49,7 @@ local function list_of(check)
 end
 
 local function listen_addr(v)
-  if type(v) == "string" and addr.parse(v, 4433) then return v end
+  if type(v) == "string" and addr.parse(v, 4433) then return v end -- the port may be missing
   return nil, ("%s is not a numeric address and port, such as 0.0.0.0:4433 or [::]:4433"):format(tostring(v))
 end
 
@@ -95,6 +95,7 @@ for _, name in ipairs(servers.ROLES) do roles[name] = true end
 
 local fields = {
   listen = list_of(listen_addr),
+  listen_tcp = list_of(listen_addr),
   roles = list_of(one_of(roles)),
   role_files = list_of(kind "string"),
   maintenance_mode = one_of(servers.MODES),

@@ -12,6 +12,10 @@
 --       sock:send(to, bytes [, ttl]) :addr() :router(router) :on_packet(fn(from, bytes, to)) :close()
 --       a datagram is offered to the mux, then to the router, then to fn; number is for the mux (1, 2, ...);
 --       max_bytes of a datagram, either way: 1200, at most 2232
+--   env.tcp(addr, { port =, number =, counters =, max =, max_each = }) -> the same over TCP, each remote a connection.
+--       Without port it listens, and sends to whom it has a connection with; with one it connects to that port of
+--       whom it sends to, whom it knows by the address it was given. Reliable and in order, but what does not fit in
+--       64 KiB a connection is dropped, as all is that is for nobody; no TTL. See runtime/io/tcp.h
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
 --       mux:add(match) :renew(session, renewal) :send(session, bytes) :hello(session)
 --         :relay(session, sock, addr, channel, hello | nil) :listed(session, candidates) :moved() :leave(session)
@@ -87,6 +91,15 @@ function M.new(options)
       counters = opts and opts.counters or env.counters,
       number = opts and opts.number or sockets,
       max_bytes = opts and opts.max_bytes,
+    }))
+  end
+
+  function env.tcp(address, opts)
+    sockets = sockets + 1
+    return keep(loop:tcp(address, {
+      counters = opts and opts.counters or env.counters,
+      number = opts and opts.number or sockets,
+      port = opts and opts.port, max = opts and opts.max, max_each = opts and opts.max_each,
     }))
   end
 

@@ -1,13 +1,14 @@
 -- SPDX-License-Identifier: MIT
--- Where a server is and by which key it is known, as text: bodkin://HOST[:PORT][#KEY[,KEY]]. IPv6 addresses stand in
--- brackets; a key is 32 bytes in base64url, the one in use first. Without a key nobody knows who answers.
+-- Where a server is and by which key it is known, as text: bodkin://HOST[:PORT][?tcp=PORT][#KEY[,KEY]]. IPv6 addresses
+-- stand in brackets; a key is 32 bytes in base64url, the one in use first. Without a key nobody knows who answers. ?tcp
+-- says where it listens on TCP, for who gets no UDP out, unless that is 443.
 -- A STUN server is stun:HOST[:PORT] (RFC 7064).
 
 local crypto = require("bodkin.core").crypto
 
-local M = { default_port = 4433, stun_port = 3478 }
+local M = { default_port = 4433, stun_port = 3478, tcp_port = 443 }
 
-local shape = "give it as bodkin://HOST[:PORT][#KEY[,KEY]]"
+local shape = "give it as bodkin://HOST[:PORT][?tcp=PORT][#KEY[,KEY]]"
 local KEYS_MAX = 2
 local KEY_TEXT = 43
 local SERVERS_MAX = 8
@@ -55,7 +56,16 @@ local function place_of(text, default_port)
   return host, port
 end
 
--- Returns { host =, port =, keys = { 32 bytes, … } or nil }, or nil, message, "invalid".
+-- ?tcp=PORT after a place: the place, and the port or nil; or nil and what is wrong.
+local function tcp_of(text)
+  local place, query = text:match "^([^?]*)%?(.*)$"
+  if not place then return text end
+  local port = math.tointeger(tonumber(query:match "^tcp=(%d+)$"))
+  if not port or port < 1 or port > 65535 then return nil, "after ? stands tcp=PORT, 1 to 65535" end
+  return place, port
+end
+
+-- Returns { host =, port =, tcp = port or nil, keys = { 32 bytes, … } or nil }, or nil, message, "invalid".
 function M.parse(text)
   if type(text) ~= "string" then return nil, "no server given: " .. shape, "invalid" end
   local rest = text:match("^bodkin://(.*)$")
@@ -67,9 +77,11 @@ function M.parse(text)
     if not keys then return fail(text, why) end
     rest = before
   end
-  local host, port = place_of(rest:gsub("/$", ""), M.default_port)
+  local place, tcp = tcp_of(rest)
+  if not place then return fail(text, tcp) end
+  local host, port = place_of(place:gsub("/$", ""), M.default_port)
   if not host then return fail(text, port) end
-  return { host = host, port = port, keys = keys }
+  return { host = host, port = port, tcp = tcp, keys = keys }
 end
 
 -- The same of an address server, which may be any STUN server: then with stun = true.
@@ -104,8 +116,10 @@ function M.place(host, port)
   return ("%s:%d"):format(host, port or M.default_port)
 end
 
-function M.format(host, port, keys)
-  return "bodkin://" .. M.place(host, port) .. (keys and keys[1] and "#" .. M.key_text(keys) or "")
+-- tcp: the port of TCP, nil where there is none to be told.
+function M.format(host, port, keys, tcp)
+  return "bodkin://" .. M.place(host, port) .. (tcp and tcp ~= M.tcp_port and ("?tcp=%d"):format(tcp) or "")
+    .. (keys and keys[1] and "#" .. M.key_text(keys) or "")
 end
 
 return M

@@ -325,6 +325,28 @@ describe("bodkin serve", function()
     os.remove(path)
   end)
 
+  it("listens on TCP, where clients that get no answer over UDP find it", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local other = start("serve", "--json", "--listen", "127.0.0.1:0", "--listen-tcp", "127.0.0.1:0", "--admin", path)
+    local place = field(other.next "listening", "url")
+    assert.matches("^bodkin://127%.0%.0%.1:%d+%?tcp=%d+#", place)
+    local _, status = run { "status", "--admin", path }
+    assert.matches("over TCP: 127.0.0.1:" .. place:match "tcp=(%d+)", status, 1, true)
+    local deaf = place:gsub(":%d+%?", ":1?") -- nobody is at that port over UDP
+    local host = start("host", "--json", "--server", deaf, "--send", "from host", "--expect", "1", "--timeout", "20")
+    local code = field(host.next "hosting", "code")
+    local of_join, out = run { "join", code, "--json", "--server", deaf, "--send", "from join", "--expect", "1" }
+    assert.equal(0, of_join, out)
+    assert.equal(0, host.finish())
+    for _, text in ipairs { out, table.concat(host.lines, "\n") } do
+      assert.matches('"code":"blocked_udp","message":"UDP is not answered, TCP %d+ is: going on over that"', text)
+      assert.matches('"data":"from ', text)
+    end
+    other.signal "TERM"
+    assert.equal(0, other.finish())
+  end)
+
   it("stops with 130 on an interrupt and leaves no socket behind", function()
     local path = os.tmpname()
     os.remove(path)

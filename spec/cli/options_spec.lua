@@ -11,6 +11,7 @@ describe("options", function()
     { "expect", arg = "N", kind = "count" },
     { "timeout", arg = "S", kind = "seconds" },
     { "listen", arg = "A", kind = "listen", many = true },
+    { "listen-tcp", arg = "A", kind = "listen_tcp", many = true },
     { "maintenance-mode", arg = "MODE", kind = options.word("confirm", "silent") },
     { "props", arg = "JSON", kind = "object" },
     { "json" },
@@ -65,6 +66,8 @@ describe("options", function()
 
   it("read a port alone as every address", function()
     assert.same({ "0.0.0.0:4434", "0.0.0.0:4435" }, read(list, "--listen", "4434", "--listen", ":4435").listen)
+    assert.same({ "0.0.0.0:443" }, read(list, "--listen-tcp", "443").listen_tcp)
+    assert.matches("0.0.0.0:443 or", select(2, read(list, "--listen-tcp", "here")), 1, true)
   end)
 
   it("read JSON objects", function()

@@ -67,6 +67,19 @@ describe("the diagnosis", function()
     for _, f in ipairs(d.findings) do assert.matches("over a relay, confirmed after", f.text, 1, true) end
   end)
 
+  it("of one whose network lets no UDP out says so, and blames no NAT", function()
+    local blocked = { kind = "port_restricted", blocks = "udp" }
+    local records, answer = story.play(blocked, nat "port_restricted", { relay = true, tcp = true })
+    local d = diagnosis.of(story.pair(table.unpack(records)))
+    assert.same({ "connected", "path 1, path 2, udp_blocked 1" }, { d.verdict, codes(d) })
+    assert.matches("path 1, path 2, udp_blocked [12]", codes(diagnosis.of(story.pair(table.unpack(answer.ends)))))
+    records = story.play(blocked, nat "full_cone", { tcp = true })
+    d = diagnosis.of(story.pair(table.unpack(records)))
+    assert.equal("failed", d.verdict)
+    assert.matches("ann reached the server over TCP alone", text(d), 1, true)
+    assert.is_nil(text(d):find("UDP as such is not blocked", 1, true))
+  end)
+
   it("says nothing untrue of any two kinds of NAT, from both ends or one", function()
     local names = { "none", "firewall", "plain_linux", "symmetric_sequential" }
     for _, mapping in ipairs { "EI", "AD", "APD" } do

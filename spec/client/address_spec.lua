@@ -266,7 +266,7 @@ describe("C1 address manager", function()
     local n, err, code = s:try(s:host("a", "203.0.113.7"), { server = "bodkin://198.51.100.99" })
     assert.is_nil(n)
     assert.equal("timeout", code)
-    assert.equal("no answer from 198.51.100.99:4433 after 5 s: is UDP 4433 open there? try bodkin ping", err)
+    assert.equal("no answer from 198.51.100.99:4433 after 5 s: is UDP 4433 or TCP 443 open there? try bodkin ping", err)
     s:close()
   end)
 

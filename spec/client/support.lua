@@ -15,7 +15,7 @@ local S = {}
 S.__index = S
 
 -- options: of the world (seed, delay_ms, loss …); roles, relays, limits, maintenance_mode, expose_addresses,
--- shared_clock of the server; keys: the deployment's.
+-- shared_clock of the server; tcp: it listens on TCP, too (true: 443, or a port); keys: the deployment's.
 function M.new(options)
   options = options or {}
   local self = setmetatable({ world = sim.new(options), options = options, nodes = {}, servers = {} }, S)
@@ -28,6 +28,7 @@ function S:serve(host, roles, keys)
   local o = self.options
   local server = assert(servers.open(host.env, {
     listen = { core.addr.format(host.node.ips[1]):gsub(":0$", ":4433") .. "" }, roles = roles,
+    listen_tcp = o.tcp and { core.addr.format(core.addr.with_port(host.node.ips[1], o.tcp == true and 443 or o.tcp)) },
     keys = keys or o.keys or { M.key },
     relays = o.relays, limits = o.limits, maintenance_mode = o.maintenance_mode,
     expose_addresses = o.expose_addresses, local_addresses = o.local_addresses, shared_clock = o.shared_clock,

@@ -30,6 +30,22 @@ describe("url", function()
     assert.equal(one, url.parse(url.format("h", 1, { one })).keys[1])
   end)
 
+  it("says where TCP is, unless that is 443", function()
+    local key = crypto.base64url(one)
+    assert.same({ host = "h", port = 4433, tcp = 8443 }, url.parse "bodkin://h?tcp=8443")
+    assert.same({ host = "::1", port = 5, tcp = 1, keys = { one } }, url.parse("bodkin://[::1]:5?tcp=1#" .. key))
+    assert.equal("bodkin://h:4433?tcp=8443#" .. key, url.format("h", nil, { one }, 8443))
+    assert.equal("bodkin://h:4433", url.format("h", nil, nil, 443))
+    assert.equal(2, #url.list("bodkin://a?tcp=8443#" .. key .. "," .. key .. ",bodkin://b"))
+    for _, text in ipairs { "h?", "h?tcp", "h?tcp=", "h?tcp=0", "h?tcp=65536", "h?udp=1", "h?tcp=1&tcp=2", "?tcp=1",
+      "h?tcp=8443/", "h?tcp=-1", "h?tcp=1.5" } do
+      local where, err, code = url.parse("bodkin://" .. text)
+      assert.is_nil(where, text)
+      assert.is_string(err)
+      assert.equal("invalid", code)
+    end
+  end)
+
   it("says which key is wrong, and why", function()
     local key = crypto.base64url(one)
     for text, expect in pairs {

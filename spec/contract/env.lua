@@ -332,6 +332,155 @@ return function(new)
     end)
   end)
 
+  describe("tcp", function()
+    local SERVER_PORT = 4433 -- as which it is known, whatever its TCP port
+
+    local function server(options)
+      local sock, got = assert(env.tcp(addr.parse(world.ip, 0), options)), {}
+      sock:on_packet(function(from, bytes, to) got[#got + 1] = { from = from, bytes = bytes, to = to } end)
+      return sock, got, addr.parse(world.ip, SERVER_PORT)
+    end
+
+    local function client(of, number)
+      local sock, got = assert(env.tcp(addr.parse("0.0.0.0", 0), { port = addr.port(of:addr()), number = number })), {}
+      sock:on_packet(function(from, bytes) got[#got + 1] = { from = from, bytes = bytes } end)
+      return sock, got
+    end
+
+    it("carries datagrams to who listens, and back by the connection they came by", function()
+      local s, got, at = server()
+      local a, got_a = client(s)
+      local b, got_b = client(s)
+      assert.is_true(a:send(at, "one"))
+      assert.is_true(a:send(at, "two"))
+      assert.is_true(b:send(at, ("x"):rep(1200)))
+      assert.equal(0, #got)
+      wait(function() return #got == 3 end)
+      local from = {}
+      for _, p in ipairs(got) do
+        assert.equal(s:addr(), p.to)
+        assert.is_true(addr.same_ip(p.from, at))
+        from[p.from] = (from[p.from] or "") .. p.bytes
+      end
+      local seen = {}
+      for remote, bytes in pairs(from) do
+        seen[#seen + 1] = bytes
+        assert.is_true(s:send(remote, "re: " .. bytes:sub(1, 6)))
+      end
+      table.sort(seen)
+      assert.same({ "onetwo", ("x"):rep(1200) }, seen)
+      wait(function() return got_a[1] and got_b[1] end)
+      assert.same({ { from = at, bytes = "re: onetwo" } }, got_a)
+      assert.same({ { from = at, bytes = "re: xxxxxx" } }, got_b)
+      assert.equal(5, env.counters:get "tcp_rx")
+      assert.equal(5, env.counters:get "tcp_tx")
+      assert.equal(0, env.counters:get "udp_rx")
+    end)
+
+    it("keeps their order", function()
+      local s, got, at = server()
+      local a = client(s)
+      for i = 1, 50 do assert(a:send(at, tostring(i))) end
+      wait(function() return #got == 50 end)
+      for i, p in ipairs(got) do assert.equal(tostring(i), p.bytes) end
+    end)
+
+    it("refuses what it cannot carry", function()
+      local s, _, at = server()
+      local a = client(s)
+      for _, case in ipairs { { at, "" }, { at, ("x"):rep(1201) }, { at, "x", 2 }, { addr.parse("::1", 5000), "x" } } do
+        local ok, err, code = a:send(table.unpack(case))
+        assert.is_nil(ok)
+        assert.is_string(err)
+        assert.equal("invalid", code)
+      end
+    end)
+
+    it("drops what is for nobody, and counts it", function()
+      local s, _, at = server()
+      assert.is_true(s:send(at, "x"))
+      assert.equal(1, env.counters:get "tcp_tx_dropped")
+      local a = client(s)
+      s:close()
+      assert.is_true(a:send(at, "y"))
+      wait(function() return env.counters:get "tcp_failed" == 1 end)
+      assert.is_true(a:send(at, "z")) -- which does not try again
+      assert.equal(1, env.counters:get "tcp_failed")
+    end)
+
+    it("drops what waits too long for a connection", function()
+      local s, _, at = server()
+      local a = client(s)
+      local code
+      for _ = 1, 100 do code = select(3, a:send(at, ("x"):rep(1200))) end
+      assert.equal("limit", code)
+      assert.is_true(env.counters:get "tcp_tx_dropped" > 40)
+    end)
+
+    it("bounds connections, in all and of one source", function()
+      local s, got, at = server { max = 9, max_each = 2 }
+      for _ = 1, 3 do assert(client(s):send(at, "x")) end
+      wait(function() return env.counters:get "tcp_refused" == 1 and #got == 2 end)
+    end)
+
+    it("connects anew once a connection was closed by the other end", function()
+      local s, got, at = server()
+      local a = client(s)
+      assert(a:send(at, "x"))
+      wait(function() return got[1] end)
+      local listening = s:addr()
+      s:close()
+      pass(50)
+      local again, heard = assert(env.tcp(listening)), nil
+      again:on_packet(function(_, bytes) heard = bytes end)
+      wait(function()
+        if not heard then a:send(at, "y") end
+        return heard
+      end)
+      assert.equal("y", heard)
+    end)
+
+    it("refuses an address in use, or that is not here", function()
+      local s = server()
+      for _, at in ipairs { s:addr(), addr.parse("192.0.2.77", 0) } do
+        local sock, err, code = env.tcp(at)
+        assert.is_nil(sock)
+        assert.is_string(err)
+        assert.equal("invalid", code)
+      end
+    end)
+
+    it("hears nothing once closed, also by itself; then it throws", function()
+      local s, calls, at = server(), 0, addr.parse(world.ip, SERVER_PORT)
+      local a = client(s)
+      s:on_packet(function()
+        calls = calls + 1
+        s:close()
+        s:close()
+      end)
+      assert(a:send(at, "x"))
+      assert(a:send(at, "y"))
+      wait(function() return calls > 0 end)
+      pass(5)
+      assert.equal(1, calls)
+      assert.error_matches(function() s:send(at, "z") end, "closed")
+    end)
+
+    it("offers datagrams to a router, and sends its replies", function()
+      local s, _, at = server()
+      local a, got = client(s)
+      local router = core.router(env.counters)
+      router:on(message.address_request, { "tx" }, function(reply, sender, tx)
+        reply("address_report", tx, addr.mask(sender, tx), ("p"):rep(20))
+      end)
+      router:reply_schemas { message.address_report }
+      s:router(router)
+      assert(a:send(at, assert(message.address_request:encode(TX))))
+      wait(function() return got[1] end)
+      assert.equal(TX, (message.address_report:decode(got[1].bytes)))
+    end)
+  end)
+
   describe("resolve", function()
     local function resolve(host, port)
       local done, list, err

@@ -141,14 +141,16 @@ function World:close()
   os.execute("rm -r " .. quote(self.dir))
 end
 
--- A server; options: binary, roles, admin = false. Gives .at (packed), .url, .key, .admin.
-function World:serve(binary, roles, config)
+-- A server. Gives .at (packed), .url, .key, .admin, and where it listens on TCP .tcp_port.
+function World:serve(binary, roles, config, listen_tcp)
   local admin = ("%s/admin-%d"):format(self.dir, #self.processes + 1)
   local words = { binary, "serve", "--json", "--listen", "127.0.0.1:0", "--roles", roles, "--admin", admin }
   if config then table.move({ "--config", config }, 1, 2, #words + 1, words) end
+  if listen_tcp then table.move({ "--listen-tcp", listen_tcp }, 1, 2, #words + 1, words) end
   local p = self:start(words)
   p.at = assert(addr.parse(p:expect '"addr":"([^"]+)"'))
   p.url, p.admin = p:expect '"url":"([^"]+)"', admin
+  p.tcp_port = require("bodkin.url").parse(p.url).tcp
   p.key = (require("bodkin.url").parse(p.url).keys or {})[1]
   return p
 end

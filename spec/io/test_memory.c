@@ -12,10 +12,12 @@
 #include "io/iface.h"
 #include "io/resolve.h"
 #include "io/stream.h"
+#include "io/tcp.h"
 #include "io/tun.h"
 #include "io/udp.h"
 
 #define TIMERS 40
+#define TCP_PACKETS 10
 
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *p, size_t size);
@@ -55,12 +57,13 @@ void __wrap_free(void *p) {
 typedef struct world {
   loop l;
   bdk_udp *udp[2];
+  bdk_tcp *tcp[2]; // the first one listens
   bdk_listener *listener;
   bdk_stream *client, *server;
   bdk_resolver *resolver;
   bdk_timer timers[TIMERS];
   char path[64];
-  unsigned packets, timers_set, timers_fired, accepted, asked, answered;
+  unsigned packets, tcp_packets, timers_set, timers_fired, accepted, asked, answered;
   size_t echoed;
 } world;
 
@@ -75,7 +78,9 @@ static bool got(int error) {
 }
 
 static void look(world *w) {
-  if (w->packets < BDK_UDP_BATCH || w->timers_fired < TIMERS || w->echoed < 20000 || w->answered < 2) return;
+  if (w->packets < BDK_UDP_BATCH || w->tcp_packets < TCP_PACKETS || w->timers_fired < TIMERS || w->echoed < 20000 ||
+      w->answered < 2)
+    return;
   loop_stop(&w->l);
 }
 
@@ -129,6 +134,25 @@ static void open_udp(world *w) {
   for (int i = 0; i < BDK_UDP_BATCH; i++) got(bdk_udp_send(w->udp[0], &to, bytes, sizeof bytes));
 }
 
+static void on_tcp_packets(void *ctx, bdk_tcp *tcp, const bdk_packet *packets, int count) {
+  world *w = ctx;
+  (void)tcp, (void)packets;
+  w->tcp_packets += (unsigned)count;
+  look(w);
+}
+
+static void open_tcp(world *w) {
+  bdk_tcp_config c = {.driver = w->l.d, .bind = {.ip = {127, 0, 0, 1}, .family = 4}, .listens = true, .ctx = w};
+  c.on_packets = on_tcp_packets;
+  if (!got(bdk_tcp_open(&w->tcp[0], &c))) return;
+  bdk_route to = {.remote = *bdk_tcp_local(w->tcp[0])};
+  c.listens = false;
+  c.port = to.remote.port;
+  if (!got(bdk_tcp_open(&w->tcp[1], &c))) return;
+  static const uint8_t bytes[1000];
+  for (int i = 0; i < TCP_PACKETS; i++) got(bdk_tcp_send(w->tcp[1], &to, bytes, sizeof bytes));
+}
+
 static void open_streams(world *w) {
   static const uint8_t bytes[10000];
   if (!got(bdk_listener_open(&w->listener, w->l.d, w->path, on_accept, w))) return;
@@ -164,6 +188,7 @@ static void everything(const bdk_driver_kind *kind) {
   // The guard has to have its place in the wheel before memory runs out.
   if (got(bdk_driver_timer(w.l.d, &w.l.guard, BDK_NEVER))) {
     open_udp(&w);
+    open_tcp(&w);
     open_streams(&w);
     resolve(&w);
     set_timers(&w);
@@ -172,6 +197,7 @@ static void everything(const bdk_driver_kind *kind) {
     assert_int_equal(w.answered, w.asked);
     if (!fail_at) {
       assert_int_equal(w.packets, BDK_UDP_BATCH);
+      assert_int_equal(w.tcp_packets, TCP_PACKETS);
       assert_int_equal(w.echoed, 20000);
       assert_int_equal(w.answered, 2);
     }
@@ -182,7 +208,10 @@ static void everything(const bdk_driver_kind *kind) {
   bdk_stream_close(w.client);
   bdk_stream_close(w.server);
   bdk_listener_close(w.listener);
-  for (int i = 0; i < 2; i++) bdk_udp_close(w.udp[i]);
+  for (int i = 0; i < 2; i++) {
+    bdk_udp_close(w.udp[i]);
+    bdk_tcp_close(w.tcp[i]);
+  }
   kind->free(w.l.d);
   assert_int_not_equal(access(w.path, F_OK), 0);
 }

@@ -213,7 +213,10 @@ describe("a pass", function()
 
   it("too long for its budget is gone through in several, from the oldest on", function()
     local d = support.desk([[return bodkin.policy { size = 2, window_ms = 50, props = { n = "integer" },
-      compatible = function(a, b) return a.props.n == b.props.n end }]], { memory = 32 << 20, instructions = 400000 })
+      compatible = function(a, b)
+        for _ = 1, 1000 do end
+        return a.props.n == b.props.n
+      end }]], { memory = 32 << 20, instructions = 400000 })
     for i = 1, 600 do d:add { n = i // 2 } end -- 2 and 3, 4 and 5, …: neighbours only
     local seen, passes = 0, 0
     repeat

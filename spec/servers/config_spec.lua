@@ -5,13 +5,15 @@ local core = require "bodkin.core"
 describe("config file", function()
   it("takes the flags' names with underscores; lists also as text with commas", function()
     local c = assert(config.check {
-      listen = "0.0.0.0:4433, [::]:4433", roles = { "address", "matching" }, maintenance_mode = "silent",
+      listen = "0.0.0.0:4433, [::]:4433", listen_tcp = "0.0.0.0:443", roles = { "address", "matching" },
+      maintenance_mode = "silent",
       expose_addresses = true, key_file = "key", admin = "/run/b.sock", limits = { room_members = 4 },
       local_addresses = "never", stun = false, role_files = { "a.lua" },
     })
     assert.is_true(config.is(c))
     assert.is_false(c.stun)
     assert.same({ "0.0.0.0:4433", "[::]:4433" }, c.listen)
+    assert.same({ "0.0.0.0:443" }, c.listen_tcp)
     assert.equal(4, c.limits.room_members)
     assert.equal(32, c.limits.pending)
   end)
@@ -45,6 +47,7 @@ describe("config file", function()
       ["config: there is no 'listn': it is one of admin, expose_addresses, key_file, limits, listen,"] = { listn = 1 },
       ["config: listen: localhost is not a numeric address and port"] = { listen = { "localhost" } },
       ["config: listen: must be a list"] = { listen = {} },
+      ["config: listen_tcp: 443x is not a numeric address"] = { listen_tcp = { "443x" } },
       ["config: roles: must be one of address, maintenance, matching, relay, not relais"] = { roles = { "relais" } },
       ["config: relays: localhost is not a numeric address and port"] = { relays = { "localhost" } },
       ["config: maintenance_mode: must be one of confirm, silent, not loud"] = { maintenance_mode = "loud" },

@@ -115,6 +115,17 @@ local ways = {
   relay = "over a relay",
 }
 
+-- Ends whose network lets no UDP out.
+function Finder:blocked()
+  for e, me, _, _, side in self:each() do
+    if e.over == "tcp" then
+      self.is_blocked = true
+      self:add("udp_blocked", side, "%s reached the server over TCP alone: its network lets no UDP out, and what is "
+        .. "left to reach it is a relay.", me)
+    end
+  end
+end
+
 function Finder:path()
   for e, me, other, _, side in self:each() do
     if e.confirmed_ms then
@@ -241,7 +252,7 @@ function Finder:silence()
       self:add("silent", side, "Nothing from %s reached %s, which sent %d tests.", other, me, (tests_of(e)))
     end
   end
-  if #silent == 0 then return end
+  if #silent == 0 or self.is_blocked then return end
   if self:both() and #silent == 2 then
     self:add("filtered", nil, "Both reach the server, so UDP as such is not blocked. Each side's NAT or firewall lets "
       .. "in only addresses that it has sent to, and the other's packets come from another one: at least one of the "
@@ -311,6 +322,7 @@ function Finder:helps(verdict)
   end
   local function add(format, ...) help[#help + 1] = format:format(...) end
   if verdict ~= "failed" then return help end
+  if codes.udp_blocked then add "Another network, UDP allowed in that one, or a relay that is reached over TCP." end
   if codes.one_end then add "The other side's record, beside this one: bodkin why FILE FILE." end
   if codes.same_machine then return help end
   if codes.no_candidate or codes.unreachable then add(SAME_FAMILY) end
@@ -337,6 +349,7 @@ end
 function M.of(pair)
   local self = setmetatable({ ends = pair.ends, names = pair.names, findings = {} }, Finder)
   local verdict = verdict_of(self.ends[1], self.ends[2])
+  self:blocked()
   if verdict == "failed" then
     self:failed()
   elseif verdict == "left" or verdict == "seeking" then

@@ -14,6 +14,7 @@ local FILTERING = {
   APD = "address- and port-dependent: lets in only the addresses that were sent to",
 }
 local NAMES = { EI = "endpoint_independent", AD = "address_dependent", APD = "address_and_port_dependent" }
+local TCP_MS = 3000 -- to connect and to be answered
 local ORDER = { "EI", "AD", "APD" }
 local KEYS = { "event", "family", "server", "public", "nat", "mapping", "filtering", "ports", "hairpin",
   "race", "lifetime_s", "direct", "relay", "timing", "unknown", "asked" }
@@ -115,6 +116,26 @@ local function object(family, found)
   }
 end
 
+-- In a task: whether the server answers over TCP.
+local function answers_tcp(env, server, port, bind)
+  local core, message = require "bodkin.core", require "bodkin.message"
+  local any = core.addr.parse(core.addr.family(server) == 4 and "0.0.0.0:0" or "[::]:0")
+  local sock = env.tcp(bind and core.addr.with_port(bind, 0) or any, { port = port })
+  if not sock then return false end
+  local tx, router = env.random(12), core.router(env.counters)
+  sock:router(router)
+  local answered = require("bodkin.task").await(function(resume)
+    router:on(message.key_report, { "tx" }, function(_, from, of)
+      if from == server and of == tx then resume(true) end
+    end)
+    sock:send(server, message.key_request:encode(tx))
+    local timer = env.timer(TCP_MS, function() resume(false) end)
+    return function() timer:cancel() end
+  end)
+  sock:close()
+  return answered
+end
+
 return {
   lines = lines,
   usage = "bodkin netcheck [URL] [options]",
@@ -124,7 +145,8 @@ Asks the server how it sees this host, from each of its addresses, and has it an
 Says how the NAT maps and filters (RFC 4787), how it chooses ports, whether it hairpins, and with which others a direct
 path works or a relay is needed. How much can be told depends on the server: two IPs of two ports each (serve --listen
 several times) tell everything, two ports the dependence on ports; what cannot be told is said so. --address-server,
-also a stun:HOST[:PORT], is asked as one more address. Takes two to three seconds; fails with 1 when nobody answers.
+also a stun:HOST[:PORT], is asked as one more address. Takes two to three seconds; fails with 1 when nobody answers, and
+with 5 when the server answers over TCP alone: UDP is blocked.
 --lifetime also has the server answer after silences of 15 to 130 s, at once by a socket each, and says after which an
 answer still came in: so long lives a mapping that nothing uses.]],
   options = merged(options.client("server", "address-server", "bind", "timeout"), {
@@ -160,6 +182,14 @@ answer still came in: so long lives a mapping that nothing uses.]],
           else
             err, code = why, what
           end
+        end
+      end
+      for _, family in ipairs(shown and {} or { 4, 6 }) do
+        local server, port = where.matching[family], require("bodkin.url").parse(text).tcp or 443
+        local fits = server and (not bind or core.addr.family(bind) == family)
+        if fits and answers_tcp(env, server, port, bind) then
+          return nil, ("UDP is blocked here, TCP %d is not: over that clients meet by a relay"):format(port),
+            "blocked_udp"
         end
       end
       if not shown then

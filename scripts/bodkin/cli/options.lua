@@ -15,7 +15,7 @@ M.common = {
 
 local client = {
   { "server", arg = "URL", env = "BODKIN_SERVER", kind = "urls",
-    help = "the server: bodkin://HOST[:PORT][#KEY], as serve prints it; or several, with commas" },
+    help = "the server: bodkin://HOST[:PORT][?tcp=PORT][#KEY], as serve prints it; or several, with commas" },
   { "address-server", arg = "URL", kind = "address_url",
     help = "another address server than --server, or stun:HOST[:PORT]" },
   { "maintenance-server", arg = "URL", kind = "url", help = "another mapping maintenance server than --server" },
@@ -76,12 +76,15 @@ function kinds.address(text)
 end
 
 -- ADDR:PORT, ADDR, :PORT or PORT.
-function kinds.listen(text)
+local function listen(text, default_port)
   local port = text:match "^:?(%d+)$"
   if port then text = "0.0.0.0:" .. port end
-  if packed(text, 4433) then return text end
-  return nil, "ADDR:PORT, such as 0.0.0.0:4433 or [::]:4433"
+  if packed(text, default_port) then return text end
+  return nil, ("ADDR:PORT, such as 0.0.0.0:%d or [::]:%d"):format(default_port, default_port)
 end
+
+function kinds.listen(text) return listen(text, 4433) end
+function kinds.listen_tcp(text) return listen(text, 443) end
 
 function kinds.url(text)
   local url, err = require("bodkin.url").parse(text)

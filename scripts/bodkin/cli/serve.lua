@@ -32,7 +32,7 @@ local RECORD_MAX = 64 << 20 -- bytes of a file of --record; the one before it st
 local function admin(text) return require("bodkin.config").admin_path(text) end
 
 local M = {
-  usage = "bodkin serve [--listen ADDR:PORT]... [--roles LIST] [options]",
+  usage = "bodkin serve [--listen ADDR:PORT]... [--listen-tcp ADDR:PORT]... [--roles LIST] [options]",
   summary = "run the server roles: address, matching, maintenance, relay",
   text = [[
 Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
@@ -50,11 +50,17 @@ queues = { name = { policy = FILE } }, relays = { "ADDR:PORT", … }: up to two 
 shared_clock (true: clients run on this machine and count commit_ms from when the server made the match). Options given
 here win.
 
+For clients whose network lets no UDP out: --listen-tcp 0.0.0.0:443, and once more with [::]:443. They do all over that
+port then, and meet their peers by a relay that listens so, too. Another port than 443 stands in the URL. A port below
+1024 needs CAP_NET_BIND_SERVICE. Nothing else can have that port at that address; it is no HTTPS.
+
 Two clients that find no direct path talk through a relay. A server that has the role is one for its own clients; with
 --roles relay alone it is one for those of a matching server elsewhere, which names it in relays.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
+    { "listen-tcp", arg = "ADDR:PORT", kind = "listen_tcp", many = true,
+      help = "and over TCP, for networks that block UDP (default: not)" },
     { "roles", arg = "LIST", kind = roles, help = "address,matching,maintenance,relay (default: all), or FILEs" },
     { "maintenance-mode", arg = "MODE", kind = options.word("confirm", "silent"),
       help = "confirm (default) or silent" },
@@ -74,7 +80,7 @@ local function configure(values)
     if not loaded then return nil, err, code end
     config = loaded
   end
-  for _, key in ipairs { "listen", "roles", "maintenance_mode", "admin", "key_file", "record" } do
+  for _, key in ipairs { "listen", "listen_tcp", "roles", "maintenance_mode", "admin", "key_file", "record" } do
     if values[key] then config[key] = values[key] end
   end
   if values.policy then
@@ -126,10 +132,21 @@ local function reachable(env, bound)
   return list
 end
 
-local function url_of(at, keys)
+local function url_of(at, keys, tcp)
   local text = require("bodkin.core").addr.format(at)
   local host, port = text:match "^%[?(.-)%]?:(%d+)$"
-  return require("bodkin.url").format(host, math.tointeger(port), keys)
+  return require("bodkin.url").format(host, math.tointeger(port), keys, tcp)
+end
+
+-- The port over TCP for who knows the server by address `at`, 443 where there are several; nil: none.
+local function tcp_port(server, at)
+  local addr, any = require("bodkin.core").addr, nil
+  for _, bound in ipairs(server:tcp_addresses()) do
+    local here = #bound == #at and (addr.class(bound) == "none" or addr.same_ip(bound, at))
+    if here then any = any or addr.port(bound) end
+    if here and addr.port(bound) == 443 then return 443 end
+  end
+  return any
 end
 
 -- The matching role is what clients talk to under the server's key.
@@ -138,7 +155,7 @@ local function announce(out, env, server, publics)
   local urls, keys = {}, server.has_role.matching and publics or nil
   for _, bound in ipairs(server:addresses()) do
     local at = reachable(env, bound)
-    local best = at[1] and url_of(at[1], keys)
+    local best = at[1] and url_of(at[1], keys, tcp_port(server, at[1]))
     if out.json then
       for _, role in ipairs(server.roles) do
         out:event("listening", { url = best, role = role, addr = addr.format(bound) })
@@ -147,8 +164,11 @@ local function announce(out, env, server, publics)
       out:event("listening", { role = table.concat(server.roles, ", "), addr = addr.format(bound) })
     end
     for _, a in ipairs(at) do
-      if addr.class(a) ~= "loopback" or #at == 1 then urls[#urls + 1] = url_of(a, keys) end
+      if addr.class(a) ~= "loopback" or #at == 1 then urls[#urls + 1] = url_of(a, keys, tcp_port(server, a)) end
     end
+  end
+  for _, bound in ipairs(server:tcp_addresses()) do
+    if not out.json then out:say("and over TCP on %s", addr.format(bound)) end
   end
   if out.json then return end
   out:say("clients use  --server %s", out:paint("bold", table.concat(urls, "  or  ")))

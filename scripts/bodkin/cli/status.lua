@@ -12,6 +12,7 @@ local function show(out, status)
   local function line(text) out:line(output.printable(text)) end
   line(("bodkin %s, process %d, up %s, %s"):format(status.version, status.pid, duration(info.uptime_s),
     table.concat(info.listen, " ")))
+  if info.listen_tcp then line("over TCP: " .. table.concat(info.listen_tcp, " ")) end
   line(("roles: %s (maintenance: %s)"):format(table.concat(info.roles, ", "), info.maintenance_mode))
   local keys = {}
   for key, value in pairs(info) do

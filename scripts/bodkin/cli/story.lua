@@ -11,7 +11,7 @@ local LIST_MAX = 32 -- of addresses or candidates
 
 -- --- reading
 
-local words = { "state", "reason", "path", "via", "remote", "note", "name", "own_name" }
+local words = { "state", "reason", "path", "via", "remote", "note", "name", "own_name", "over" }
 local numbers = { "at", "first_ms", "confirmed_ms", "rtt_ms", "lasted_ms", "candidates" }
 local lists = { "public", "local", "peer_public", "peer_local" }
 

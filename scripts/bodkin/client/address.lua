@@ -29,14 +29,17 @@ local nearby = { copies = 2, timeout_ms = 1000, grace_us = 20000 }
 -- that is dead, as IPv6 is behind many a router, costs no more; one that is late is told of when it answers.
 local grace_min_ms, grace_max_ms = 50, 300
 
--- `config`: env; requests; socks = { [4] =, [6] = }; servers = the address server's address by family, stun = it is a
--- STUN server; loopback = the servers are on this machine; reveal = "same-public" (default), "always" or "never";
--- virtual = also addresses of VPNs and containers; on_late() once a family answered that learn() no longer waited for.
+local always_udp = { over_tcp = false }
+
+-- `config`: env; requests; carriage (see carriage.lua; none: UDP); socks = { [4] =, [6] = }; servers = the address
+-- server's address by family, stun = it is a STUN server; loopback = the servers are on this machine; reveal =
+-- "same-public" (default), "always" or "never"; virtual = also addresses of VPNs and containers; on_late() once a
+-- family answered that learn() no longer waited for.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, socks = config.socks, servers = config.servers,
-    loopback = config.loopback, reveal = config.reveal or "same-public", on_late = config.on_late,
-    virtual = config.virtual,
+    carriage = config.carriage or always_udp, loopback = config.loopback, reveal = config.reveal or "same-public",
+    on_late = config.on_late, virtual = config.virtual,
     public = {}, -- by family: { addr =, proof = or nil }
     proofs = {}, -- by server
     seen = {},   -- our public address as each server saw it last
@@ -46,8 +49,9 @@ function M.new(config)
   }, Addresses)
 end
 
--- Our address in a server's eyes.
+-- Our address in a server's eyes. Over TCP it is one of a connection, and tells nothing of datagrams.
 function Addresses:see(server, public)
+  if self.carriage.over_tcp then return end
   if self.seen[server] and self.seen[server] ~= public then
     self.stale = true
     self.rtts = {} -- of another way
@@ -76,7 +80,7 @@ end
 function Addresses:note(server, public, proof, foreign)
   local family = addr.family(public)
   self.proofs[server] = proof
-  if foreign then return end
+  if foreign or self.carriage.over_tcp then return end
   self:see(server, public)
   local known = self.public[family]
   if self.servers[family] == server or (known and known.addr == public) then
@@ -94,7 +98,13 @@ end
 -- tells nothing, and the public addresses are to be asked for again.
 function Addresses:moved(servers)
   if servers then self.servers, self.proofs = servers, {} end
-  self.seen, self.rtts, self.stale = {}, {}, true
+  self.seen, self.rtts, self.stale = {}, {}, not self.carriage.over_tcp
+end
+
+-- UDP took over from TCP, or the other way round: proofs are each of one, and over TCP we have no public address.
+function Addresses:changed_carriage()
+  self.proofs, self.stale = {}, not self.carriage.over_tcp
+  if self.carriage.over_tcp then self.public = {} end
 end
 
 -- The proof to send to a server: its own, else the address server's (a deployment shares its secret).
@@ -121,6 +131,7 @@ local function seek_router(self)
   for _ = 1, nearby.copies do
     self.requests:post({
       to = server, expect = "address_report", timeout_ms = nearby.timeout_ms, quiet = true, ttl = opener_ttl,
+      pin = self.socks[4],
       build = function(tx) return message.address_request:encode(tx) end,
     }, function(ok)
       left = left - 1
@@ -153,11 +164,11 @@ function Addresses:question(server, timeout_ms, sock)
   local r = self.servers.stun and self.requests.stun(server) or {
     to = server, expect = "address_report", build = function(tx) return message.address_request:encode(tx) end,
   }
-  r.timeout_ms, r.sock, r.quiet = timeout_ms, sock, sock ~= nil
+  r.timeout_ms, r.sock, r.pin, r.quiet = timeout_ms, sock, self.socks[addr.family(server)], sock ~= nil
   return r
 end
 
--- In a task: asks the address server over each family. True when one answered.
+-- In a task: asks the address server over each family, by UDP. True when one answered.
 function Addresses:learn(timeout_ms)
   local asked = {}
   for _, family in ipairs { 4, 6 } do
@@ -295,7 +306,8 @@ local function same_public(ours, theirs)
 end
 
 -- The peer's addresses as candidates for the mux, the preferred way first; none twice, none of our own.
--- Local ones only where they can apply (P1): behind the same public address, unless told otherwise.
+-- Local ones only where they can apply (P1): behind the same public address, unless told otherwise; of a peer whose
+-- public address no datagram reaches (it is over TCP) the server alone knows.
 function Addresses:candidates(pubs, locals)
   local out, have, ours = {}, {}, self:publics()
   for _, a in ipairs(ours) do have[a] = true end
@@ -306,7 +318,7 @@ function Addresses:candidates(pubs, locals)
     have[a] = true
     out[#out + 1] = { a, via, family == 4 and 1 or 2 }
   end
-  if self.reveal == "always" or (self.reveal == "same-public" and same_public(ours, pubs)) then
+  if self.reveal == "always" or self.reveal == "same-public" and (#pubs == 0 or same_public(ours, pubs)) then
     for _, a in ipairs(locals) do add(a, "host") end
   end
   for _, a in ipairs(pubs) do add(a, addr.family(a) == 6 and "ipv6" or "srflx") end

@@ -5,6 +5,7 @@
 local core = require "bodkin.core"
 local locate = require "bodkin.client.locate"
 local message = require "bodkin.message"
+local url = require "bodkin.url"
 
 local M = {}
 local Fallback = {}
@@ -33,11 +34,16 @@ end
 function Fallback:try(options)
   local node = self.node
   local located = locate.servers(node.env, options)
+  local before = node.carriage.port
   local at = located and locate.choose(located.matching, node.addresses.public, node.socks)
   if not at or at == node.server then return false end
+  node.carriage:aim(url.parse(options.server).tcp)
   local ok = M.answers(node.requests, at)
   local keys = ok and not node.closed and self.keys_of(options)
-  if not keys then return false end
+  if not keys then
+    node.carriage:aim(before)
+    return false
+  end
   self.use(at, located, keys, options)
   return true
 end

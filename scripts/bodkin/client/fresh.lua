@@ -11,7 +11,7 @@ local M = {}
 
 -- What comes later than the session's own end is of no use.
 local timeout_ms = 3000
-local NUMBER_FIRST, NUMBER_LAST = 3, 65535 -- of sockets; 1 and 2 are the node's own
+local NUMBER_FIRST, NUMBER_LAST = 3, 65533 -- of sockets; 1 and 2, and the last two, are the node's own
 
 local function next_number(node)
   local taken = node.fresh_sockets
@@ -65,7 +65,7 @@ end
 
 -- Nothing was heard for a second.
 function M.open(node, match, peer)
-  if peer.renewing then return end
+  if peer.renewing or node.carriage.over_tcp then return end
   local session = peer.session
   peer.renewing = true
   task.spawn(function()

@@ -33,7 +33,7 @@ function History:matched(match, peer, m)
   peer.story = {
     at = node.env.time and node.env.time(), begun_us = node.env.now(), told = 0,
     public = node.addresses:public_texts(), ["local"] = node.addresses:local_texts(),
-    peer_public = texts(m.pubs), peer_local = texts(m.locals),
+    peer_public = texts(m.pubs), peer_local = texts(m.locals), over = node.carriage.over_tcp and "tcp" or nil,
   }
   self.live[peer.story] = { match, peer }
 end
@@ -44,7 +44,7 @@ local function record(self, match, peer)
   return {
     match = match.id, self = node.id, own_name = node.name, peer = peer.id, name = peer.name, at = story.at,
     public = story.public, ["local"] = story["local"], peer_public = story.peer_public,
-    peer_local = story.peer_local, behaviour = node.behaviour,
+    peer_local = story.peer_local, over = story.over, behaviour = node.behaviour,
     state = peer.connected and "connected" or "seeking", connected = peer.connected, path = peer.path, via = peer.via,
     remote = peer.remote, first_ms = peer.first_ms, confirmed_ms = peer.confirmed_ms, rtt_ms = peer.rtt_ms,
     lasted_ms = (node.env.now() - story.begun_us) / 1000, paths = node:paths(peer.session),

@@ -13,11 +13,12 @@ local Maintenance = {}
 Maintenance.__index = Maintenance
 
 -- `config`: env, requests, id, server (the matching server, in whose association it goes), servers (array of
--- addresses, that one included), on_boot(server, boot) for each confirmation.
+-- addresses, that one included), on_boot(server, boot) for each confirmation, on_unanswered() when the matching server,
+-- which confirmed before, did not.
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, id = config.id, server = config.server, servers = config.servers,
-    on_boot = config.on_boot,
+    on_boot = config.on_boot, on_unanswered = config.on_unanswered,
   }, Maintenance)
 end
 
@@ -27,8 +28,13 @@ function Maintenance:send()
       to = server, sealed = server == self.server, expect = "maintained", once = true, quiet = true,
       timeout_ms = M.interval_ms,
       build = function(tx) return message.maintain:encode(tx, server == self.server and self.id or NOBODY) end,
-    }, function(ok, boot)
-      if ok then self.on_boot(server, boot) end
+    }, function(ok, boot, code)
+      if ok then
+        self.confirms = server
+        self.on_boot(server, boot)
+      elseif code == "timeout" and server == self.confirms and server == self.server and self.timer then
+        self.on_unanswered()
+      end
     end)
   end
 end

@@ -156,6 +156,19 @@ function Node:left(m)
   self:upkeep()
 end
 
+-- The servers are spoken to over TCP from now on, or over UDP again. To them we are elsewhere.
+function Node:carried()
+  if self.closed then return end
+  if self.carriage.over_tcp then
+    self:emit("error", {
+      code = "blocked_udp", message = ("UDP is not answered, TCP %d is: going on over that"):format(self.carriage.port),
+      hint = "peers are reached by a relay; try another network, or ask its administrator for UDP",
+    })
+  end
+  if self.addresses then self.addresses:changed_carriage() end
+  if self.registration then self.roaming:moved() end
+end
+
 -- Mapping maintenance lasts as long as a push is awaited.
 function Node:upkeep()
   if self.registration.active or next(self.matches) then self.maintenance:start() else self.maintenance:stop() end
@@ -279,8 +292,9 @@ end
 
 -- Why things are as they are, for every peer, or for those of a match id or peer id (hex, or its first four digits and
 -- more) or of a name; of matches that are over for an hour, the latest 256 of them. An array of
--- { match =, self =, peer =, name =, at = (seconds since 1970), public =, local =, peer_public =, peer_local = (texts),
--- behaviour = (of this side's NAT, where it is known), state = "seeking" | "connected" | "closed", connected =,
+-- { match =, self =, peer =, name =, at = (seconds since 1970), over = "tcp" where UDP is blocked, public =, local =,
+-- peer_public =, peer_local = (texts), behaviour = (of this side's NAT, where it is known), state = "seeking" |
+-- "connected" | "closed", connected =,
 -- reason = (see core.reasons), note =, path =, via =, remote =, first_ms =, confirmed_ms =, rtt_ms =, lasted_ms =,
 -- paths = { { remote =, via =, state =, reason =, tests =, rtt_ms = }, … } }. Also of a node that is closed.
 function Node:why(id) return self.history:why(id) end
@@ -297,6 +311,7 @@ local function release(self)
   self.history:close()
   if self.roaming then self.roaming:close() end
   if self.relays then self.relays:close() end
+  if self.carriage then self.carriage:close() end
   if self.requests then self.requests:close() end
   if self.mux then self.mux:close() end
   for _, list in ipairs { self.socks or {}, self.fresh_sockets } do

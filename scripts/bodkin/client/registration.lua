@@ -15,15 +15,16 @@ local first_pause_ms, longest_pause_ms = 1000, 8000
 local silent_after = 3
 
 -- `config`: env, requests, addresses, ephemerals, association; server; app, name, props (encoded); token (bytes or
--- nil); timeout_ms; on_silent() (in a task) -> whether there is another server now; on_registered(), on_restart() (in a
--- task, after registering again), on_error(text, code).
+-- nil); timeout_ms; on_unanswered(); on_silent() (in a task) -> whether there is another server now, after several of
+-- these; on_registered(), on_restart() (in a task, after registering again), on_error(text, code).
 function M.new(config)
   return setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, server = config.server,
     ephemerals = config.ephemerals, association = config.association, app = config.app, name = config.name,
     props = config.props, token = config.token,
     timeout_ms = config.timeout_ms, on_registered = config.on_registered, on_restart = config.on_restart,
-    on_error = config.on_error, on_silent = config.on_silent, pause_ms = first_pause_ms, silent = 0,
+    on_error = config.on_error, on_unanswered = config.on_unanswered, on_silent = config.on_silent,
+    pause_ms = first_pause_ms, silent = 0,
   }, Registration)
 end
 
@@ -92,6 +93,7 @@ function Registration:refresh()
   self.busy, self.kicked = true, false
   local ok, err, code = self:renew()
   self.silent = not ok and code == "timeout" and self.silent + 1 or 0
+  if self.silent > 0 and not self.stopped then self.on_unanswered() end
   if self.silent > 0 and self.silent % silent_after == 0 and not self.stopped and self.on_silent() then
     ok, err, code = self:renew()
   end

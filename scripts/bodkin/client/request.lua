@@ -35,13 +35,16 @@ function M.printable(text)
   return (text:gsub("\xc2[\x80-\x9f]", "?"):gsub("%c", "?"))
 end
 
--- `config`: env, router (answers come in there), sock_for(to), proof_for(to), on_report(to, public, proof),
--- on_rtt(to, us). Set .association before anything sealed is asked.
+local function udp_port(to) return "UDP " .. core.addr.port(to) end
+
+-- `config`: env, router (answers come in there), sock_for(to), where(to) as a person would say it, proof_for(to),
+-- on_report(to, public, proof), on_rtt(to, us). Set .association before anything sealed is asked.
 function M.new(config)
   local self = setmetatable({
     env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
     on_rtt = config.on_rtt, pending = {}, count = 0,
   }, Requests)
+  self.where = config.where or udp_port
   for _, kind in ipairs(replies) do
     config.router:on(message[kind], nil, function(reply, from, tx, ...) self:answer(kind, reply, from, tx, ...) end)
   end
@@ -122,7 +125,7 @@ function Requests:encode(r)
 end
 
 function Requests:transmit(r)
-  local sock = r.sock or self.sock_for(r.to)
+  local sock = r.sock or r.pin or self.sock_for(r.to)
   if not sock then return end
   self.env.counters:add("request_sent")
   if r.sealed then return self.association:transmit(r) end
@@ -135,8 +138,8 @@ function Requests:timed_out(r)
   if r.sealed and not r.quiet then self.association:doubt() end
   local s = ("%g s"):format(r.timeout_ms / 1000)
   local where = core.addr.format(r.to)
-  self:finish(r, nil, ("no answer from %s after %s: is UDP %d open there? try bodkin ping"):format(where, s,
-    core.addr.port(r.to)), "timeout")
+  self:finish(r, nil, ("no answer from %s after %s: is %s open there? try bodkin ping"):format(where, s,
+    self.where(r.to)), "timeout")
 end
 
 function Requests:repeat_later(r, gap_ms)
@@ -152,13 +155,14 @@ end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code
 -- (called again for each new proof); sealed; accept(…) -> whether an answer with these fields is one; first = before
--- others that wait; sock = another socket than that of sock_for, whose address it reports; ttl; timeout_ms;
+-- others that wait; sock = another socket than that of sock_for, whose address it reports; pin = that of sock_for now,
+-- whatever that is later; ttl; timeout_ms;
 -- once = never repeated; quiet = silence is no failure; slow = its answer may wait for a policy.
 function Requests:prepare(spec)
   if self.closed then return nil, "the node is closed", "closed" end
   local r = {
     to = spec.to, expect = spec.expect, build = spec.build, once = spec.once, quiet = spec.quiet, sealed = spec.sealed,
-    first = spec.first, accept = spec.accept, sock = spec.sock, ttl = spec.ttl,
+    first = spec.first, accept = spec.accept, sock = spec.sock, pin = spec.pin, ttl = spec.ttl,
     foreign = spec.foreign, slow = spec.slow, gap_ms = spec.gap_ms or first_gap_ms,
     longest_ms = spec.longest_ms or longest_gap_ms,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,

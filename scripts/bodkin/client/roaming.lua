@@ -45,7 +45,8 @@ function Roaming:ask(session)
       return message.where:encode(tx, match, peer, self.addresses:pubs(), self.addresses:locals())
     end,
   }, function(ok, ...)
-    if ok then self:told(...) end
+    if ok then return self:told(...) end
+    if select(2, ...) == "timeout" then self.node.carriage:look() end
   end)
 end
 
@@ -65,7 +66,9 @@ local function look_later(self)
   self.timer = self.env.timer(self.often and LOOK_MS or SELDOM_MS, function()
     local changed = self.addresses:changed()
     look_later(self)
-    if changed then self:moved() end
+    if not changed then return end
+    self.node.carriage:moved()
+    self:moved()
   end)
 end
 

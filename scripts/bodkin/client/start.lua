@@ -2,6 +2,7 @@
 -- How a node begins: its options, identity, sockets and managers, up to its first registration.
 
 local association = require "bodkin.client.association"
+local carriage = require "bodkin.client.carriage"
 local core = require "bodkin.core"
 local ephemerals = require "bodkin.client.ephemerals"
 local fallback = require "bodkin.client.fallback"
@@ -78,6 +79,19 @@ local function open_sockets(self, options, loopback)
       return nil, ("cannot use %s: %s; is it this host's, and free?"):format(core.addr.format(at), err), code
     end
   end
+  self.carriage = carriage.new {
+    env = self.env, router = self.router, mux = self.mux, udp = self.socks, server = function() return self.server end,
+    on_change = function() self:carried() end,
+  }
+  self.requests = request.new {
+    env = self.env, router = self.router,
+    sock_for = function(to) return self.carriage:sock_for(to) end,
+    where = function(to) return self.carriage:where(to) end,
+    proof_for = function(to) return self.addresses:proof(to) end,
+    on_report = function(...) self.addresses:note(...) end,
+    on_rtt = function(to, us) self.addresses:timed(to, us) end,
+  }
+  self.carriage.requests = self.requests
   return true
 end
 
@@ -119,6 +133,12 @@ end
 -- The options as if this were the only server.
 local function with(options, server) return setmetatable({ server = server }, { __index = options }) end
 
+-- One of a server's addresses: of the family that was answered.
+local function choose(self, server)
+  local known = self.carriage.over_tcp and { [self.carriage.family] = true } or self.addresses.public
+  return locate.choose(server, known, self.socks)
+end
+
 -- In a task: the sockets, and the first server that answers: the options with it alone, and where its servers are; or
 -- nil, message, code.
 local function find_server(self, options)
@@ -130,26 +150,22 @@ local function find_server(self, options)
     if servers and not self.requests then
       ok, err, code = open_sockets(self, options, servers.loopback)
       if not ok then return nil, err, code end
-      self.requests = request.new {
-        env = self.env, router = self.router,
-        sock_for = function(to) return self.socks[core.addr.family(to)] end,
-        proof_for = function(to) return self.addresses:proof(to) end,
-        on_report = function(...) self.addresses:note(...) end,
-        on_rtt = function(to, us) self.addresses:timed(to, us) end,
-      }
     end
     if servers then
       self.addresses = require("bodkin.client.address").new {
         env = self.env, requests = self.requests, socks = self.socks, servers = servers.address,
-        loopback = servers.loopback, reveal = options["local"],
+        carriage = self.carriage, loopback = servers.loopback, reveal = options["local"],
         virtual = options.virtual,
         on_late = function() if self.registration then self.registration:complete() end end,
       }
-      ok, err, code = self.addresses:learn(options.timeout_ms)
+      self.carriage:aim(url.parse(one).tcp)
+      ok, err, code = self.carriage:begin(servers.matching, function()
+        return self.addresses:learn(options.timeout_ms)
+      end, options.timeout_ms)
     end
     if ok and #list > 1 and options.address_server then -- which answers for all of them
       local at
-      at, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
+      at, err, code = choose(self, servers.matching)
       ok = at ~= nil
       if ok then ok, err, code = fallback.answers(self.requests, at) end
     end
@@ -175,7 +191,7 @@ end
 
 local function build_managers(self, options, servers)
   local err, code
-  self.server, err, code = locate.choose(servers.matching, self.addresses.public, self.socks)
+  self.server, err, code = choose(self, servers.matching)
   if not self.server then return nil, err, code end
   local keys, remembered
   keys, err, code = server_keys(self, options)
@@ -186,7 +202,7 @@ local function build_managers(self, options, servers)
     env = self.env, router = self.router, requests = self.requests, server = self.server, keys = keys,
     identity = self.identity, timeout_ms = options.timeout_ms,
     send = function(bytes)
-      local sock = self.socks[core.addr.family(self.server)]
+      local sock = self.carriage:sock_for(self.server)
       if bytes and sock then sock:send(self.server, bytes) end
     end,
     on_opened = remembered and function(key) remember(self, options, keys, key) end,
@@ -197,7 +213,7 @@ local function build_managers(self, options, servers)
   self.requests.association = link
   self.relays = require("bodkin.client.relays").new {
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,
-    server = self.server, sock_for = function(to) return self.socks[core.addr.family(to)] end,
+    server = self.server, sock_for = function(to) return self.carriage:sock_for(to) end,
   }
   self.roaming = require("bodkin.client.roaming").new {
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,
@@ -215,8 +231,9 @@ local function build_managers(self, options, servers)
     on_ticket = function(...) self.queues:told(self, ...) end,
     on_boot = function(server, boot) self.registration:booted(server, boot) end,
     on_silent = function() return self.fallback:look() end,
+    on_unanswered = function() self.carriage:look() end,
   }
-  local upkeep = servers.maintenance and locate.choose(servers.maintenance, self.addresses.public, self.socks)
+  local upkeep = servers.maintenance and choose(self, servers.maintenance)
   if upkeep and upkeep ~= self.server then common.servers[2] = upkeep end
   self.registration = require("bodkin.client.registration").new(common)
   self.sharing = require("bodkin.client.sharing").new(common)

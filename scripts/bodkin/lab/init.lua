@@ -152,6 +152,7 @@ end
 --   same_nat      true: b stands behind a's NAT, beside a
 --   isolated      true: and the two do not reach each other there, as on a guest Wi-Fi
 --   hairpin       true: the NATs send back what is meant for their own mappings
+--   blocks_udp    { a = true }: the router next to these lets no UDP through; probe can then tell nothing of it
 --   servers       1 (default) to 3
 --   ipv6          true: every client has IPv6 beside IPv4, behind a firewall where it has a router; or { a = "dual",
 --                 b = "only" }: these have, "only" without IPv4. Servers have both then, and the hosts names for them.
@@ -218,6 +219,13 @@ function Host:agent(...)
   options[#options + 1] = net.dir .. "/agent.lua"
   for _, word in ipairs { ... } do options[#options + 1] = tostring(word) end
   return self:start(options)
+end
+
+-- From now on the router next to this client lets no UDP through, or does again.
+function Host:block_udp(blocks)
+  local router = self.net.plan.routers[self.name]
+  local rules = blocks and nat.block_udp or nat.allow_udp
+  assert(shell.run(("nsenter --net=/run/netns/%s nft -f - <<'NFT'\n%sNFT"):format(router, rules)))
 end
 
 -- Whether the copier still runs; else nil and why it does not.

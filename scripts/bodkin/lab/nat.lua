@@ -93,6 +93,14 @@ table ip6 filter {
 }
 ]]
 
+-- A network that lets no UDP out, nor in: what some companies, hotels and ships have.
+M.block_udp = [[
+table inet blocked {
+  chain forward { type filter hook forward priority filter - 1; meta l4proto udp drop; }
+}
+]]
+M.allow_udp = "delete table inet blocked\n"
+
 -- A source NAT whose port is `expression` counted from 40000 on: the map is how nftables makes a port of a number.
 local function numbered(expression, count)
   local ports = {}

@@ -152,6 +152,9 @@ local function site(plan, i, client, kind, options, second)
   lan.net6 = home6
   local box_nat = router(plan, "nat-" .. client, kind, { wan = outside, wan2 = public .. "11", router = lan.router,
     servers = SERVERS, timeouts = timeouts, hairpin = options.hairpin, ipv6 = plan.ipv6 })
+  if options.blocks_udp and options.blocks_udp[client] then box_nat.rules = box_nat.rules .. nat.block_udp end
+  plan.routers[client] = box_nat.name
+  if second then plan.routers[second] = box_nat.name end
   link(plan, upstream, upstream_dev, box_nat, "wan0")
   addr(box_nat, "wan0", outside .. "/24")
   if known.addresses == 2 then addr(box_nat, "wan0", public .. "11/24") end
@@ -229,7 +232,7 @@ end
 -- options: see lab.up. Returns the plan, or nil, message, "invalid".
 function M.make(prefix, options)
   local plan = { prefix = prefix, boxes = {}, links = {}, ports = {}, core_routes = {}, rules = {}, ends = {},
-    hosts = {}, kinds = {}, udp_timeout_s = options.udp_timeout_s, ipv6 = options.ipv6 and true or false }
+    hosts = {}, kinds = {}, routers = {}, udp_timeout_s = options.udp_timeout_s, ipv6 = options.ipv6 and true or false }
   local message, code
   plan.families, message, code = families(options.ipv6)
   if not plan.families then return nil, message, code end
@@ -246,6 +249,9 @@ function M.make(prefix, options)
       if second and nat.kinds[kind].routers == 0 then return fail("same_nat wants a NAT for a, not '%s'", kind) end
       if options.hairpin and not nat.kinds[kind].hairpins and nat.kinds[kind].routers > 0 then
         return fail("there is no hairpinning for '%s'", kind)
+      end
+      if options.blocks_udp and options.blocks_udp[client] and nat.kinds[kind].routers == 0 then
+        return fail("%s has no router that could block UDP: give it a NAT or a firewall", client)
       end
       plan.kinds[client] = kind
       site(plan, i, client, kind, options, second)

@@ -147,7 +147,8 @@ function Instance:tick(now_ms)
     local match = wire.decode(results[i])
     if match ~= wire.null then out[#out + 1] = match end
   end
-  return out
+  local told = self.sandbox:told()
+  return out[1] and table.move(told, 1, #told, #out + 1, out) or told
 end
 
 -- The policy's table `state`, as bytes; nil, message, code where it cannot be kept.

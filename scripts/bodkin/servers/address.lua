@@ -16,9 +16,10 @@ local addr = core.addr
 -- The other addresses at which this server is, as who came to `at` would name them: { address =, sock = }, …, always in
 -- the same order. A socket of all addresses is at the one that was asked.
 local function others(server, at)
+  if server:over_tcp() then return {} end
   local list, here = {}, server.socks[server.via]:addr()
   at = at or addr.class(here) ~= "none" and here
-  for _, sock in ipairs(at and server.socks or {}) do
+  for _, sock in ipairs(at and server.udp or {}) do
     local bound = sock:addr()
     local there = addr.class(bound) == "none" and #bound == #at and addr.with_port(at, addr.port(bound)) or bound
     if #there == #at and there ~= at and #list < OTHERS_MAX then list[#list + 1] = { address = there, sock = sock } end
@@ -60,13 +61,10 @@ local function prober(server)
     sock:send(from, bytes, nil, at)
   end
   return function(reply, from, tx, proof, via, after_s)
-    if not server.cookie:valid(proof, from) then
-      if proof then server.counters:add "address_cookie_bad" end
-      return server:report(reply, from, tx)
-    end
+    if not server:believes(reply, from, tx, proof) then return end
     local list, addresses = others(server, reply:at()), {}
     for i, other in ipairs(list) do addresses[i] = other.address end
-    local waits = after_s > 0 and not reply:sealed()
+    local waits = after_s > 0 and not reply:sealed() and not server:over_tcp()
     if not list[via] and not waits then return reply("probe_report", tx, 0, addresses) end
     -- 19 bytes: shorter than any request, whose proof alone has 22.
     local bytes = server.schemas.probe_report:encode(tx, waits and 0 or via, {})

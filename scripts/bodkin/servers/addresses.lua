@@ -36,9 +36,11 @@ function M.proven(server, from, pubs, list)
   return list
 end
 
--- The observed source first, then the proven ones; and the local ones.
+-- The observed source first, then the proven ones; and the local ones. A source seen over TCP is no address to send
+-- datagrams to: of it the IP is kept, with port 0, and told to nobody.
 function M.collect(server, from, pubs, locals)
-  local own, near = M.proven(server, from, pubs, { from }), {}
+  local seen = server:over_tcp() and addr.with_port(from, 0) or from
+  local own, near = M.proven(server, from, pubs, { seen }), {}
   for _, a in ipairs(locals) do
     if #near < LOCALS_MAX and local_ok(a, from) then insert_once(near, a) end
   end
@@ -64,6 +66,12 @@ function M.unpack(bytes)
     list[#list + 1] = a
   end
   return assoc, ephemeral, pubs, locals, rtt_ms >= 0 and rtt_ms or nil
+end
+
+-- Those that others may be told.
+function M.told(pubs)
+  if pubs[1] and addr.port(pubs[1]) ~= 0 then return pubs end
+  return table.move(pubs, 2, #pubs, 1, {})
 end
 
 -- What one with these public addresses may see of `locals`: under "same-public", all when they share a

@@ -107,7 +107,7 @@ function M.attach(server, handlers)
     local router = core.router(server.counters)
     router:reply_schemas(server.replies)
     router:refuse(message.refused)
-    if server.answers_stun then router:stun(server.answers_stun) end
+    if server.answers_stun and not server.tcp[via] then router:stun(server.answers_stun) end
     if server.assocs then router:assocs(server.assocs, message.lost, via) end
     if server.relay then
       router:relay(server.relay, via)

@@ -11,10 +11,12 @@ Cookie.__index = Cookie
 local EPOCH_S = 600
 local PROOF_LEN = 20
 
--- key: 32 bytes shared by a deployment, or nil for a secret of this process alone.
+-- key: 32 bytes shared by a deployment, or nil for a secret of this process alone. over_tcp: for addresses seen so,
+-- whose proofs are good for nothing else.
 -- random(n) -> bytes, time() -> seconds since 1970 (of any origin when there is no key).
 function M.new(options)
-  local secret = options.key and crypto.mac(options.key, "cookie", 32) or options.random(32)
+  local label = options.over_tcp and "cookie tcp" or "cookie"
+  local secret = options.key and crypto.mac(options.key, label, 32) or options.random(32)
   return setmetatable({ secret = secret, time = options.time }, Cookie)
 end
 

@@ -4,6 +4,8 @@
 -- Both of a pair are told in one instant, and the nearer one to wait, so that both begin at once (why: "The race" in
 -- docs/NAT.md).
 
+local addresses = require "bodkin.servers.addresses"
+
 local M = {}
 local Delivery = {}
 Delivery.__index = Delivery
@@ -42,8 +44,9 @@ local function send(self, d)
   local age_ms = (server.env.now() - d.commit_us) // 1000
   local peer = d.peer
   server:push(self.locate(d.to), "matched", d.tx, d.match, d.key, peer.key, peer.ephemeral, d.own, peer.name,
-    peer.props, peer.pubs, d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms), math.min(age_ms, 60000), d.data,
-    d.seat, server.relays, d.ticket, d.again or 0, server.shared_clock and d.commit_us or nil)
+    peer.props, addresses.told(peer.pubs), d.locals, d.of_n, math.max(0, d.start_in_ms - age_ms),
+    math.min(age_ms, 60000), d.data, d.seat, server.relays, d.ticket, d.again or 0,
+    server.shared_clock and d.commit_us or nil)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
   d.timer = server.env.timer(d.wait_ms, function()

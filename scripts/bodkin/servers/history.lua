@@ -156,7 +156,8 @@ local function told(self, r, key)
   local out = e.report and outcome.unpack(e.report) or { state = "unknown", paths = {} }
   out.match, out.self, out.peer = core.crypto.hex(r.match), core.crypto.hex(id), core.crypto.hex(peer)
   out.own_name, out.name, out.at = printable(me.name), printable(other.name), r.at
-  out.public, out["local"], out.peer_public = texts(pubs), texts(locals), texts(peer_pubs)
+  out.public, out.peer_public = texts(addresses.told(pubs)), texts(addresses.told(peer_pubs))
+  out["local"], out.over = texts(locals), #out.public < #pubs and "tcp" or nil
   out.peer_local = texts(addresses.visible(self.server.local_rule, peer_locals, peer_pubs, pubs))
   out.acknowledged = e.acknowledged or false
   return out

@@ -18,25 +18,48 @@ Server.__index = Server
 M.ROLES = compose.ROLES
 M.MODES = { confirm = true, silent = true }
 M.DEFAULT_LISTEN = "0.0.0.0:4433"
+M.TCP_PORT = 443
 
 local RELAYS_MAX = 3             -- that a client is told of
 local HERE = ("\0"):rep(6)       -- 0.0.0.0:0, as a relay: this server, by whichever of its addresses a client knows it
 
-local function bind(server, listen)
-  for i, where in ipairs(listen) do
+local function hint_of(msg)
+  if msg:find "[Aa]ssign" then return "is that an address of this machine?" end
+  if msg:find "[Pp]ermi" then return "ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=);" end
+  return "is another server running there?"
+end
+
+-- make(at, number) -> socket or nil, message, code
+local function bind(server, listen, port, flag, make)
+  for _, where in ipairs(listen) do
     local at = where
-    if #where ~= 6 and #where ~= 18 or core.addr.parse(where) then at = core.addr.parse(where, 4433) end
+    if #where ~= 6 and #where ~= 18 or core.addr.parse(where) then at = core.addr.parse(where, port) end
     if not at then
       return nil, ("cannot listen on %s: it is not a numeric address and port"):format(where), "invalid"
     end
-    local sock, msg, code = server.env.udp(at, { number = i, counters = server.counters })
-    if not sock then
-      local hint = msg:find "[Aa]ssign" and "is that an address of this machine?" or "is another server running there?"
-      return nil, ("cannot listen: %s; %s try another --listen"):format(msg, hint), code
-    end
-    server.socks[i] = sock
+    local number = #server.socks + 1
+    local sock, msg, code = make(at, number)
+    if not sock then return nil, ("cannot listen: %s; %s try another %s"):format(msg, hint_of(msg), flag), code end
+    server.socks[number] = sock
   end
   return true
+end
+
+-- Those of UDP come first, so that theirs are the numbers of `listen`.
+local function bind_all(server, options)
+  local env, counters, bounds = server.env, server.counters, server.limits
+  local ok, msg, code = bind(server, options.listen or { M.DEFAULT_LISTEN }, 4433, "--listen", function(at, number)
+    local err, why
+    server.udp[number], err, why = env.udp(at, { number = number, counters = counters })
+    return server.udp[number], err, why
+  end)
+  if not ok then return nil, msg, code end
+  return bind(server, options.listen_tcp or {}, M.TCP_PORT, "--listen-tcp", function(at, number)
+    server.tcp[number] = true
+    return env.tcp(at, {
+      number = number, counters = counters, max = bounds.tcp_connections, max_each = bounds.tcp_connections_each,
+    })
+  end)
 end
 
 -- Without any, a key of this run alone.
@@ -97,15 +120,17 @@ local function setup(env, options)
     keys = keys, public_keys = public_keys(keys), token_keys = options.token_keys,
     require_token = options.require_token,
     cookie = cookie.new { key = keys[1], random = env.random, time = time },
+    tcp_cookie = cookie.new { key = keys[1], random = env.random, time = time, over_tcp = true },
     tickets = tickets.new { key = keys[1], time = time, lifetime_s = bounds.relay_s }, relays = relays,
     policy_slots = slots, open_policy_link = options.open_policy_link,
-    on_record = options.on_record, started_us = env.now(), roles = {}, socks = {}, routers = {},
+    on_record = options.on_record, started_us = env.now(), roles = {}, routers = {},
+    socks = {}, udp = {}, tcp = {}, -- by number: all, those of UDP, whether one is of TCP
     schemas = setmetatable({}, { __index = message }),
     replies = table.move(message.all, 1, #message.all, 1, {}), closers = {}, reporters = {},
   }, Server)
 end
 
--- Starts a server. options: listen = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
+-- Starts a server. options: listen, listen_tcp = { packed or "ADDR:PORT", … }, roles = { names, … }, role_files =
 -- { paths or roles, … }, maintenance_mode = "confirm"|"silent", keys = { 32 bytes, 32 bytes or nil }: the
 -- deployment's secrets, the one in use first (see bodkin.keyfile; else one of this run alone), token_keys = { 32 bytes,
 -- … }, require_token (see admission.lua), expose_addresses,
@@ -132,7 +157,7 @@ function M.open(env, options)
   local handlers, ok
   handlers, msg, code = compose.claim(server, list)
   if not handlers then return nil, msg, code end
-  ok, msg, code = bind(server, options.listen or { M.DEFAULT_LISTEN })
+  ok, msg, code = bind_all(server, options)
   if not ok then
     server:close()
     return nil, msg, code
@@ -144,9 +169,21 @@ end
 -- The packed addresses it listens on, in order of `listen`.
 function Server:addresses()
   local list = {}
-  for i, sock in ipairs(self.socks) do list[i] = sock:addr() end
+  for i, sock in ipairs(self.udp) do list[i] = sock:addr() end
   return list
 end
+
+-- The same of `listen_tcp`.
+function Server:tcp_addresses()
+  local list = {}
+  for number, sock in ipairs(self.socks) do
+    if self.tcp[number] then list[#list + 1] = sock:addr() end
+  end
+  return list
+end
+
+-- Whether the message that is being handled came over TCP: its sender's address is then a connection's.
+function Server:over_tcp() return self.tcp[self.via] or false end
 
 -- Sends a message to the client of an association.
 function Server:push(assoc, name, ...)
@@ -163,10 +200,10 @@ function Server:push_bytes(assoc, bytes)
   return true
 end
 
--- Sends a message to an address by the first socket of its family. An address that did not prove itself is never
+-- Sends a message to an address by the first UDP socket of its family. An address that did not prove itself is never
 -- sent to: that is the caller's part.
 function Server:send(to, name, ...)
-  for _, sock in ipairs(self.socks) do
+  for _, sock in ipairs(self.udp) do
     if #sock:addr() == #to then
       local bytes, msg, code = self.schemas[name]:encode(...)
       if not bytes then return nil, msg, code end
@@ -178,20 +215,26 @@ end
 
 -- Answers with an address report; so does every request whose sender has not proved its address.
 function Server:report(reply, from, tx)
-  if reply("address_report", tx, core.addr.mask(from, tx), self.cookie:proof(from)) ~= false then
+  local cookies = self:over_tcp() and self.tcp_cookie or self.cookie
+  if reply("address_report", tx, core.addr.mask(from, tx), cookies:proof(from)) ~= false then
     self.counters:add("address_reported")
   end
 end
 
--- True when `proof` holds for the sender, which lifts the reply rule; else reports its address, and false.
-function Server:prove(reply, from, tx, proof)
-  if self.cookie:valid(proof, from) then
-    reply:proven()
-    return true
-  end
+-- True when `proof` holds for the sender; else reports its address, and false.
+function Server:believes(reply, from, tx, proof)
+  local cookies = self:over_tcp() and self.tcp_cookie or self.cookie
+  if cookies:valid(proof, from) then return true end
   if proof then self.counters:add("address_cookie_bad") end
   self:report(reply, from, tx)
   return false
+end
+
+-- The same, which lifts the reply rule.
+function Server:prove(reply, from, tx, proof)
+  if not self:believes(reply, from, tx, proof) then return false end
+  reply:proven()
+  return true
 end
 
 -- Refuses a request: `code` is a name of the error table, `text` at most 40 bytes.
@@ -210,6 +253,10 @@ function Server:status()
     uptime_s = (self.env.now() - self.started_us) // 1000000,
   }
   for i, at in ipairs(self:addresses()) do info.listen[i] = core.addr.format(at) end
+  for i, at in ipairs(self:tcp_addresses()) do
+    info.listen_tcp = info.listen_tcp or {}
+    info.listen_tcp[i] = core.addr.format(at)
+  end
   for _, fn in ipairs(self.reporters) do fn(info) end
   return { counters = self.counters:all(), info = info }
 end
@@ -223,7 +270,7 @@ function Server:close()
   for _, fn in ipairs(self.closers) do fn() end
   for _, sock in ipairs(self.socks) do sock:close() end
   if self.assocs then self.assocs:close() end
-  self.closers, self.reporters, self.socks, self.routers = {}, {}, {}, {}
+  self.closers, self.reporters, self.socks, self.udp, self.tcp, self.routers = {}, {}, {}, {}, {}, {}
 end
 
 return M

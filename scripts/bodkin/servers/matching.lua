@@ -120,7 +120,7 @@ local function questions(server, on)
       server.limits.page_budget, function(e)
         if not with then return page.entry(e) end
         local _, _, pubs, locals = addresses.unpack(e.addrs)
-        return page.entry(e, pubs, visible_locals(locals, pubs, from))
+        return page.entry(e, addresses.told(pubs), visible_locals(locals, pubs, from))
       end)
     counters:add("listed")
     reply("page", tx, entries, next_cursor)
@@ -131,7 +131,7 @@ local function questions(server, on)
     local person = people.registered(registry, id)
     if not person then return server:refuse(reply, tx, "no_match", "nobody has this id") end
     counters:add("looked_up")
-    reply("found", tx, id, person.pubs, visible_locals(person.locals, person.pubs, from))
+    reply("found", tx, id, addresses.told(person.pubs), visible_locals(person.locals, person.pubs, from))
   end
 end
 

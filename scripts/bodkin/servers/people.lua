@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A person is what a match needs to know of a client: { id, key, ephemeral, assoc, app, name, props, pubs, locals,
 -- rtt_ms or nil }, from its registration, or for a selector that is not registered from its selection. pubs[1] is where
--- it is heard from.
+-- it is heard from, with port 0 where that is over TCP.
 
 local addresses = require "bodkin.servers.addresses"
 

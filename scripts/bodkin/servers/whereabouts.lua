@@ -38,11 +38,12 @@ function M.install(server, on, history)
     me.told_us = me.told_us or {} -- by peer: in a room, who moves asks after all of them at once
     if now >= (me.told_us[peer] or -PUSH_US) + PUSH_US then
       me.told_us[peer] = now
-      server:push(there.assoc, "whereabouts", env.random(12), match, id, own,
+      server:push(there.assoc, "whereabouts", env.random(12), match, id, addresses.told(own),
         addresses.visible(rule, near, own, there.pubs))
       server.counters:add "whereabouts_told"
     end
-    reply("whereabouts", tx, match, peer, there.pubs, addresses.visible(rule, there.locals, there.pubs, own))
+    reply("whereabouts", tx, match, peer, addresses.told(there.pubs),
+      addresses.visible(rule, there.locals, there.pubs, own))
   end
 end
 

@@ -6,6 +6,9 @@
 -- A packet crosses a realm from node to node. Each crossing takes a delay, may be lost, doubled or held back, and
 -- passes `hops` routers; a box is a router, too. A packet for an address that is not in a realm goes to the
 -- realm's box; outside all boxes it vanishes, as one to a port without a socket does. No ICMP.
+--
+-- A segment of sim/tcp.lua is a packet, too: with `tcp`, whose lost(why) is called where it vanishes. By chance it is
+-- not lost, but late, as if it had been sent again.
 
 local addr = require("bodkin.core").addr
 local attackers = require "bodkin.sim.attacker"
@@ -16,6 +19,7 @@ local M = {}
 M.DATAGRAM_MAX = 1200
 M.TTL = 64
 M.SELF_MS = 0.05 -- to a host's own address; more than 0, as every real path
+M.RETRY_MS, M.RETRY_MAX_MS = 200, 3200 -- until a segment is sent again; doubles
 
 local Net = {}
 Net.__index = Net
@@ -103,14 +107,16 @@ local function detach(node)
   end
 end
 
--- A node with packed addresses `ips`, behind a box or not.
-function Net:host(name, ips, behind)
-  return attach(self, { name = name, ips = ips, sockets = {}, next_port = 49152 }, behind)
+-- A node with packed addresses `ips`, behind a box or not; blocks = "udp": it sends and gets no datagram.
+function Net:host(name, ips, behind, blocks)
+  return attach(self, { name = name, ips = ips, sockets = {}, next_port = 49152, blocks = blocks }, behind)
 end
 
--- A box with a model. options: of the realm inside (as in new; by default no delay, no loss, no hop).
+-- A box with a model. options: of the realm inside (as in new; by default no delay, no loss, no hop), tcp_model (of the
+-- segments that pass; without one they are treated as datagrams), blocks = "udp": no datagram passes.
 function Net:box(name, model, options, behind)
-  local box = { name = name, ips = model.ips or {}, model = model, inner = new_realm(options, 0) }
+  local box = { name = name, ips = model.ips or {}, model = model, inner = new_realm(options, 0),
+    tcp_model = options.tcp_model or model, blocks = options.blocks }
   box.inner.box = box
   return attach(self, box, behind)
 end
@@ -134,10 +140,24 @@ local function after(net, ms, fn)
   net.loop:timer(ms, fn)
 end
 
+local function drop(net, packet, why)
+  net.record("drop:" .. why, packet.src, packet.dst, packet.bytes)
+  if packet.tcp then packet.tcp.lost(why) end
+end
+
 local function routers(net, packet, n)
   packet.ttl = packet.ttl - n
   if packet.ttl > 0 then return true end
-  net.record("drop:ttl", packet.src, packet.dst, packet.bytes)
+  drop(net, packet, "ttl")
+end
+
+-- How late a segment is that is lost now and then.
+local function retries_ms(net, loss)
+  local ms, retry_ms = 0, M.RETRY_MS
+  while net.random:float() < loss and ms < 10 * M.RETRY_MAX_MS do
+    ms, retry_ms = ms + retry_ms, math.min(2 * retry_ms, M.RETRY_MAX_MS)
+  end
+  return ms
 end
 
 local cross
@@ -155,23 +175,22 @@ end
 function cross(net, packet, from, realm)
   local to = realm.at[ip_of(packet.dst)] or realm.box
   if not to or to == from and to.inner then
-    return net.record("drop:nowhere", packet.src, packet.dst, packet.bytes)
+    return drop(net, packet, "nowhere")
   end
   if realm.isolated and not (from.inner or to.inner or from == to) then
-    return net.record("drop:isolated", packet.src, packet.dst, packet.bytes)
+    return drop(net, packet, "isolated")
   end
   if to == from then return after(net, M.SELF_MS, function() arrive(net, packet, to, realm) end) end
-  if realm.attack and not packet.attacked then return attack(net, packet, from, to, realm) end
+  if realm.attack and not (packet.attacked or packet.tcp) then return attack(net, packet, from, to, realm) end
   if not routers(net, packet, realm.hops) then return end
   local loss = pick(realm.loss, from, to)
-  if loss > 0 and net.random:float() < loss then
-    return net.record("drop:lost", packet.src, packet.dst, packet.bytes)
-  end
+  local late = packet.tcp and loss > 0 and retries_ms(net, loss) or 0
+  if not packet.tcp and loss > 0 and net.random:float() < loss then return drop(net, packet, "lost") end
   local delay, jitter = pick(realm.delay_ms, from, to), pick(realm.jitter_ms, from, to)
   local held, twice = pick(realm.reorder, from, to), pick(realm.duplicate, from, to)
-  local copies = twice > 0 and net.random:float() < twice and 2 or 1
+  local copies = not packet.tcp and twice > 0 and net.random:float() < twice and 2 or 1
   for i = 1, copies do
-    local ms, copy = delay, packet
+    local ms, copy = delay + late, packet
     if i < copies then copy = { src = packet.src, dst = packet.dst, bytes = packet.bytes, ttl = packet.ttl } end
     if jitter > 0 then ms = ms + jitter * net.random:float() end
     if held > 0 and net.random:float() < held then ms = ms + realm.reorder_ms * net.random:float() end
@@ -188,8 +207,10 @@ local function socket_at(node, address)
 end
 
 local function deliver(net, packet, node)
+  if node.asleep then return drop(net, packet, "asleep") end
+  if packet.tcp then return packet.tcp.arrive(packet, node) end
+  if node.blocks == "udp" then return drop(net, packet, "blocked") end
   local sock = socket_at(node, packet.dst)
-  if node.asleep then return net.record("drop:asleep", packet.src, packet.dst, packet.bytes) end
   net.record(sock and "recv" or "drop:noport", packet.src, packet.dst, packet.bytes)
   if sock then sock.on_packet(packet.src, packet.bytes, packet.dst) end
 end
@@ -197,12 +218,22 @@ end
 function arrive(net, packet, node, realm)
   if not node.inner then return deliver(net, packet, node) end
   if not routers(net, packet, 1) then return end
+  if not packet.tcp and node.blocks == "udp" then return drop(net, packet, "blocked") end
+  local model = packet.tcp and node.tcp_model or node.model
   local outward = realm == node.inner
-  local verb = outward and node.model.outbound or node.model.inbound
-  local src, dst, back = verb(node.model, net.loop:now(), packet.src, packet.dst)
-  if not src then return net.record("drop:" .. dst, packet.src, packet.dst, packet.bytes) end
+  local verb = outward and model.outbound or model.inbound
+  local src, dst, back = verb(model, net.loop:now(), packet.src, packet.dst)
+  if not src then return drop(net, packet, dst) end
   packet.src, packet.dst = src, dst
   cross(net, packet, node, outward and not back and node.realm or node.inner)
+end
+
+-- A packet leaves a node.
+function Net:emit(node, packet)
+  self.record(packet.tcp and "tcp:send" or "send", packet.src, packet.dst, packet.bytes)
+  if not packet.tcp and node.blocks == "udp" then return drop(self, packet, "blocked") end
+  if addr.class(packet.dst) ~= "loopback" then return cross(self, packet, node, node.realm) end
+  after(self, M.SELF_MS, function() deliver(self, packet, node) end)
 end
 
 -- A packet with whatever source, from a node: forged, or one that was overheard.
@@ -226,21 +257,27 @@ local function in_use(node, address)
   end
 end
 
-local function has_ip(node, address)
+function M.has_ip(node, address)
   if is_any(address) or addr.class(address) == "loopback" then return true end
   for _, ip in ipairs(node.ips) do
     if addr.same_ip(ip, address) then return true end
   end
 end
 
+-- A port that nothing on the node uses.
+function Net.free_port(_, node)
+  local port = node.next_port
+  node.next_port = port < 65535 and port + 1 or 49152
+  return port
+end
+
 -- Binds a socket on a host; port 0: the next one free. on_packet(from, bytes, to). It sends max_bytes (1200) at once.
 -- Or nil and a sentence.
 function Net:bind(node, address, on_packet, max_bytes)
-  if not has_ip(node, address) then return nil, "Cannot assign requested address" end
+  if not M.has_ip(node, address) then return nil, "Cannot assign requested address" end
   if addr.port(address) == 0 then
     repeat
-      address = addr.with_port(address, node.next_port)
-      node.next_port = node.next_port < 65535 and node.next_port + 1 or 49152
+      address = addr.with_port(address, self:free_port(node))
     until not in_use(node, address)
   elseif in_use(node, address) then
     return nil, "Address already in use"
@@ -252,10 +289,10 @@ function Net:bind(node, address, on_packet, max_bytes)
 end
 
 -- `own`: the address it is to leave from, where the host has that; else the first of the family.
-local function source(sock, to, own)
-  if not is_any(sock.address) then return has_ip(sock.node, sock.address) and sock.address or nil end
+function M.source(sock, to, own)
+  if not is_any(sock.address) then return M.has_ip(sock.node, sock.address) and sock.address or nil end
   if addr.class(to) == "loopback" then return addr.with_port(to, addr.port(sock.address)) end
-  if own and not is_any(own) and #own == #to and has_ip(sock.node, own) then
+  if own and not is_any(own) and #own == #to and M.has_ip(sock.node, own) then
     return addr.with_port(own, addr.port(sock.address))
   end
   for _, ip in ipairs(sock.node.ips) do
@@ -269,18 +306,13 @@ function Socket:send(to, bytes, ttl, own)
   local net, node = self.net, self.node
   if #to ~= #self.address then return nil, "another address family" end
   if #bytes > self.max_bytes then return nil, ("longer than %d bytes"):format(self.max_bytes) end
-  local src = source(self, to, own)
+  local src = M.source(self, to, own)
   if not src or addr.port(to) == 0 then
     net.record("drop:unroutable", src or self.address, to, bytes)
     return false
   end
   local packet = { src = src, dst = to, bytes = bytes, ttl = ttl and ttl > 0 and ttl or M.TTL }
-  net.record("send", src, to, bytes)
-  if addr.class(to) == "loopback" then
-    after(net, M.SELF_MS, function() deliver(net, packet, node) end)
-  else
-    cross(net, packet, node, node.realm)
-  end
+  net:emit(node, packet)
   return true
 end
 

@@ -3,6 +3,7 @@
 -- the real one, and everything it has open. Made by sim/world.lua.
 
 local core = require "bodkin.core"
+local tcps = require "bodkin.sim.tcp"
 
 local addr = core.addr
 
@@ -70,7 +71,7 @@ local function new_timer(proc, ms, fn)
   return timer
 end
 
--- udp: a datagram is offered to the mux, then to the router, then to on_packet's function.
+-- udp, and tcp, its like: a datagram is offered to the mux, then to the router, then to on_packet's function.
 
 local Udp = { kind = "socket" }
 Udp.__index = Udp
@@ -78,8 +79,12 @@ Udp.__name = "bodkin.sim.udp"
 
 local function input(sock, from, bytes, to)
   local counters = sock.counters
-  counters:add("udp_rx")
-  counters:add("udp_rx_bytes", #bytes)
+  if sock.over_tcp then
+    counters:add "tcp_rx"
+  else
+    counters:add "udp_rx"
+    counters:add("udp_rx_bytes", #bytes)
+  end
   if #bytes > sock.raw.max_bytes then return counters:add "udp_rx_truncated" end
   if sock.to_mux and sock.to_mux:input(sock, from, to, bytes) then return end
   if sock.closed or sock.to_router and sock.to_router:input(sock, from, bytes) then return end
@@ -87,23 +92,36 @@ local function input(sock, from, bytes, to)
   if not sock.to_router then counters:add("drop_unknown") end
 end
 
-local function new_udp(proc, address, options)
-  options = options or {}
-  local sock = setmetatable({}, Udp)
-  local raw, err = proc.net:bind(proc.host.node, address, function(from, bytes, to)
-    input(sock, from, bytes, to)
-  end, options.max_bytes)
+local function keep(proc, sock, address, options, raw, err)
   if not raw then return nil, ("cannot bind %s: %s"):format(addr.format(address), err), "invalid" end
   proc.sockets = proc.sockets + 1
   sock.raw, sock.mux_number = raw, options.number or proc.sockets
-  sock.counters = options.counters or proc.env.counters
   return open(proc, sock, "socket " .. addr.format(raw.address))
+end
+
+local function new_udp(proc, address, options)
+  options = options or {}
+  local sock = setmetatable({ counters = options.counters or proc.env.counters }, Udp)
+  return keep(proc, sock, address, options, proc.net:bind(proc.host.node, address, function(from, bytes, to)
+    input(sock, from, bytes, to)
+  end, options.max_bytes))
+end
+
+local function new_tcp(proc, address, options)
+  options = options or {}
+  local sock = setmetatable({ counters = options.counters or proc.env.counters, over_tcp = true }, Udp)
+  return keep(proc, sock, address, options, tcps.bind(proc.net, proc.host.node, address, {
+    port = options.port, max = options.max, max_each = options.max_each,
+    on_packet = function(from, bytes, to) input(sock, from, bytes, to) end,
+    count = function(name) sock.counters:add(name) end,
+  }))
 end
 
 function Udp:send(to, bytes, ttl, own)
   check(self)
-  local ok, err = self.raw:send(to, bytes, ttl, own)
-  if err then return nil, ("cannot send to %s: %s"):format(addr.format(to), err), "invalid" end
+  local ok, err, code = self.raw:send(to, bytes, ttl, own)
+  if err then return nil, ("cannot send to %s: %s"):format(addr.format(to), err), code or "invalid" end
+  if self.over_tcp then return true end
   self.counters:add(ok and "udp_tx" or "udp_tx_unreachable")
   if ok then self.counters:add("udp_tx_bytes", #bytes) end
   return true
@@ -324,7 +342,7 @@ function M.start(host)
   end
   env.now = wrap(function() return proc.loop:now() end)
   env.random = wrap(function(_, n) return host.random:bytes(n) end)
-  env.timer, env.udp, env.mux = wrap(new_timer), wrap(new_udp), wrap(new_mux)
+  env.timer, env.udp, env.tcp, env.mux = wrap(new_timer), wrap(new_udp), wrap(new_tcp), wrap(new_mux)
   env.resolve, env.interfaces = wrap(resolve), wrap(interfaces)
   env.time = wrap(function() return EPOCH_S + proc.loop:now() // 1000000 end)
   env.log = logger(proc)

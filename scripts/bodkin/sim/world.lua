@@ -26,6 +26,7 @@ local M = {}
 local World = {}
 World.__index = World
 
+local CONNECTION_MS = 7440000 -- how long a NAT knows a silent one at least (RFC 5382 REQ-5)
 local START_US = 1000000 -- not 0, which often means never
 
 -- One text, or an array of them, as an array of packed addresses.
@@ -74,29 +75,42 @@ function M.new(options)
 end
 
 -- A NAT, or a router or firewall. options: name, kind or behaviour (see sim/nat.lua; ip: text, or an array of
--- them), behind = another NAT, and delay_ms, jitter_ms, loss, hops and so on of the network inside it (nothing).
+-- them), behind = another NAT, blocks = "udp" (none passes, TCP does), and delay_ms, jitter_ms, loss, hops and so on of
+-- the network inside it (nothing).
 -- box:reboot() and box:rebind() do what the model's verbs of these names do.
 function World:nat(options)
-  local of_model = { random = random.new(self.seed, "nat " .. options.name) }
+  local of_model, of_tcp = { random = random.new(self.seed, "nat " .. options.name) }, {}
   for name, value in pairs(options) do of_model[name] = value end
   of_model.ips = options.ip and packed(options.ip)
-  local box = self.net:box(options.name, nats.new(of_model), options, options.behind)
-  function box.reboot() box.model:reboot() end
-  function box.rebind() box.model:rebind() end
+  for name, value in pairs(of_model) do of_tcp[name] = value end
+  -- Connections are seen to begin and to end, so that neither silence nor what was not asked for counts (RFC 5382).
+  of_tcp.random = random.new(self.seed, "nat of tcp " .. options.name)
+  of_tcp.race, of_tcp.timeout_ms, of_tcp.unreplied_ms = false, CONNECTION_MS, CONNECTION_MS
+  local of_realm = setmetatable({ tcp_model = nats.new(of_tcp) }, { __index = options })
+  local box = self.net:box(options.name, nats.new(of_model), of_realm, options.behind)
+  function box.reboot()
+    box.model:reboot()
+    box.tcp_model:reboot()
+  end
+  function box.rebind()
+    box.model:rebind()
+    box.tcp_model:rebind()
+  end
   return box
 end
 
 local Host = { kill = process.kill }
 Host.__index = Host
 
--- A host. options: name, ip (text, or an array of them), behind = NAT. Has `env`, and `log`: its lines.
+-- A host. options: name, ip (text, or an array of them), behind = NAT, blocks = "udp" (its own firewall). Has `env`,
+-- and `log`: its lines.
 -- host:kill() see sim/process.lua.
 function World:host(options)
   local ips = packed(options.ip)
   local host = setmetatable({
     name = options.name,
     world = self,
-    node = self.net:host(options.name, ips, options.behind),
+    node = self.net:host(options.name, ips, options.behind, options.blocks),
     random = random.new(self.seed, "host " .. options.name),
     log = {},
   }, Host)
@@ -130,8 +144,9 @@ function World:now()
   return self.loop:now()
 end
 
--- Every datagram, an array of lines (see sim/trace.lua). Events: send, recv, drop:WHY (lost, nowhere, noport,
--- unroutable, ttl, isolated, asleep; of a NAT hairpin, full, unmapped, filtered, accepted, closed).
+-- Every datagram, an array of lines (see sim/trace.lua). Events: send, recv, tcp:send, tcp:recv, drop:WHY (lost,
+-- nowhere, noport, unroutable, ttl, isolated, asleep, blocked; of a NAT hairpin, full, unmapped, filtered, accepted,
+-- closed).
 function World:trace()
   return self.lines
 end
