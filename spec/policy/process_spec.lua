@@ -144,6 +144,22 @@ describe("bodkin serve --policy", function()
     assert.matches('late.rec:%d+: recorded: match "duel" .*"eno"\nreplayed: match "duel" .*"one"\n$', text)
   end)
 
+  it("says why a ticket waits", function()
+    write [[return bodkin.policy { compatible = function() return false, "never" end }]]
+    serve(path)
+    for _, name in ipairs { "ann", "bob" } do
+      local p = processes:start(("%s match duel --server %s --name %s --json --timeout 15"):format(bodkin, url, name))
+      expect(p, '"event":"queued"')
+    end
+    local pipe = assert(io.popen(("%s why ann --admin %s/admin 2>&1"):format(bodkin, processes.dir)))
+    assert.matches("^%x+  ann: waits in duel for [%d.]+ s: never %(1 of 1%)\n$", pipe:read "a")
+    assert.is_true(pipe:close())
+    pipe = assert(io.popen(("%s why bob --json --admin %s/admin 2>&1"):format(bodkin, processes.dir)))
+    assert.matches('^{"event":"ticket","ticket":"%x+","queue":"duel","state":"waiting",.*"reasons":%[%["never",1%]%]}}',
+      pipe:read "a")
+    pipe:close()
+  end)
+
   it("kills its process when that does not answer, and goes on", function()
     write(data "yes")
     serve(path)

@@ -174,28 +174,37 @@ local function announce(out, env, server, publics)
   out:say("clients use  --server %s", out:paint("bold", table.concat(urls, "  or  ")))
 end
 
--- What the admin socket answers to a line.
-local function admin_answer(server, line)
+-- Answers a line of the admin socket.
+local function admin_answer(server, line, reply)
   local core, json = require "bodkin.core", require "bodkin.cli.json"
   server.counters:add "admin_request"
   local why, asked = line:match "^(why) ?(.*)$"
-  if why and not server.why then return json.encode { error = "it has no matching role, and knows of no match" } end
-  if why then return json.encode(server:why(asked ~= "" and asked or nil)) end
+  if why and not server.why then
+    return reply(json.encode { error = "it has no matching role, and knows of no match" })
+  end
+  if why and asked == "" then return reply(json.encode(server:why())) end
+  if why then
+    return server:why_waits(asked, function(tickets)
+      local answer = server:why(asked)
+      answer.tickets = tickets
+      reply(json.encode(answer))
+    end)
+  end
   local record = line:match "^record ?(.*)$"
   record = record and require("bodkin.cli.record").answer(server, record)
-  if record then return json.encode(record) end
+  if record then return reply(json.encode(record)) end
   if line ~= "status" then
-    return json.encode { error = "no such request; there are: status, why [ID|NAME], record" }
+    return reply(json.encode { error = "no such request; there are: status, why [ID|NAME], record" })
   end
   local status = server:status()
   status.version, status.pid = core.version, require("bodkin.host").pid()
-  return json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" })
+  reply(json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" }))
 end
 
 local function open_admin(p, out, config, server)
   local port = require("bodkin.core").addr.port(server:addresses()[1])
   local listener, err = require("bodkin.cli.admin").listen(p.env.loop, config.admin, port,
-    function(line) return admin_answer(server, line) end)
+    function(line, reply) admin_answer(server, line, reply) end)
   if listener then
     out:detail("admin socket: %s", err)
     return listener

@@ -21,7 +21,8 @@ return bodkin.policy {
   -- Both have to accept the distance, so nobody new is given to one who has waited long.
   compatible = function(a, b)
     local gap = math.abs(a.props.mmr - b.props.mmr)
-    return gap <= window(a) and gap <= window(b)
+    if gap <= window(a) and gap <= window(b) then return true end
+    return false, "further apart in mmr than both accept yet"
   end,
 
   form = function(anchor, near)

@@ -47,7 +47,7 @@ Reader.__index = Reader
 local function queue_of(self, name)
   local q = self.by_name[name]
   if not q then
-    q = { name = name, events = {}, tickets = {}, list = {}, side = new_side() }
+    q = { name = name, events = {}, tickets = {}, list = {}, matches = {}, side = new_side() }
     self.by_name[name], self.queues[#self.queues + 1] = q, q
   end
   return q
@@ -59,7 +59,12 @@ local function came(self, message)
   self.now_ms = math.max(self.now_ms or 0, now_ms)
   local t = q.tickets[no]
   if t then
-    t.match = nil -- the match did not come about: it waits on
+    if t.match then t.match.is_void = true end -- it did not come about: they wait on
+    if t.gone and not t.match then
+      q.side.left = q.side.left - (t.seats and 0 or 1)
+      table.insert(q.events, { at_ms = self.now_ms, add = t })
+    end
+    t.match, t.gone = nil, nil
     return
   end
   local props = {}
@@ -71,7 +76,8 @@ end
 
 local function matched(self, message)
   local q, tickets = queue_of(self, message[2]), {}
-  local match = { at_ms = self.ticks[message[3]] or self.now_ms, tickets = tickets, gone = 0, joins = message[7] }
+  local match = { at_ms = self.ticks[message[3]] or self.now_ms, tickets = tickets, gone = 0 }
+  q.matches[#q.matches + 1] = match
   for _, team in ipairs(message[4]) do
     for _, no in ipairs(team) do
       local t = q.tickets[no]
@@ -87,7 +93,6 @@ local function went(self, message)
   t.gone = true
   if t.match then
     t.match.gone = t.match.gone + 1
-    if t.match.gone == #t.match.tickets and not t.seats then note_match(q.side, t.match.tickets, t.match.at_ms) end
   elseif not t.refused then
     table.insert(q.events, { at_ms = self.now_ms, drop = t })
     if not t.seats then q.side.left = q.side.left + 1 end
@@ -287,6 +292,9 @@ function M.run(lines, source, limits)
           q.side.tickets = q.side.tickets + 1
           q.side.waiting = q.side.waiting + (t.gone and 0 or 1)
         end
+      end
+      for _, m in ipairs(q.matches) do
+        if #m.tickets > 0 and m.gone == #m.tickets and not m.is_void then note_match(q.side, m.tickets, m.at_ms) end
       end
       add_up(row.recorded, q.side)
       local ok

@@ -15,6 +15,7 @@ M.defaults = {
   tickets_each = 4,       -- of one client
   running = 20000,        -- matches that may be filled up, remembered as long as somebody is in them
   queues = 64,            -- each has a state of its own for its policy
+  waits = 4096,           -- tickets that ended, remembered for bodkin why, an hour long
   recording = 8 << 20,    -- bytes, about, of what policies were told and told, for bodkin record
   page_budget = 1000,     -- registry entries looked at for one page
   associations = 200000,  -- with clients

@@ -186,6 +186,12 @@ function on.unkept(self, queue, n, why)
     queue == "*" and "" or " (queue " .. queue .. ")")
 end
 
+function on.explained(self, _, serial, said)
+  local done = self.explaining[serial]
+  self.explaining[serial] = nil
+  if done then done(said or nil) end
+end
+
 function on.said(self, queue, line)
   local of = queue == "*" and "of a client" or "queue " .. queue
   self.server.log:info("%s: its policy says: %s", of, line)
@@ -217,6 +223,9 @@ local function ended(self)
   if self.closed then return end
   self.link = nil
   self.questions:lost()
+  local explaining = self.explaining
+  self.explaining = {}
+  for _, done in pairs(explaining) do done(nil) end
   self.server.counters:add "policy_restarted"
   local again_ms = self.again_ms
   self.again_ms = math.min(again_ms * 2, AGAIN_MAX_MS)
@@ -274,6 +283,7 @@ function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
     count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS, renewals = 0, depth = 0,
+    explaining = {}, explains = 0,
   }, Policies)
   local env = self.server.env
   self.recording = recordings.new {
@@ -352,6 +362,14 @@ function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
 function Policies:forget(queue)
   self.recording:forget(queue)
   send(self, { "forget", queue })
+end
+
+-- Asks why a ticket waits. done(said): see instance.lua; nil where that is not known now.
+function Policies:explain(queue, no, done)
+  if not self.desk and not self.link then return done(nil) end
+  self.explains = self.explains + 1
+  self.explaining[self.explains] = done
+  send(self, { "explain", queue, self.explains, no, ms(self) })
 end
 
 -- Asks for a pass, unless one is under way.
