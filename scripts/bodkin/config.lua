@@ -107,6 +107,7 @@ local fields = {
   require_token = kind "boolean",
   admin = M.admin_path,
   record = kind "string",
+  watch = kind "boolean",
   stun = kind "boolean",
   limits = limits.check,
   queues = queues,

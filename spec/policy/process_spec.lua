@@ -72,6 +72,18 @@ describe("bodkin serve --policy", function()
     assert.equal('"two"', duel())
   end)
 
+  it("reads it again by itself with --watch", function()
+    write(data "one")
+    serve(path .. " --watch")
+    assert.equal('"one"', duel())
+    write(data "two")
+    expect(server, "(duel%.lua: loaded)")
+    assert.equal('"two"', duel())
+    write "return bodkin.policy { size = 77 }"
+    expect(server, "(duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
+    assert.equal('"two"', duel())
+  end)
+
   it("loses no ticket when its process is killed, and ends it with itself", function()
     write [[
       return bodkin.policy { size = 2, window_ms = 50, compatible = function(a, b)

@@ -36,8 +36,8 @@ local M = {
   summary = "run the server roles: address, matching, maintenance, relay",
   text = [[
 Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
-and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP reads the files of
---policy again; one that does not load changes nothing.
+and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP, and with
+--watch each change, has the files of --policy read again; one that does not load changes nothing.
 
 Clients know the server by its key, which stands in the URL. Without --key-file the first start makes it, and later ones
 read it: server.key in $STATE_DIRECTORY (systemd's), else in bodkin/ in $XDG_STATE_HOME or ~/.local/state. All servers
@@ -67,6 +67,7 @@ Two clients that find no direct path talk through a relay. A server that has the
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
     { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
+    { "watch", help = "read the policies' files again when they change" },
     { "record", arg = "FILE", help = "write to it what policies are told and make of it, for bodkin replay" },
     { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status and why (default: by port)" },
   },
@@ -80,7 +81,8 @@ local function configure(values)
     if not loaded then return nil, err, code end
     config = loaded
   end
-  for _, key in ipairs { "listen", "listen_tcp", "roles", "maintenance_mode", "admin", "key_file", "record" } do
+  for _, key in ipairs { "listen", "listen_tcp", "roles", "maintenance_mode", "admin", "key_file", "record",
+    "watch" } do
     if values[key] then config[key] = values[key] end
   end
   if values.policy then

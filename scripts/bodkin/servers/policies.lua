@@ -22,6 +22,7 @@ local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
 local PATIENCE_EACH_MS = 0.25            -- … and for each ticket that a new instance may have to be told of first
 local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
+local WATCH_MS = 1000
 local UNSTARTED_MS = 250                 -- … and two attempts when none could be started
 
 -- Reads and tries what options.queues names: { [queue or "*"] = { policy = path or source } }. Returns
@@ -275,10 +276,51 @@ local function ask(self, serial, client)
   return "asked"
 end
 
+-- --- files that change
+-- Loads what sources.read gave; what does not load changes nothing.
+local function take(self, slot, source, err)
+  if not source then
+    self.server.counters:add "policy_failed"
+    self.server.log:error("%s; the version before it stays", err)
+  else
+    slot.loading = new_version(self, slot, source)
+    tell_version(self, slot.loading)
+  end
+end
+
+-- All of a source's text, or why there is none.
+local function content(source, err)
+  local parts = {}
+  for _, file in ipairs(source and source.files or {}) do
+    parts[#parts + 1] = ("%s %d\n%s"):format(file.chunkname, #file.text, file.text)
+  end
+  return source and table.concat(parts) or "! " .. err
+end
+
+-- Reads all files each second, and loads what is another than what was loaded or tried last: once it has been so for
+-- a second, since who writes a file may not be done.
+local function watch(self)
+  self.watching = self.server.env.timer(WATCH_MS, function()
+    self.watching = nil
+    for _, slot in pairs(self.slots) do
+      if slot.path then
+        local source, err = sources.read(slot.path)
+        local now = content(source, err)
+        if now ~= slot.content and now == slot.before then
+          slot.content = now
+          take(self, slot, source, err)
+        end
+        slot.before = now
+      end
+    end
+    watch(self)
+  end)
+end
+
 -- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data, joins),
 -- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; on_record(text, begins): all that is
--- recorded, as it comes, see recording.lua; open_link(on_message, on_end) ->
--- link with send, kill, close: for a process beside this one.
+-- recorded, as it comes, see recording.lua; watch = true: files that change are read again; open_link(on_message,
+-- on_end) -> link with send_packed, kill, close: for a process beside this one.
 function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
@@ -306,7 +348,7 @@ function M.new(options)
   for _, key in ipairs(keys) do
     local slot = self.slots[key]
     slot.current = new_version(self, slot, slot.source)
-    slot.current.about = slot.about
+    slot.current.about, slot.content = slot.about, content(slot.source)
   end
   if self.open_link then
     if next(keys) then start(self) end -- else with the first ticket
@@ -317,6 +359,7 @@ function M.new(options)
     end)
     tell_all(self)
   end
+  if options.watch then watch(self) end
   return self
 end
 
@@ -401,19 +444,10 @@ end
 function Policies:allow(client, done) return self.questions:put(client, done) end
 function Policies:disregard(question) self.questions:cancel(question) end
 
--- Reads every file again. What does not load changes nothing.
+-- Reads every file again.
 function Policies:reload()
   for _, slot in pairs(self.slots) do
-    if slot.path then
-      local source, err = sources.read(slot.path)
-      if not source then
-        self.server.counters:add "policy_failed"
-        self.server.log:error("%s; the version before it stays", err)
-      else
-        slot.loading = new_version(self, slot, source)
-        tell_version(self, slot.loading)
-      end
-    end
+    if slot.path then take(self, slot, sources.read(slot.path)) end
   end
 end
 
@@ -425,6 +459,7 @@ function Policies:close()
   end
   self.questions:close()
   if self.timer then self.timer:cancel() end
+  if self.watching then self.watching:cancel() end
   if self.link then self.link:close() end
   if self.desk then self.desk:close() end
 end

@@ -581,6 +581,7 @@ function M.install(server, on, matches)
   end
   self.policies = policies.new {
     server = server, slots = server.policy_slots, open_link = server.open_policy_link, on_record = server.on_record,
+    watch = server.watch,
     on = {
       verdict = function(...) verdict(self, ...) end,
       match = function(queue, ...)
