@@ -36,6 +36,7 @@ function M.main(argv)
     return 2
   end
   if name == "policy-desk" then return require("bodkin.cli.desk").run() end -- started by serve alone
+  if name == "webhook-desk" then return require("bodkin.cli.webhook").run() end
   if not commands[name] then
     if later[name] then return usage_error(name .. " is not in this version yet", "bodkin help lists what is") end
     local help, options = require "bodkin.cli.help", require "bodkin.cli.options"

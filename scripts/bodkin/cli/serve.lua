@@ -235,6 +235,10 @@ function M.run(values)
       if not config.on_record then return nil, err, code end
       close_record = err
     end
+    if config.webhook then
+      config.webhook, err, code = require("bodkin.cli.webhook").options(p.env, config.webhook)
+      if not config.webhook then return nil, err, code end
+    end
     local server
     server, err, code = require("bodkin.servers").open(p.env, config)
     if not server then

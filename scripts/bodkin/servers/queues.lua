@@ -13,6 +13,7 @@ local policies = require "bodkin.servers.policies"
 local proposals = require "bodkin.servers.proposals"
 local recent = require "bodkin.servers.recent"
 local waits = require "bodkin.servers.waits"
+local webhooks = require "bodkin.servers.webhook"
 
 local M = {}
 local Queues = {}
@@ -294,7 +295,7 @@ local function players_of(self, list)
   local out = {}
   for _, l in ipairs(list) do
     for _, t in ipairs(l.party.tickets) do
-      out[#out + 1] = { id = t.id, ticket = t.ticket, team = l.team, t = t,
+      out[#out + 1] = { id = t.id, name = t.name, ticket = t.ticket, team = l.team, t = t,
         person = people.registered(self.server.registry, t.id) }
     end
   end
@@ -339,6 +340,10 @@ local function commit(self, m)
   end
   taken(self, m.list, m.match)
   self.backfills:formed(m, host, players)
+  if self.webhook then
+    self.webhook:matched { match = m.match, queue = q.name, app = m.list[1].party.app, players = players,
+      host = host or run and run.host, data = m.data, encoded = m.encoded, joined = run and true }
+  end
   return true
 end
 
@@ -594,6 +599,7 @@ function M.install(server, on, matches)
   }
   self.backfills = backfills.install(self, on)
   self.waits = waits.new(server, self)
+  self.webhook = server.webhook and webhooks.new(server, server.webhook)
   function server.why_waits(_, asked, done) self.waits:why(asked, done) end
   handlers(self, on)
   function server.reload_policies() self.policies:reload() end
@@ -605,6 +611,7 @@ function M.install(server, on, matches)
     self.proposals:close()
     self.policies:close()
     self.waits:close()
+    if self.webhook then self.webhook:close() end
   end)
   server:at_status(function(info)
     info.tickets, info.queues, info.proposals = self.total, self.count, self.proposals.count
