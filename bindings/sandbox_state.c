@@ -113,14 +113,13 @@ static int run_save(lua_State *L) {
 int bdk_sandbox_state(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_check(L);
   if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
-  uint8_t *buf = malloc(BDK_SANDBOX_STATE_MAX);
-  if (!buf) return luaL_error(L, "not enough memory for a state");
+  uint8_t *buf = lua_newuserdatauv(L, BDK_SANDBOX_STATE_MAX, 0);
   bdk_packer p = bdk_packer_init(buf, BDK_SANDBOX_STATE_MAX);
   lua_settop(s->L, 0);
   int status = bdk_sandbox_run(s, run_save, &p, 0, 0);
-  if (status == LUA_OK) lua_pushlstring(L, (const char *)buf, p.len);
-  free(buf);
-  return status == LUA_OK ? 1 : bdk_sandbox_push_failure(L, s, status);
+  if (status != LUA_OK) return bdk_sandbox_push_failure(L, s, status);
+  lua_pushlstring(L, (const char *)buf, p.len);
+  return 1;
 }
 
 // --- in

@@ -288,6 +288,8 @@ static const char alone[] =
     "  .. 'return (lib.double(s):gsub(\"(x)\", \"%1y\")) end, loop = function() while true do end end }', '@p.lua'))\n"
     "assert(wire.decode(box:call('twice', wire.encode 'x')) == 'xyxy' and box:said() and box:spent() and "
     "tostring(box))\n"
+    "local other <close> = core.sandbox {}\n"
+    "assert(other:restore(box:state()) and other:state() == '\\x80')\n"
     "assert(not box:call 'loop' and not core.sandbox {}:load('x', '@x'))\n"
     "local v <close> = core.loop { virtual = true, now_us = 5 }\n"
     "local t = v:timer(2, function() end)\n"

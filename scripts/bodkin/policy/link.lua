@@ -63,15 +63,13 @@ function M.new(stream, on_message, on_end)
   return self
 end
 
--- Never blocks. true, or nil, message, code when the message cannot be told.
-function Link:send(message)
-  local packed, err, code = M.pack(message)
-  if not packed then return nil, err, code end
-  return self:send_packed(packed)
-end
-
-function Link:send_packed(packed)
+-- Never blocks. packed: the same by M.pack, where that is at hand. true, or nil, message, code when the message cannot
+-- be told.
+function Link:send(message, packed)
   if self.closed then return nil, "closed", "closed" end
+  local err, code
+  if not packed then packed, err, code = M.pack(message) end
+  if not packed then return nil, err, code end
   self.last = self.last + 1
   self.waiting[self.last] = "m" .. packed .. "\n"
   pump(self)

@@ -81,7 +81,7 @@ local function send(self, message, versions)
   if not packed then return nil, err, code end
   self.recording:told(message, packed, versions)
   self.depth = self.depth + 1
-  if self.desk then self.desk:input(message) else self.link:send_packed(packed) end
+  if self.desk then self.desk:input(message) else self.link:send(message, packed) end
   self.depth = self.depth - 1
   -- Not from within what the desk in this process is about to do.
   if self.depth > 0 or not self.recording:is_full() then return end
@@ -248,7 +248,7 @@ local function tell_all(self)
 end
 
 local function heard(self, message, packed)
-  self.recording:heard(message, packed)
+  self.recording:heard(message, packed or links.pack(message))
   local handler = on[message[1]]
   if handler then handler(self, table.unpack(message, 2, 8)) end
 end
@@ -320,7 +320,7 @@ end
 -- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data, joins),
 -- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; on_record(text, begins): all that is
 -- recorded, as it comes, see recording.lua; watch = true: files that change are read again; open_link(on_message,
--- on_end) -> link with send_packed, kill, close: for a process beside this one.
+-- on_end) -> link with send, kill, close: for a process beside this one.
 function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
@@ -355,7 +355,7 @@ function M.new(options)
   else
     self.desk = desks.new(function(message)
       local packed = links.pack(message)
-      if packed then heard(self, message, packed) end
+      if packed then heard(self, message, packed) end -- as a process could not tell it either
     end)
     tell_all(self)
   end
