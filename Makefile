@@ -183,6 +183,9 @@ $(r)/bench/path_plain: bench/path.c $(r)/core.a
 	  -o $@ $^ $(CORE_LIBS)
 bench-policy: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/policy.lua
+bench-match: all $(r)/bench/sweep
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/match.lua
+	@$(BODKIN) run bench/match_net.lua
 bench-server: all $(r)/bench/echo $(r)/bench/load
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/server.lua
 bench-tunnel: all $(r)/bench/echo $(r)/bench/load
@@ -193,7 +196,7 @@ bench-flood: all $(r)/bench/flood
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/flood.lua
 bench-connect: all $(r)/bench/nice
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/connect.lua
-$(r)/bench/echo $(r)/bench/load $(r)/bench/flood $(r)/bench/relay: $(r)/bench/%: $(r)/bench/%.o
+$(r)/bench/echo $(r)/bench/load $(r)/bench/flood $(r)/bench/relay $(r)/bench/sweep: $(r)/bench/%: $(r)/bench/%.o
 	$(call quiet,LD) $(CC) -o $@ $^
 $(r)/bench/nice.o: CFLAGS += $$(pkg-config --cflags nice)
 $(r)/bench/nice: $(r)/bench/nice.o
@@ -263,8 +266,8 @@ FORCE:
 
 help:
 	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
+	@echo 'bench-policy bench-match bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
 
 .PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
+  bench-noise bench-seal bench-policy bench-match bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
   FORCE

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := addr assoc base carriage counter message mux noise out path probe registry relay seal session session_relay \
+CORE := addr assoc base carriage coords counter message mux noise out path probe registry relay seal session session_relay \
   session_renew session_roam session_seal stun tickets wheel wire
 IO := drive_ev drive_poll driver iface os resolve say sockaddr stream tcp tun udp
-BINDINGS := addr assoc call core counters crypto file log loop module mux mux_trace registry relay router sandbox sandbox_base \
-  sandbox_pass sandbox_state sandbox_string schema stream stun timer tun udp wire
+BINDINGS := addr assoc call coord core counters crypto file log loop module mux mux_trace registry relay router sandbox sandbox_base \
+  sandbox_help sandbox_net sandbox_pass sandbox_state sandbox_string schema stream stun timer tun udp wire
 HOST := embed event host http main node supervisor
 # The library has what the binary does not, and brings neither libev nor a program's own parts.
 LIB_ONLY := runtime/host/stdio

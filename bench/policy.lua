@@ -44,3 +44,4 @@ for i, row in ipairs(rows) do
     table.unpack(c.p99)), c.lost, c.matches))
 end
 print(("medians of %d rounds of %d s"):format(ROUNDS, SECONDS))
+dofile("bench/crowded.lua")(ROUNDS)

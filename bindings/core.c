@@ -72,6 +72,7 @@ int bdk_open_core(lua_State *L, const bdk_driver_kind *kind) {
   lua_setfield(L, -2, "errors");
   bdk_open_addr(L);
   bdk_open_assoc(L);
+  bdk_open_coord(L);
   bdk_open_counters(L);
   bdk_open_crypto(L);
   bdk_open_file(L);

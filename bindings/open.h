@@ -9,6 +9,7 @@
 typedef struct bdk_driver_kind bdk_driver_kind;
 void bdk_open_addr(lua_State *L);
 void bdk_open_assoc(lua_State *L);
+void bdk_open_coord(lua_State *L);
 void bdk_open_counters(lua_State *L);
 void bdk_open_crypto(lua_State *L);
 void bdk_open_file(lua_State *L);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // core.sandbox{ memory = bytes, instructions = a call } -> a state of its own, bytes in and bytes out.
 #include "sandbox.h"
+#include "sandbox_net.h"
 
 #include <lualib.h>
 #include <stdio.h>
@@ -231,6 +232,8 @@ static void push_primitives(lua_State *L) {
   lua_setfield(L, -2, "left");
   bdk_sandbox_push_tickets(L);
   lua_setfield(L, -2, "tickets");
+  bdk_sandbox_push_helpers(L);
+  lua_setfield(L, -2, "helpers");
 }
 
 // 1: the job. For load: the chunk, or a chunk already compiled on the stack as 2.
@@ -500,7 +503,10 @@ static int collect(lua_State *L) {
 static int sandbox_close(lua_State *L) {
   bdk_sandbox *s = luaL_checkudata(L, 1, type);
   if (s->running) return luaL_error(L, "a sandbox cannot close itself");
-  if (s->L) lua_close(s->L);
+  if (s->L) {
+    bdk_net_free(s);
+    lua_close(s->L);
+  }
   s->L = NULL;
   free_chunks(s);
   free(s->told);
@@ -519,6 +525,7 @@ static int setup(lua_State *L) {
   bdk_sandbox_open_base(L);
   bdk_sandbox_open_string(L);
   bdk_sandbox_open_state(L);
+  bdk_sandbox_open_net(L);
   return 0;
 }
 
@@ -550,6 +557,9 @@ void bdk_open_sandbox(lua_State *L) {
                                      {"spent", spent},
                                      {"state", bdk_sandbox_state},
                                      {"restore", bdk_sandbox_restore},
+                                     {"net_set", bdk_lua_net_set},
+                                     {"net_drop", bdk_lua_net_drop},
+                                     {"net_table", bdk_lua_net_table},
                                      {"close", sandbox_close},
                                      {NULL, NULL}};
   static const luaL_Reg meta[] = {

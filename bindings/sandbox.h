@@ -34,10 +34,13 @@ typedef struct bdk_sandbox {
   uint8_t *told; // pieces, each after its length in two bytes
   size_t told_len, told_cap;
   bool running;
+  struct bdk_net *net; // see sandbox_net.h; NULL: nothing is known
 } bdk_sandbox;
 
 static inline bdk_sandbox *bdk_sandbox_of(lua_State *L) { return *(bdk_sandbox **)lua_getextraspace(L); }
 
+// The sandbox at index 1, open and not running. [-0, +0, e]
+bdk_sandbox *bdk_sandbox_check(lua_State *L);
 // Charges work done in C. Does not return once the account is spent. [-0, +0, v]
 void bdk_sandbox_charge(lua_State *L, uint64_t work);
 // Raises the error that ends a sandbox; called again wherever something may have caught it. [-0, +0, v]
@@ -48,6 +51,8 @@ void bdk_sandbox_tell(lua_State *L, const uint8_t *bytes, size_t len);
 
 // Pushes the primitive `tickets`, see sandbox_pass.c. [-0, +1, e]
 void bdk_sandbox_push_tickets(lua_State *L);
+// Pushes a table of what policies may call, see sandbox_help.c. [-0, +1, e]
+void bdk_sandbox_push_helpers(lua_State *L);
 // Where the table at `idx` is one that fills as it is read: fills it. [-0, +0, e]
 void bdk_sandbox_fill(lua_State *L, int idx);
 

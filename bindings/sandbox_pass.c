@@ -193,6 +193,30 @@ static int others(lua_State *L) {
   return 2;
 }
 
+// [-0, +1, e] queue:nearest(no, within, most) -> those whose index is that near to a ticket's, the nearest first, as a
+// list
+static int nearest(lua_State *L) {
+  queue *q = check(L);
+  uint32_t place = bdk_tickets_find(q->table, (uint64_t)luaL_checkinteger(L, 2)), other;
+  lua_Number within = luaL_checknumber(L, 3);
+  lua_Integer most = luaL_checkinteger(L, 4);
+  luaL_argcheck(L, place != BDK_TICKET_NONE, 2, "it waits no more");
+  const bdk_ticket *k = bdk_tickets_at(q->table, place);
+  bdk_search s;
+  bdk_search_apart(q->table, &s, k->pool, place, k->value);
+  lua_getiuservalue(L, 1, VIEWS);
+  int views = lua_gettop(L);
+  lua_newtable(L);
+  for (lua_Integer n = 1; n <= most && (other = bdk_search_next(q->table, &s)) != BDK_TICKET_NONE; n++) {
+    double gap = bdk_tickets_at(q->table, other)->value - k->value;
+    if ((gap < 0 ? -gap : gap) > within) break;
+    bdk_sandbox_charge(L, 10);
+    push_view(L, q, views, other);
+    lua_rawseti(L, -2, n);
+  }
+  return 1;
+}
+
 // --- near: a table that is filled as it is read, since most policies look at few of those they may choose from
 typedef struct at { // stack places that a run needs
   int queue, views, compatible, form, anchor;
@@ -625,8 +649,8 @@ static int near(lua_State *L) {
 
 void bdk_sandbox_push_tickets(lua_State *L) {
   static const luaL_Reg methods[] = {{"pool", new_pool}, {"release", release}, {"count", count},   {"add", add},
-                                     {"drop", drop},     {"view", view},       {"others", others}, {"near", near},
-                                     {"pass", pass},     {NULL, NULL}};
+                                     {"drop", drop},     {"view", view},       {"others", others}, {"nearest", nearest},
+                                     {"near", near},     {"pass", pass},       {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", queue_gc}, {NULL, NULL}};
   bdk_lua_type(L, type, methods, meta);
   lua_pushcfunction(L, new);

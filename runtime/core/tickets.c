@@ -345,15 +345,7 @@ static void by_age(const pool *p, bdk_search *s, uint8_t phase, uint64_t at, uin
 
 static uint64_t turn(const pool *p) { return (uint64_t)p->first + (uint64_t)p->round * (LOOK / 2); }
 
-void bdk_search_begin(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t place, double value) {
-  pool *p = &t->pools[which];
-  while (p->first < p->known && t->tickets[p->order[p->first]].gone) p->first++;
-  *s = (bdk_search){.pool = which, .serial = ++t->serial, .drops = t->drops, .value = value};
-  if (place != NONE) t->tickets[place].search = s->serial;
-  if (!t->indexed) {
-    by_age(p, s, OLDEST, p->first, LOOK / 2);
-    return;
-  }
+static void begin_outwards(const bdk_tickets *t, const pool *p, bdk_search *s, uint32_t place, double value) {
   s->phase = OUTWARDS;
   if (place != NONE && t->tickets[place].at != NONE) {
     s->lo = p->left[t->tickets[place].at];
@@ -371,6 +363,22 @@ void bdk_search_begin(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t pl
   for (s->hi = lo + 1; s->hi <= p->known && t->tickets[p->sorted[s->hi - 1]].gone;) s->hi++;
   if (s->hi > p->known) s->hi = 0;
   for (s->lo = lo; s->lo && t->tickets[p->sorted[s->lo - 1]].gone;) s->lo--;
+}
+
+void bdk_search_begin(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t place, double value) {
+  pool *p = &t->pools[which];
+  while (p->first < p->known && t->tickets[p->order[p->first]].gone) p->first++;
+  *s = (bdk_search){.pool = which, .serial = ++t->serial, .drops = t->drops, .value = value};
+  if (place != NONE) t->tickets[place].search = s->serial;
+  if (t->indexed)
+    begin_outwards(t, p, s, place, value);
+  else
+    by_age(p, s, OLDEST, p->first, LOOK / 2);
+}
+
+void bdk_search_apart(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t place, double value) {
+  *s = (bdk_search){.pool = which, .drops = t->drops, .value = value, .enough = true};
+  begin_outwards(t, &t->pools[which], s, place, value);
 }
 
 // The position on that side, from a position (+1) on; those that went since the search began are stepped over.
@@ -410,7 +418,7 @@ uint32_t bdk_search_next(bdk_tickets *t, bdk_search *s) {
     if (s->phase == OUTWARDS && s->looked < LOOK) place = outwards(t, p, s);
     if (s->phase == OLDEST || s->phase == OTHERS) place = next_by_age(t, p, s);
     if (place != NONE) {
-      t->tickets[place].search = s->serial;
+      if (s->serial) t->tickets[place].search = s->serial;
       s->looked++;
       return place;
     }

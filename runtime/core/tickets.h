@@ -62,6 +62,8 @@ typedef struct bdk_search {
 
 // `value`, `place`: the anchor's; BDK_TICKET_NONE for one that does not wait in the pool itself.
 void bdk_search_begin(bdk_tickets *t, bdk_search *s, uint32_t pool, uint32_t place, double value);
+// Likewise, but by the index alone, and beside a search that is under way. The pool has one.
+void bdk_search_apart(bdk_tickets *t, bdk_search *s, uint32_t pool, uint32_t place, double value);
 // The place of the next, or BDK_TICKET_NONE when BDK_TICKETS_LOOK have been looked at, or there are no more.
 uint32_t bdk_search_next(bdk_tickets *t, bdk_search *s);
 

@@ -174,10 +174,10 @@ local function read(def)
     return nil, ("party must be the most players of one ticket, from 1 to %d"):format(out.size[2])
   end
   local index, shard = def.index, def.shard
-  if index ~= nil then
+  if index ~= nil and type(index) ~= "function" then
     local spec = out.props and out.props[index]
     if not spec or spec.optional and spec.default == nil or spec.kind ~= "number" and spec.kind ~= "integer" then
-      return nil, "index must name a property that is a number and always there"
+      return nil, "index must name a property that is a number and always there, or be a function that gives one"
     end
   end
   if shard ~= nil and not (out.props and out.props[shard]) then return nil, "shard must name one of props" end

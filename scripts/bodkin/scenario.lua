@@ -154,7 +154,7 @@ local function match(v)
     return nil, "queue must be a name of at most 32 bytes"
   end
   if v.policy ~= nil and type(v.policy) ~= "string" then
-    return nil, "policy must be a file, or first_come, skill or rooms"
+    return nil, "policy must be a file, or the name of one that ships, such as skill"
   end
   local props
   props, why = properties(v.props or {})

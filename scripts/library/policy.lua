@@ -64,8 +64,8 @@
 ---@field accept_ms? integer
 ---How often the queue is looked at, in ms: 10 to 60000, else 100. Tickets that come in between are seen together.
 ---@field window_ms? integer
----A numeric property: `near` is then in order of distance from the anchor's, and long queues stay fast.
----@field index? string
+---A numeric property, or what gives a ticket's number: `near` is then in order of distance from the anchor's, and long queues stay fast.
+---@field index? string|fun(ticket: bodkin.Ticket): number
 ---A property in which all players of a match agree.
 ---@field shard? string
 ---Whether a ticket may wait here; the second result says why not, in at most 40 bytes.
@@ -91,12 +91,61 @@
 ---says why not, in at most 40 bytes. Counts in the policy that serves every queue without its own.
 ---@field on_register? fun(client: bodkin.Client): boolean, string?
 
+---@class bodkin.HostWhy
+---@field rtt_ms? number  the longest of the round-trip times to the others; nil where one is not known
+---@field reach number    the least of the chances that one of the others reaches it directly, 0 to 1
+
+---The round-trip time to be expected between two tickets, in ms; of parties the worst between their members. Nil where
+---it is not known of one. In policies only, as the two below.
+---@param a bodkin.Ticket|integer
+---@param b bodkin.Ticket|integer
+---@return number?
+function bodkin.rtt_ms(a, b) end
+
+---How likely two tickets reach each other directly, 0 to 1; of parties the worst between their members.
+---@param a bodkin.Ticket|integer
+---@param b bodkin.Ticket|integer
+---@return number
+function bodkin.reach(a, b) end
+
+---Who should be the host of a star: who all others reach with the best chance (in steps of a fifth), and of those who has
+---the shortest way to the farthest of them.
+---@param tickets (bodkin.Ticket|integer)[]  1 to 64
+---@return bodkin.Ticket|integer host        as it stands in the list
+---@return bodkin.HostWhy why
+function bodkin.best_host(tickets) end
+
+---A number for `index = bodkin.place`: tickets near in it are near in the network; -1 where nothing is known.
+---@param ticket bodkin.Ticket|integer
+---@return number
+function bodkin.place(ticket) end
+
 ---@class bodkin.Policy
 
 ---Checks a policy; an error names the field. A policy's file ends with `return bodkin.policy { … }`.
 ---@param definition bodkin.PolicyDefinition
 ---@return bodkin.Policy
 function bodkin.policy(definition) end
+
+---The tickets nearest to one by the policy's index, compatible or not, the nearest first.
+---@param ticket bodkin.Ticket  one that waits
+---@param options? { within?: number, max?: integer }  how far they may be, and how many there are at most (10)
+---@return bodkin.Ticket[]
+function bodkin.near(ticket, options) end
+
+---Fills each team exactly, parties whole, with the first ticket and then the earlier ones where that is possible.
+---@param tickets bodkin.Ticket[]  at most 64
+---@param sizes integer[]          of each team
+---@return bodkin.Ticket[][]?
+function bodkin.pack(tickets, sizes) end
+
+---Puts all these tickets into teams whose means of a property are as near to each other as can be, parties whole.
+---@param tickets bodkin.Ticket[]  as many players as the teams have places
+---@param sizes integer[]
+---@param property string          a number among the props of each player
+---@return bodkin.Ticket[][]? teams
+---@return number gap              between the highest mean and the lowest
+function bodkin.split(tickets, sizes, property) end
 
 ---In a policy: what it remembers, plain data of at most 64 KB; it survives a reload. Each queue has its own.
 ---@type table<string|integer, any>

@@ -26,7 +26,7 @@
 
 ---@class bodkin.ScenarioQueue
 ---@field queue? string
----@field policy? string                  a file beside the scenario, or first_come, skill, rooms
+---@field policy? string                  a file beside the scenario, or the name of one that ships
 ---@field props? table<string, string|number|boolean|bodkin.Distribution>
 ---@field claims? table<string, string|number|boolean|bodkin.Distribution>  drawn as props, in tokens
 

@@ -56,6 +56,16 @@ describe("check", function()
     end
   end)
 
+  it("makes up places and NATs, known and unknown ones", function()
+    local ok, err = run [[return bodkin.policy { size = 2, compatible = function(a, b)
+      return bodkin.rtt_ms(a, b) < 100 end }]]
+    assert.is_nil(ok)
+    assert.matches("policy.lua:3: attempt to compare nil with number", err, 1, true)
+    local report = assert(run [[return bodkin.policy { size = 2, compatible = function(a, b)
+      return (bodkin.rtt_ms(a, b) or 50) < 100 and bodkin.reach(a, b) > 0.5 end }]])
+    assert.is_true(report.matches > 10)
+  end)
+
   it("finds what fails, with file and line", function()
     for text, expect in pairs {
       ["return bodkin.policy { compatible = function(a) return mat.abs(a) end }"] =

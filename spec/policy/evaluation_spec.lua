@@ -48,11 +48,15 @@ describe("evaluation of the policy", function()
     assert.is_true(one.matches >= 480, one.matches)
     assert.equal(0, one.counters.policy_failed)
     assert.is_true(#one.trace > 20000)
-    local gaps, waits = {}, column(one, "waited_ms")
+    local gaps, waits, named = {}, column(one, "waited_ms"), {}
+    for _, c in ipairs(one.clients) do named[c.name] = c end
     for _, c in ipairs(one.clients) do
-      gaps[#gaps + 1] = c.data and c.data.gap
-      assert.is_true(not c.data or c.data.gap <= 400)
+      local other = c.met and named[c.met[1]]
+      local gap = other and math.abs(c.props.mmr - other.props.mmr)
+      gaps[#gaps + 1] = gap
+      assert.is_true(not gap or gap <= 400)
     end
+    assert.is_true(#gaps > 900, #gaps)
     assert.is_true(percentile(gaps, 50) <= 50, percentile(gaps, 50))
     assert.is_true(percentile(waits, 50) <= 1000, percentile(waits, 50))
     assert.is_true(percentile(waits, 95) <= 10000, percentile(waits, 95))

@@ -43,7 +43,9 @@ local function run(text)
   end
   local instance = timed(instances.new, sources.text(text), { memory = 32 << 20, instructions = BUDGET })
   if instance then
-    for no = 1, 4 do timed(instance.add, instance, { no = no, app = "a", since_ms = 0, members = { { {} } } }, false, 0) end
+    for no = 1, 4 do
+      timed(instance.add, instance, { no = no, app = "a", since_ms = 0, members = { { {} } } }, false, 0)
+    end
     timed(instance.tick, instance, 100)
     timed(instance.tick, instance, 200)
     timed(instance.close, instance)

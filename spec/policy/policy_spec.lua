@@ -288,10 +288,60 @@ describe("policy", function()
     assert.same({}, d:tick(14000))
     d:add({ mmr = 1100 }, { since_ms = 14000 }) -- new: takes nobody 100 away
     assert.same({}, d:tick(14500))
-    assert.same({ { { { 1 }, { 2 } }, false, { gap = 200 } } }, d:tick(15000))
+    assert.same({ { { { 1 }, { 2 } }, false } }, d:tick(15000))
     d:add({ mmr = 1100, mode = "ranked" }, { since_ms = 15000 })
     assert.same({}, d:tick(90000))
-    assert.equal("the property mmr is missing", select(2, d:add {}))
+    assert.equal("mmr is missing, and no token claims it", select(2, d:add {}))
+  end)
+
+  it("skill takes what the backend claims over what the client says", function()
+    local d = support.desk "skill"
+    d:add({ mmr = 1000 }, { claims = { mmr = 3000 } })
+    d:add { mmr = 1000 }
+    d:add { mmr = 2990 }
+    assert.same({ { { { 1 }, { 3 } }, false } }, d:tick(0))
+  end)
+
+  it("teams makes two even teams of five, parties whole, with one tank and one healer each", function()
+    local d = support.desk "teams"
+    local roles = { "tank", "tank", "tank", "healer", "any", "damage", "damage", "damage", "any", "damage", "healer" }
+    d:add(nil, { members = { { mmr = 1600, role = "tank" }, { mmr = 1400, role = "healer" } } })
+    for i, role in ipairs(roles) do d:add { mmr = 1450 + 10 * i, role = role } end
+    local matches = d:tick(0)
+    assert.equal(1, #matches)
+    local players, at = {}, {}
+    for k, team in ipairs(matches[1][1]) do
+      players[k] = { n = 0, tank = 0, healer = 0, damage = 0, any = 0 }
+      for _, no in ipairs(team) do
+        at[no] = k
+        for _, role in ipairs(no == 1 and { "tank", "healer" } or { roles[no - 1] }) do
+          players[k][role], players[k].n = players[k][role] + 1, players[k].n + 1
+        end
+      end
+      assert.equal(5, players[k].n)
+      assert.is_true(players[k].tank <= 1 and players[k].healer <= 1 and players[k].damage <= 3)
+    end
+    assert.truthy(at[1])
+    assert.is_true(matches[1][3].gap <= 10, matches[1][3].gap)
+    assert.equal("at most 5 in a party here", select(2, d:add(nil, { members = { {}, {}, {}, {}, {}, {} } })))
+  end)
+
+  it("lobby begins when it is full, or after a while, and lets others in later", function()
+    local d = support.desk "lobby"
+    for i = 1, 3 do d:add({ map = "dust" }, { since_ms = i }) end
+    assert.same({}, d:tick(9000))
+    assert.same({ { { { 1, 2, 3 } }, 1, { map = "dust" } } }, d:tick(10001))
+    local running = d:add({ map = "dust" }, { since_ms = 20000, seats = { 3 } })
+    d:add({ map = "ice" }, { since_ms = 20000 })
+    d:add(nil, { since_ms = 20000, members = { { map = "dust" }, { map = "dust" } } })
+    d:add({ map = "dust" }, { since_ms = 20001 })
+    d:add({ map = "dust" }, { since_ms = 20002 })
+    local told = d:tell { "tick", "q", 1, 99, 20100 }
+    assert.same({ "match", "q", 99, { { 6, 7 } }, false }, { table.unpack(told[1], 1, 5) })
+    assert.equal(running, told[1][7])
+    assert.same({}, d:tick(20200)) -- it is full, as far as is known
+    for i = 1, 7 do d:add({ map = "dust" }, { since_ms = 20200 + i }) end
+    assert.equal(8, #d:tick(20300)[1][1][1])
   end)
 
   it("rooms fills a room by its name", function()

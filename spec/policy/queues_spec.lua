@@ -157,7 +157,7 @@ describe("a queue", function()
       local _, err, code = s:run(function() return a:match(table.unpack(arguments, 1, 2)) end)
       return err, code
     end
-    assert.same({ "the property mmr is missing", "refused" }, { refusal("duel", {}) })
+    assert.same({ "mmr is missing, and no token claims it", "refused" }, { refusal("duel", {}) })
     assert.same({ "mmr must be a number", "refused" }, { refusal("duel", { mmr = "x" }) })
     assert.same({ "no queue's name", "invalid" }, { refusal("*", {}) })
     assert.same({ "props do not fit in 128 bytes; say less", "limit" }, { refusal("duel", { x = ("x"):rep(200) }) })

@@ -42,8 +42,8 @@ function Desk:tell(message)
   return self.told
 end
 
--- Adds a ticket; options: app, since_ms, version, now_ms, claims; members = props of each of a party, in place of props;
--- seats: of a running match. Returns its number, or nil and what was told instead.
+-- Adds a ticket; options: app, since_ms, version, now_ms, claims; members = props of each of a party, in place of
+-- props; seats: of a running match. Returns its number, or nil and what was told instead.
 function Desk:add(props, options)
   options = options or {}
   self.no = self.no + 1

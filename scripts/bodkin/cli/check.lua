@@ -26,7 +26,7 @@ return {
   text = [[
 Checks FILE's syntax, its globals and its definition; a policy is then given tickets made up from the properties and
 claims it declares, and clients where it has on_register, within the budget a server would give it. FILE may also be
-first_come, skill or rooms. Exit code 3, and the file and line, when something is wrong.]],
+the name of one that ships. Exit code 3, and the file and line, when something is wrong.]],
   options = {
     { "tickets", arg = "N", kind = whole, help = "how many to make up (default: 200)" },
     { "seed", arg = "N", kind = whole, help = "other ones for another number (default: 1)" },

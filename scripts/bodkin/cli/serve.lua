@@ -65,7 +65,7 @@ Two clients that find no direct path talk through a relay. A server that has the
     { "maintenance-mode", arg = "MODE", kind = options.word("confirm", "silent"),
       help = "confirm (default) or silent" },
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
-      help = "the policy of a queue, else of all: a file, or first_come, skill, rooms" },
+      help = "the policy of a queue, else of all: a file, or first_come, skill, teams, …" },
     { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
     { "watch", help = "read the policies' files again when they change" },
     { "record", arg = "FILE", help = "write to it what policies are told and make of it, for bodkin replay" },

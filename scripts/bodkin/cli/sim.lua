@@ -65,10 +65,10 @@ return {
   text = [[
 Plays the scenario that FILE returns (bodkin.scenario) with the unchanged client and server on a virtual network in
 virtual time, and prints which pairs of NATs connected, by which paths, and how long things took. FILE may also return
-a policy, or be first_come, skill or rooms: it then serves 1,000 clients that fit it. The same file and seed give the
-same output, byte for byte. With --against, a second one is played with the same clients, and both stand side by side:
-who was matched, the waits, how far apart those in a match are; of two policies the second plays in the first one's
-scenario. Exit code 3 when FILE is not right, or its policy failed meanwhile.]],
+a policy, or be the name of one that ships, such as skill: it then serves 1,000 clients that fit it. The same file and
+seed give the same output, byte for byte. With --against, a second one is played with the same clients, and both stand
+side by side: who was matched, the waits, how far apart those in a match are; of two policies the second plays in the
+first one's scenario. Exit code 3 when FILE is not right, or its policy failed meanwhile.]],
   options = {
     { "against", arg = "FILE", help = "another policy or scenario, beside it: the same clients, the same seed" },
     { "seed", arg = "N", kind = seed, help = "another course of things for another number (default: the scenario's)" },

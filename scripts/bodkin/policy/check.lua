@@ -1,10 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- Looks a policy over before a server does: its text, its definition, and how it takes tickets made up at random from
--- the properties and claims it declares. What it finds names a file and a line.
+-- the properties and claims it declares, at places and behind NATs that are known, or not. What it finds names a file
+-- and a line.
 
 local wire = require("bodkin.core").wire
 local globals = require "bodkin.policy.globals"
 local instances = require "bodkin.policy.instance"
+local network = require "bodkin.policy.network"
 local random = require "bodkin.sim.random"
 
 local M = {}
@@ -63,6 +65,13 @@ local function props_of(rng, declared)
   return props
 end
 
+-- What a server might know of the network around a member: where it is and what its NAT does, one of these, or nothing.
+local function net_of(rng)
+  local function ms(most) return (rng:integer() >> 1) % most + 0.5 end
+  local coord = rng:integer() & 7 > 1 and { ms(200), ms(200), ms(100), ms(20) } or nil
+  return network.pack(coord, rng:integer() & 3 > 0 and (rng:integer() >> 1) % network.CLASSES or 0)
+end
+
 local CLIENTS = 50
 
 -- Clients of any name come to be registered. true, or nil, message.
@@ -80,7 +89,7 @@ end
 
 -- Tickets come and go for two minutes. Returns a report, or nil, message.
 local function exercise(instance, options)
-  local rng = random.new(options.seed, "check")
+  local rng, net_rng = random.new(options.seed, "check"), random.new(options.seed, "network")
   local declared, claims = instance:declared "props", instance:declared "claims"
   local report = { tickets = options.tickets, admitted = 0, refused = 0, matches = 0, players = 0, most = 0,
     clients = 0, turned_away = 0 }
@@ -99,7 +108,9 @@ local function exercise(instance, options)
       no = no + 1
       local members = {}
       for i = 1, (rng:integer() >> 1) % instance.about.party + 1 do
-        members[i] = { props_of(rng, declared), next(claims) and wire.encode(props_of(rng, claims)) or nil }
+        members[i] = {
+          props_of(rng, declared), next(claims) and wire.encode(props_of(rng, claims)) or nil, net_of(net_rng),
+        }
       end
       local ticket = { no = no, app = "check/1", since_ms = now_ms, members = members }
       local ok, err = spent(instance:add(ticket, false, now_ms))

@@ -6,6 +6,7 @@
 -- Told:  { "file", version, name, chunkname, piece }     the text of a source's files, piece by piece
 --        { "load", version, builtin | false }            does it load?
 --        { "discard", version }
+--        { "network", version, bytes }                   how likely NATs let each other through: see network.lua
 --        { "add", queue, version, no, app, since_ms, members, asked, now_ms, seats | false }
 --                                                members: { { props, claims (encoded), … }, … }, see instance.lua
 --        { "wait", queue, no, app, since_ms, members, seats | false }   one that was admitted before; nothing is run
@@ -17,7 +18,7 @@
 --                                                claims, and there props, are encoded
 --        { "state", queue | "*", i, of, piece }          what a policy's `state` was, for its next instance
 --        { "renew", serial }                             from here on all is done by new instances, as after the same
---                                                messages "file", "load", "state" and "wait" to another desk
+--                                                messages "file", "load", "network", "state" and "wait" to another desk
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
@@ -125,6 +126,23 @@ local function failed(self, name, q, version, err, serial, no)
   self.tell { "failed", name, version, err, serial or false, no }
 end
 
+-- An instance of a source, with that state, told what is known of NATs; or nil, message.
+local function instance_from(self, source, state)
+  if not source then return nil, "there is no such version" end
+  local instance, err = instances.new(source, self.limits, state)
+  if instance and self.network then instance:network(self.network) end
+  return instance, err
+end
+
+-- Its version is for whoever reads a recording: what counts is the order of messages.
+function on:network(_, bytes)
+  self.network = bytes
+  for _, q in pairs(self.queues) do
+    if q.instance then q.instance:network(bytes) end
+  end
+  if self.registrar.instance then self.registrar.instance:network(bytes) end
+end
+
 -- The queue's tickets by number, in order.
 local function in_order(q)
   local list = {}
@@ -138,9 +156,7 @@ local function instance_of(self, q, version, now_ms)
   if q.version == version then return q.instance end
   if q.instance then keep(self, q) end
   close(q)
-  local source = self.sources[version]
-  if not source then return nil, "there is no such version" end
-  local instance, err = instances.new(source, self.limits, q.state)
+  local instance, err = instance_from(self, self.sources[version], q.state)
   if not instance then return nil, err end
   q.instance, q.version, q.kept_ms = instance, version, now_ms
   for _, ticket in ipairs(in_order(q)) do

@@ -2,11 +2,13 @@
 -- One policy in one sandbox, with the pass around it: its functions in, plain values out.
 
 local core = require "bodkin.core"
+local network = require "bodkin.policy.network"
 
 local wire = core.wire
 
 local M = {}
 local NONE, NIL = "\x80", "\xc0" -- an encoded map of nothing, and nil
+local UNKNOWN = "\x95\xc0\xc0\xc0\xc0\xc0" -- of whom nothing is known
 local Instance = {}
 Instance.__index = Instance
 
@@ -22,10 +24,13 @@ local function chunk_of(name)
   error("no module " .. name)
 end
 
--- In the sandbox, `require "bodkin"` gives policy, and marks for the other kinds of file.
+-- In the sandbox, `require "bodkin"` gives policy, what is known of the network (bindings/sandbox_net.c), and marks for
+-- the other kinds of file.
 local bodkin_text = [[
+local net = require "bodkin.net"
 local function of(kind) return function() return { kind = kind } end end
-return { policy = require("bodkin.policy").policy, config = of "config", scenario = of "scenario", role = of "role" }
+return { policy = require("bodkin.policy").policy, rtt_ms = net.rtt_ms, reach = net.reach, best_host = net.best_host,
+  place = net.place, config = of "config", scenario = of "scenario", role = of "role" }
 ]]
 
 local function decoded(bytes, ...)
@@ -53,6 +58,7 @@ end
 function M.new(source, limits, state)
   local sandbox = core.sandbox(limits or M.limits)
   local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
+  sandbox:net_table(network.default)
   sandbox:module("bodkin.policy", chunk_of "bodkin.policy")
   sandbox:module("bodkin", bodkin_text, "=bodkin")
   if source.files then
@@ -97,18 +103,26 @@ local function verdict(bytes, why, code)
 end
 
 -- A ticket { no =, app =, since_ms =, members = { { props, claims, net }, … }: who leads it first; claims, and net
--- (where it is: { x, y, z, height, nat }), are encoded, or nil for none; seats = of a running match, which has one
--- member with the props of all: open places by team }. asked: it was admitted before.
--- true; false and why it is not admitted; or nil, message, code: the policy failed.
+-- (where it is: network.lua), are encoded, or nil for none; seats = of a running match, which has one member with the
+-- props of all: open places by team }. asked: it was admitted before.
+-- true; false and why it is not admitted; or nil, message, code: the policy failed. What is known of the network is set
+-- before the policy is asked.
 function Instance:add(ticket, asked, now_ms)
   local args = { wire.encode { ticket.no, ticket.app, ticket.since_ms, asked or false, now_ms, ticket.seats or false } }
-  for _, m in ipairs(ticket.members) do
+  self.sandbox:net_drop(ticket.no)
+  for i, m in ipairs(ticket.members) do
     args[#args + 1] = wire.encode(m[1])
     args[#args + 1] = m[2] or NONE
     args[#args + 1] = m[3] or NIL
+    self.sandbox:net_set(ticket.no, i, m[3] or UNKNOWN)
   end
-  return verdict(self.sandbox:call("add", table.unpack(args)))
+  local ok, why, code = verdict(self.sandbox:call("add", table.unpack(args)))
+  if not ok then self.sandbox:net_drop(ticket.no) end
+  return ok, why, code
 end
+
+-- How likely NATs of two classes let each other through: see network.lua.
+function Instance:network(bytes) self.sandbox:net_table(bytes) end
 
 -- Tells one of policy.HOOKS: true, or nil, message, code. what: a value, see pass.lua.
 function Instance:event(name, what)
@@ -134,7 +148,16 @@ function Instance:register(client)
 end
 
 function Instance:drop(no)
+  self.sandbox:net_drop(no)
   return self.sandbox:call("drop", wire.encode(no))
+end
+
+-- Those of a match wait no more; one that does not come about has them added again.
+local function forget(sandbox, match)
+  for _, team in ipairs(match[1]) do
+    for _, no in ipairs(team) do sandbox:net_drop(no) end
+  end
+  if match[4] then sandbox:net_drop(match[4]) end
 end
 
 -- One pass: an array of { teams of ticket numbers, host or false, data or null, number of the running match that they
@@ -148,7 +171,9 @@ function Instance:tick(now_ms)
     if match ~= wire.null then out[#out + 1] = match end
   end
   local told = self.sandbox:told()
-  return out[1] and table.move(told, 1, #told, #out + 1, out) or told
+  out = out[1] and table.move(told, 1, #told, #out + 1, out) or told
+  for _, match in ipairs(out) do forget(self.sandbox, match) end
+  return out
 end
 
 -- The policy's table `state`, as bytes; nil, message, code where it cannot be kept.

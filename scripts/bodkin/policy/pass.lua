@@ -7,7 +7,7 @@
 -- more than its budget stops in good time, and the next goes on from there. Looking is done in C
 -- (bindings/sandbox_pass.c): most policies look at few of those they may choose from, so near is filled as it is read.
 
-local core = ... -- encode, null, where, left, tickets: what the sandbox lends to chunks of ours
+local core = ... -- encode, null, where, left, tickets, helpers: what the sandbox lends to chunks of ours
 
 local policies = require "bodkin.policy"
 
@@ -53,8 +53,24 @@ local function sweep()
   end
 end
 
+-- What policies may call, beside bodkin.policy.
+local function lend()
+  local bodkin = require "bodkin"
+  for name, fn in pairs(core.helpers) do bodkin[name] = fn end
+  -- The tickets in whose index `ticket` stands: at most `max` (10) of those within `within` of it, the nearest first.
+  function bodkin.near(ticket, options)
+    if not policy.index then error("near needs a policy with an index", 2) end
+    options = options or {}
+    local no, within, max = type(ticket) == "table" and ticket.id, options.within or math.huge, options.max or 10
+    if math.type(no) ~= "integer" or not queue:view(no) then error("near: that ticket does not wait here", 2) end
+    if type(within) ~= "number" or math.type(max) ~= "integer" then error("near: within and max are numbers", 2) end
+    return queue:nearest(no, within, max)
+  end
+end
+
 -- Requires the policy; tells what its host has to know of it.
 function M.start()
+  lend()
   policy = require "policy"
   if not policies.is(policy) then
     local kind = type(policy) == "table" and policy.kind or type(policy)
@@ -95,11 +111,21 @@ function M.register(who, props, claims)
   return allowed(policy.on_register, "on_register", client, "the server does not admit you")
 end
 
+-- By what a ticket stands in the index.
+local function value_of(view)
+  local index = policy.index
+  if not index then return 0 end
+  if type(index) ~= "function" then return view.props[index] end
+  local value = index(view)
+  if type(value) ~= "number" or value ~= value then fail(index, "index returned a %s, not a number", type(value)) end
+  return value
+end
+
 -- A running match that wants more.
 local function backfill(match)
   if not policy.on_backfill then return false, "matches are not filled up here" end
   match.view.seats = match.seats
-  match.value = policy.index and match.view.props[policy.index] or 0
+  match.value = value_of(match.view)
   running[match.no], open[#open + 1] = match, match
   return true
 end
@@ -109,7 +135,11 @@ local solo = { size = 1 }
 local Ticket = { __metatable = false, __name = "ticket" }
 function Ticket.__index(view, field)
   if field == "members" then return { { props = view.props, claims = view.claims } } end
-  if field == "claims" then return {} end
+  if field == "claims" then -- of those with none it is made when it is asked for
+    local none = {}
+    rawset(view, field, none)
+    return none
+  end
   return solo[field]
 end
 
@@ -138,7 +168,8 @@ function M.add(t, ...)
     return false, policy.party == 1 and "no parties here" or ("at most %d in a party here"):format(policy.party)
   end
   local claims = members[1].claims
-  local view = { id = no, props = members[1].props, waited_ms = now_ms - since_ms, claims = next(claims) ~= nil and claims or nil }
+  local view = { id = no, props = members[1].props, waited_ms = now_ms - since_ms }
+  if next(claims) ~= nil then view.claims = claims end
   if #members > 1 then view.size, view.members = #members, members end
   setmetatable(view, Ticket)
   local pool = pool_of(app, view.props)
@@ -148,7 +179,7 @@ function M.add(t, ...)
     ok, why = allowed(policy.admit, "admit", view, "the queue does not admit you")
     if not ok then return false, why end
   end
-  queue:add(pool.number, no, since_ms, policy.index and view.props[policy.index] or 0, #members, view)
+  queue:add(pool.number, no, since_ms, value_of(view), #members, view)
   return true
 end
 

@@ -7,7 +7,10 @@
 
 local M = {}
 
-M.BUILTIN = { first_come = true, skill = true, rooms = true }
+M.BUILTIN = {
+  first_come = true, skill = true, rooms = true, teams = true, lobby = true, latency_first = true,
+  host_and_clients = true,
+}
 
 local FILES_MAX, BYTES_MAX = 64, 1 << 20
 

@@ -127,7 +127,8 @@ function History:pair(match, id, peer)
   return r.members[id], r.members[peer]
 end
 
--- What a client says of its own end, which replaces what it said before. Whether it was believed.
+-- What a client says of its own end, which replaces what it said before. Whether it was believed, and the report where
+-- it is news.
 function History:report(id, match, peer, bytes)
   local e, r = end_of(self, match, id, peer)
   local report = e and outcome.unpack(bytes)
@@ -136,7 +137,7 @@ function History:report(id, match, peer, bytes)
   e.n, e.report, e.acknowledged = report.n, bytes, true
   unlink(self, r)
   append(self, r)
-  return true
+  return true, report
 end
 
 -- --- answers

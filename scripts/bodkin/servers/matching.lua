@@ -6,6 +6,7 @@ local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
 local admission = require "bodkin.servers.admission"
 local associations = require "bodkin.servers.associations"
+local network = require "bodkin.servers.network"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
 local queues = require "bodkin.servers.queues"
@@ -53,6 +54,7 @@ local function registration(server, on, gone)
     if not ok then return nil, code, code == "limit" and "the registry is full" or "not a valid entry" end
     if not timer then arm() end
     server.admission:keep(r.id, r.claims)
+    server.network:seen(people.registered(registry, r.id))
     counters:add("registered")
     return true
   end
@@ -142,8 +144,10 @@ return role {
     local on = {}
     associations.install(server, on)
     server.admission = admission.new(server)
+    local waiting
+    server.network = network.new(server, function(...) waiting.policies:network(...) end)
     local matches = selection.install(server, on)
-    local waiting = queues.install(server, on, matches)
+    waiting = queues.install(server, on, matches)
     function matches.on_left(...) waiting:left(...) end
     server.registrar = registrar.new(server, waiting.policies)
     registration(server, on, function(id)

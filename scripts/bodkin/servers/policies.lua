@@ -67,11 +67,13 @@ local function version_messages(v, list)
   return list
 end
 
+-- And what is known of NATs.
 local function all_versions(self)
   local versions, list = {}, {}
   for _, v in pairs(self.versions) do versions[#versions + 1] = v end
   table.sort(versions, function(a, b) return a.n < b.n end)
   for _, v in ipairs(versions) do version_messages(v, list) end
+  list[#list + 1] = self.of_network
   return list
 end
 
@@ -413,6 +415,12 @@ function Policies:explain(queue, no, done)
   self.explains = self.explains + 1
   self.explaining[self.explains] = done
   send(self, { "explain", queue, self.explains, no, ms(self) })
+end
+
+-- How likely NATs let each other through, as bytes: see policy/network.lua.
+function Policies:network(version, bytes)
+  self.of_network = { "network", version, bytes }
+  send(self, self.of_network)
 end
 
 -- Asks for a pass, unless one is under way.

@@ -65,7 +65,7 @@ function Queues:settle(p)
   if not ready then return self.policies:drop(p.queue.name, p.no) end
   if not p.seats then
     p.members = {}
-    for i, t in ipairs(p.tickets) do p.members[i] = { t.props, t.claims } end
+    for i, t in ipairs(p.tickets) do p.members[i] = { t.props, t.claims, t.net } end
   end
   offer(self, p)
 end
@@ -110,7 +110,8 @@ local function changed(self, p, text)
   tell_waiting(self, p, text)
 end
 
--- --- tickets: { no, id, name, ticket = 16 bytes, party, props, claims, asker = { assoc, tx } of who waits for an answer }
+-- --- tickets: { no, id, name, ticket = 16 bytes, party, props, claims, net, asker = { assoc, tx } of who waits for an
+-- answer }
 local function answer(self, of, name, ...)
   local asker = of.asker
   if not asker then return false end
@@ -494,7 +495,7 @@ local function handlers(self, on)
     if not p then return refuse(reply, tx, code, text) end
     self.count_tickets = self.count_tickets + 1
     t = { no = self.count_tickets, id = id, name = known.name, ticket = ticket, party = p, props = given,
-      claims = server.admission:of(id) }
+      claims = server.admission:of(id), net = server.network:of(id) }
     self.by_ticket[ticket], self.total = t, self.total + 1
     self.of[id] = self.of[id] or {}
     self.of[id][ticket] = t

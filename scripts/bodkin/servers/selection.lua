@@ -173,7 +173,9 @@ local function handlers(self, on)
 
   -- Whether it is believed is not said.
   function on.outcome(reply, _, tx, match, peer, report)
-    local believed = self.history:report((reply:who()), match, peer, report)
+    local id = reply:who()
+    local believed, news = self.history:report(id, match, peer, report)
+    if news then server.network:report(id, match, peer, news) end
     counters:add(believed and "outcome_received" or "outcome_refused")
     reply("done", tx)
   end
