@@ -224,7 +224,7 @@ $(BUILD)/mingw/%.o: %.c $(BUILD)/gen/mingw/sodium.h $(BUILD)/gen/embed.inc
 	  -MMD -MP -c $< -o $@
 
 lint: layers $(call objects,clang,$(CORE_SRC) $(IO_SRC) $(BINDINGS_SRC) $(HOST_SRC)) \
-  $(call objects,mingw,$(CORE_SRC) $(filter-out %/main %/supervisor,$(HOST_SRC)))
+  $(call objects,mingw,$(CORE_SRC) $(filter-out %/main %/supervisor %/http,$(HOST_SRC)))
 	@luacheck -q scripts spec examples bench .ci
 	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 docs: all

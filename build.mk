@@ -5,15 +5,16 @@ CORE := addr assoc base carriage coords counter message mux noise out path probe
   session_relay session_renew session_roam session_seal stun tickets wheel wire
 IO := drive_ev drive_poll driver iface os resolve say sockaddr stream tcp tun udp
 BINDINGS := addr assoc call coord core counters crypto file log loop module mux mux_trace registry relay router \
-  sandbox sandbox_base sandbox_help sandbox_net sandbox_pass sandbox_string schema stream stun timer tun udp wire
-HOST := embed event host main node supervisor
+  sandbox sandbox_base sandbox_help sandbox_net sandbox_pass sandbox_state sandbox_string schema stream stun timer \
+  tun udp wire
+HOST := embed event host http main node supervisor
 # The library has what the binary does not, and brings neither libev nor a program's own parts.
 LIB_ONLY := runtime/host/stdio
-NOT_LIB := runtime/host/embed runtime/host/host runtime/host/main runtime/host/supervisor \
+NOT_LIB := runtime/host/embed runtime/host/host runtime/host/http runtime/host/main runtime/host/supervisor \
   runtime/io/drive_ev bindings/module
 
 # Debian packages: to build, for the lab, for tests, for checks, for the soak, for what benches stand beside.
-BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev lua-dkjson binutils
+BUILD_PACKAGES := liblua5.4-dev libev-dev libmsgpack-dev libsodium-dev libc-ares-dev libcurl4-openssl-dev lua-dkjson binutils
 LAB_PACKAGES := nftables iproute2 procps
 TEST_PACKAGES := lua5.4 lua-busted lua-check libcmocka-dev clang libclang-rt-14-dev clang-format \
   python3-msgpack python3-cryptography teeworlds-server golang-github-flynn-noise-dev pkg-config g++ luajit luarocks \

@@ -76,8 +76,8 @@ end
 local dirs = lines_of("ls -d spec/*/ | xargs -n1 basename | grep -vxE 'lab|fuzz|soak|helpers?|support'")
 
 -- The longest input of a fuzz target, in bytes: a datagram where it is read as one, a program as long as it is quick.
-local fuzz_len = { addr = 64, carriage = 128, cli = 96, machines = 24, message = 200, mux = 64, noise = 160, query = 160,
-  registry = 96, relay = 96, seal = 48, stun = 128, wire = 1300 }
+local fuzz_len = { addr = 64, carriage = 128, cli = 96, machines = 24, message = 200, mux = 64, noise = 160,
+  query = 160, registry = 96, relay = 96, seal = 48, stun = 128, wire = 1300 }
 local FUZZ_RUNS = 10000000
 
 -- Runs a target with `flags` on its corpus, and one that grows in the build. And where its output goes.

@@ -84,6 +84,21 @@ static int mac(lua_State *L) {
   return 1;
 }
 
+// [-0, +1, e] hmac_sha256(key, msg) -> 32 bytes: HMAC with SHA-256 (RFC 2104), which backends have
+static int hmac_sha256(lua_State *L) {
+  size_t key_len, len;
+  const char *key = luaL_checklstring(L, 1, &key_len);
+  const char *msg = luaL_checklstring(L, 2, &len);
+  crypto_auth_hmacsha256_state state;
+  uint8_t out[crypto_auth_hmacsha256_BYTES];
+  crypto_auth_hmacsha256_init(&state, (const uint8_t *)key, key_len);
+  crypto_auth_hmacsha256_update(&state, (const uint8_t *)msg, len);
+  crypto_auth_hmacsha256_final(&state, out);
+  sodium_memzero(&state, sizeof state);
+  lua_pushlstring(L, (const char *)out, sizeof out);
+  return 1;
+}
+
 // [-0, +1, e] proof(secret, addr, epoch) -> 20 bytes: epoch (4, big-endian) ‖ BLAKE2b-128 over addr ‖ epoch, keyed.
 // What each address report carries: hence in one call.
 static int proof(lua_State *L) {
@@ -194,6 +209,7 @@ void bdk_open_crypto(lua_State *L) {
       {"verify", verify},
       {"id", id},
       {"mac", mac},
+      {"hmac_sha256", hmac_sha256},
       {"proof", proof},
       {"equal", equal},
       {"random", random_bytes},

@@ -293,8 +293,7 @@ bdk_sandbox *bdk_sandbox_check(lua_State *L) {
   return s;
 }
 
-// [-0, +3, e] What ended the run: the error on the top of the sandbox's stack.
-static int push_failure(lua_State *L, bdk_sandbox *s, int status) {
+int bdk_sandbox_push_failure(lua_State *L, bdk_sandbox *s, int status) {
   lua_pushnil(L);
   if (s->dead) {
     lua_pushfstring(L, "%s%s", s->where, s->dead);
@@ -308,15 +307,14 @@ static int push_failure(lua_State *L, bdk_sandbox *s, int status) {
   return 3;
 }
 
-// Runs fn(job, …) with what lies on the sandbox's stack above `base` as further arguments.
-static int run(bdk_sandbox *s, lua_CFunction fn, job *j, int extra, int results) {
+int bdk_sandbox_run(bdk_sandbox *s, lua_CFunction fn, void *job, int extra, int results) {
   lua_State *in = s->L;
   int at = lua_gettop(in) - extra + 1;
   lua_pushcfunction(in, on_error);
   lua_insert(in, at);
   lua_pushcfunction(in, fn);
   lua_insert(in, at + 1);
-  lua_pushlightuserdata(in, j);
+  lua_pushlightuserdata(in, job);
   lua_insert(in, at + 2);
   s->work = 0;
   s->limit = s->budget + s->load * BDK_SANDBOX_EACH;
@@ -417,7 +415,7 @@ static int module(lua_State *L) {
 // tickets }.
 static int load(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_check(L);
-  if (s->dead) return push_failure(L, s, LUA_ERRRUN);
+  if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
   job j = {.owner = L};
   lua_settop(s->L, 0);
   int extra = 0;
@@ -428,8 +426,8 @@ static int load(lua_State *L) {
     j.text = luaL_checklstring(L, 2, &j.len);
     j.chunkname = luaL_optstring(L, 3, "=policy");
   }
-  int status = run(s, run_load, &j, extra, 0);
-  if (status != LUA_OK) return push_failure(L, s, status);
+  int status = bdk_sandbox_run(s, run_load, &j, extra, 0);
+  if (status != LUA_OK) return bdk_sandbox_push_failure(L, s, status);
   lua_pushboolean(L, true);
   return 1;
 }
@@ -446,11 +444,11 @@ static int call(lua_State *L) {
     const char *bytes = lua_tolstring(L, i, &len);
     if (!bdk_wire_check((const uint8_t *)bytes, len)) luaL_argerror(L, i, "msgpack expected");
   }
-  if (s->dead) return push_failure(L, s, LUA_ERRRUN);
+  if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);
   lua_settop(s->L, 0);
   s->told_len = 0;
-  int status = run(s, run_call, &j, 0, LUA_MULTRET);
-  if (status != LUA_OK) return push_failure(L, s, status);
+  int status = bdk_sandbox_run(s, run_call, &j, 0, LUA_MULTRET);
+  if (status != LUA_OK) return bdk_sandbox_push_failure(L, s, status);
   int results = lua_gettop(s->L) - 1; // the message handler is below them
   luaL_checkstack(L, results, "results");
   for (int i = 2; i < 2 + results; i++) {
@@ -526,6 +524,7 @@ static int sandbox_tostring(lua_State *L) {
 static int setup(lua_State *L) {
   bdk_sandbox_open_base(L);
   bdk_sandbox_open_string(L);
+  bdk_sandbox_open_state(L);
   bdk_sandbox_open_net(L);
   return 0;
 }
@@ -556,6 +555,8 @@ void bdk_open_sandbox(lua_State *L) {
                                      {"told", told},
                                      {"collect", collect},
                                      {"spent", spent},
+                                     {"state", bdk_sandbox_state},
+                                     {"restore", bdk_sandbox_restore},
                                      {"net_set", bdk_lua_net_set},
                                      {"net_drop", bdk_lua_net_drop},
                                      {"net_table", bdk_lua_net_table},

@@ -11,6 +11,7 @@ enum {
   BDK_SANDBOX_PERIOD = 1000,     // instructions between two looks at the account
   BDK_SANDBOX_STRING_MAX = 1280, // bytes of one string: comparing two is one instruction, however long they are
   BDK_SANDBOX_SAID_MAX = 1024,   // bytes kept of what it printed
+  BDK_SANDBOX_STATE_MAX = 65536, // bytes of its table `state`
   BDK_SANDBOX_SMALL = 256,       // bytes of the largest block that comes from a chunk
   BDK_SANDBOX_EACH = 1000,       // instructions, and bytes, that a run may use more for each ticket that waits
 };
@@ -58,6 +59,16 @@ void bdk_sandbox_fill(lua_State *L, int idx);
 // Fill the global table of a sandbox. [-0, +0, e]
 void bdk_sandbox_open_base(lua_State *L);   // base, coroutine, table, math, utf8
 void bdk_sandbox_open_string(lua_State *L); // and string, with a matcher that is charged
+void bdk_sandbox_open_state(lua_State *L);  // and state
+
+// For methods. The sandbox at index 1, which is open and does not run. [-0, +0, e]
+bdk_sandbox *bdk_sandbox_check(lua_State *L);
+// Runs fn(job, …), on its account; the `extra` values on the top of its stack are further arguments.
+int bdk_sandbox_run(bdk_sandbox *s, lua_CFunction fn, void *job, int extra, int results);
+// nil, message, code of a run that failed: the error on the top of the sandbox's stack. [-0, +3, e]
+int bdk_sandbox_push_failure(lua_State *L, bdk_sandbox *s, int status);
+int bdk_sandbox_state(lua_State *L);   // sandbox:state
+int bdk_sandbox_restore(lua_State *L); // sandbox:restore
 
 // Makes modules[name] found by the sandbox's require: the function or text on the top. [-1, +0, e]
 void bdk_sandbox_module(lua_State *L, const char *name, const char *chunkname);

@@ -162,7 +162,10 @@ M.security = {
 
 M.why = {
   file = "docs/WHY.md",
-  sections = { transcript = function() return require("spec.cli.story").transcript() end },
+  sections = {
+    transcript = function() return require("spec.cli.story").transcript() end,
+    waits = function() return require("spec.policy.wait_story").transcript() end,
+  },
 }
 M.nat = { file = "docs/NAT.md", sections = { netcheck = function() return require("netcheck").transcripts() end } }
 

@@ -94,17 +94,14 @@ void bdk_close(bdk_node *node);                         // leaves all matches; n
 // Reads at most `max_packets` datagrams (0: those of a few system calls), does what is due, sends. `now_us` is of any
 // clock that does not go back, always the same one. BDK_E_INVALID from inside bdk_update.
 int bdk_update(bdk_node *node, uint64_t now_us, int max_packets);
-// The next event or NULL; it is valid until the next call of bdk_next or bdk_close.
-const bdk_event *bdk_next(bdk_node *node);
-uint64_t bdk_deadline(const bdk_node *node); // when bdk_update is due, by its clock; UINT64_MAX: see bdk_fd
-int bdk_fd(const bdk_node *node);            // readable (poll, epoll) when bdk_update has something to do
-void bdk_wake(bdk_node *node);               // makes bdk_fd readable, from any thread or a signal handler
-// Errors that come later come as BDK_ERROR.
-int bdk_host(bdk_node *node, const char *code);                      // a room; code NULL: the server makes one up
-int bdk_join(bdk_node *node, const char *where);                     // a room's code, or a client's id
+const bdk_event *bdk_next(bdk_node *node);       // or NULL; valid until its next call or bdk_close
+uint64_t bdk_deadline(const bdk_node *node);     // when bdk_update is due, by its clock; UINT64_MAX: see bdk_fd
+int bdk_fd(const bdk_node *node);                // readable (poll, epoll) when bdk_update has something to do
+void bdk_wake(bdk_node *node);                   // makes bdk_fd readable, from any thread or a signal handler
+int bdk_host(bdk_node *node, const char *code);  // a room; code NULL: one is made up. What fails later is a BDK_ERROR
+int bdk_join(bdk_node *node, const char *where); // a room's code, or a client's id
 int bdk_match(bdk_node *node, const char *queue, const char *props); // at most 32 bytes; a JSON object or NULL
-// A ticket, as BDK_QUEUED named it, is taken back (BDK_ERROR says so), its match accepted or declined.
-int bdk_cancel(bdk_node *node, const char *ticket);
+int bdk_cancel(bdk_node *node, const char *ticket); // as BDK_QUEUED named it; BDK_ERROR says that it is taken back
 int bdk_accept(bdk_node *node, const char *ticket);
 int bdk_decline(bdk_node *node, const char *ticket);
 // One datagram, to `peer` or (NULL) to all connected, not reliable; channel is 0. Not connected: BDK_E_INVALID;
@@ -112,8 +109,8 @@ int bdk_decline(bdk_node *node, const char *ticket);
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);
 int bdk_leave(bdk_node *node, const char *match);
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
-// What became of matches, now and in the last hour, as `bodkin why --json` prints it: a line of JSON a peer; `id`: of a
-// match, a peer, or a name; NULL: all. Returns its length; it is written, with a zero, where it is less than `size`.
+// The lines of `bodkin why --json` for the id of a match or peer, or a name; NULL: all. Returns their length; they are
+// written, with a zero, where that is less than `size`.
 int bdk_why(bdk_node *node, const char *id, char *out, size_t size);
 const char *bdk_strerror(int error);
 #pragma GCC visibility pop

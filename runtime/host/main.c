@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "http.h"
 #include "supervisor.h"
 
 #define FILES 65536u
@@ -124,6 +125,7 @@ int main(int argc, char **argv) {
                                        {"exec", host_exec},
                                        {"child", bdk_supervisor_child},
                                        {"end_child", bdk_supervisor_end},
+                                       {"http", bdk_http_open},
                                        {"background", bdk_supervisor_background},
                                        {NULL, NULL}};
   struct sigaction ignore = {.sa_handler = on_pipe, .sa_flags = SA_RESTART};

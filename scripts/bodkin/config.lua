@@ -81,6 +81,22 @@ local function token_keys(v)
   return keys
 end
 
+-- { url =, secret = | key_file = }
+local function webhook(v)
+  if type(v) ~= "table" then return nil, 'must be a table: { url = "https://…", key_file = FILE }' end
+  for name, value in pairs(v) do
+    if name ~= "url" and name ~= "secret" and name ~= "key_file" or type(value) ~= "string" then
+      return nil, "has url, and secret or key_file, each a text"
+    end
+  end
+  if not v.url or not v.url:find "^https?://[^%s%c]+$" or #v.url > 500 then
+    return nil, "url must be one of http or https"
+  end
+  if (v.secret == nil) == (v.key_file == nil) then return nil, "needs a secret, or a key_file that holds it" end
+  if v.secret and #v.secret < 16 then return nil, "secret must have at least 16 bytes" end
+  return v
+end
+
 -- The path of a Unix socket: its mode says who may ask. There is no admin over TCP, which would need a token.
 function M.admin_path(v)
   if type(v) ~= "string" or v == "" then return nil, "must be the path of a Unix socket" end
@@ -106,6 +122,9 @@ local fields = {
   token_keys = token_keys,
   require_token = kind "boolean",
   admin = M.admin_path,
+  record = kind "string",
+  watch = kind "boolean",
+  webhook = webhook,
   stun = kind "boolean",
   limits = limits.check,
   queues = queues,

@@ -147,3 +147,7 @@ function bodkin.pack(tickets, sizes) end
 ---@return bodkin.Ticket[][]? teams
 ---@return number gap              between the highest mean and the lowest
 function bodkin.split(tickets, sizes, property) end
+
+---In a policy: what it remembers, plain data of at most 64 KB; it survives a reload. Each queue has its own.
+---@type table<string|integer, any>
+state = {}

@@ -288,6 +288,8 @@ static const char alone[] =
     "  .. 'return (lib.double(s):gsub(\"(x)\", \"%1y\")) end, loop = function() while true do end end }', '@p.lua'))\n"
     "assert(wire.decode(box:call('twice', wire.encode 'x')) == 'xyxy' and box:said() and box:spent() and "
     "tostring(box))\n"
+    "local other <close> = core.sandbox {}\n"
+    "assert(other:restore(box:state()) and other:state() == '\\x80')\n"
     "local here = wire.encode { 1, 2, 3, 4, 5 }\n"
     "for i = 1, 40 do assert(box:net_set(i, 1 + i % 3, here)) end\n"
     "for i = 1, 40, 2 do box:net_drop(i) end\n"

@@ -350,7 +350,7 @@ describe("bodkin why", function()
     assert.same({ 0, "no match was made in the last hour\n" }, { run("why " .. admin) })
     local code, out = run("why nobody " .. admin)
     assert.equal(4, code)
-    assert.matches("no match of the last hour is, or had a client of the id or name, nobody", out, 1, true)
+    assert.matches("no match or ticket of the last hour is, or had a client of the id or name, nobody", out, 1, true)
     code, out = run "why --admin nowhere"
     assert.equal(1, code)
     assert.matches("no server answers on nowhere", out, 1, true)

@@ -36,9 +36,9 @@ bodkin.run(function()
         return "{}"
       end,
     }
-    assert(require("bodkin.cli.admin").listen(env.loop, path, nil, function(line)
+    assert(require("bodkin.cli.admin").listen(env.loop, path, nil, function(line, reply)
       local verb, rest = line:match "^(%a+) ?(.*)$"
-      return answers[verb](rest)
+      reply(answers[verb](rest))
     end))
     print(json.encode { code = match.code, id = node.id, public = node.addresses:public_texts() })
   end)

@@ -72,6 +72,18 @@ describe("bodkin serve --policy", function()
     assert.equal('"two"', duel())
   end)
 
+  it("reads it again by itself with --watch", function()
+    write(data "one")
+    serve(path .. " --watch")
+    assert.equal('"one"', duel())
+    write(data "two")
+    expect(server, "(duel%.lua: loaded)")
+    assert.equal('"two"', duel())
+    write "return bodkin.policy { size = 77 }"
+    expect(server, "(duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
+    assert.equal('"two"', duel())
+  end)
+
   it("loses no ticket when its process is killed, and ends it with itself", function()
     write [[
       return bodkin.policy { size = 2, window_ms = 50, compatible = function(a, b)
@@ -102,6 +114,62 @@ describe("bodkin serve --policy", function()
     while server.out:read "l" do end
     server.out:close()
     assert.falsy(os.execute("kill -0 " .. last .. " 2>/dev/null"))
+  end)
+
+  it("records what policies are told and tell, also when their process is killed, and that walks again", function()
+    local file, late = processes.dir .. "/all.rec", processes.dir .. "/late.rec"
+    local function output(command)
+      local pipe = assert(io.popen(bodkin .. " " .. command .. " 2>&1"))
+      local text = pipe:read "a"
+      return text, select(3, pipe:close())
+    end
+    write(data "one")
+    serve(path .. " --record " .. file)
+    duel()
+    assert(os.execute("kill -9 " .. children()[1]))
+    expect(server, "(the policy process ended; it is started again)")
+    write(data "two")
+    signal "HUP"
+    repeat os.execute "sleep 0.05" until #children() == 1
+    local said
+    repeat said = duel() until said == '"two"'
+    assert.matches("bytes; walk them again with  bodkin replay",
+      (output(("record %s --admin %s/admin"):format(late, processes.dir))), 1, true)
+    local text, code = output("replay " .. late)
+    assert.matches("^%d+ inputs, %d+ outputs.*: all as recorded\n$", text)
+    assert.equal(0, code)
+    signal "TERM"
+    expect(server, "(stopped)")
+    while server.out:read "l" do end
+    server.out:close()
+    assert.matches("all as recorded", (output("replay " .. file)), 1, true)
+    text, code = output(("replay %s --policy skill"):format(file))
+    assert.equal(0, code)
+    assert.matches("duel +as recorded +skill\ntickets +%d+ +%d+\n.*\nmatches +%d+ +0\n", text)
+    local f <close> = assert(io.open(file, "rb"))
+    local bytes = f:read "a"
+    local changed <close> = assert(io.open(late, "wb"))
+    changed:write((bytes:gsub("\xa3one", "\xa3eno")))
+    changed:close()
+    text, code = output("replay " .. late)
+    assert.equal(3, code)
+    assert.matches('late.rec:%d+: recorded: match "duel" .*"eno"\nreplayed: match "duel" .*"one"\n$', text)
+  end)
+
+  it("says why a ticket waits", function()
+    write [[return bodkin.policy { compatible = function() return false, "never" end }]]
+    serve(path)
+    for _, name in ipairs { "ann", "bob" } do
+      local p = processes:start(("%s match duel --server %s --name %s --json --timeout 15"):format(bodkin, url, name))
+      expect(p, '"event":"queued"')
+    end
+    local pipe = assert(io.popen(("%s why ann --admin %s/admin 2>&1"):format(bodkin, processes.dir)))
+    assert.matches("^%x+  ann: waits in duel for [%d.]+ s: never %(1 of 1%)\n$", pipe:read "a")
+    assert.is_true(pipe:close())
+    pipe = assert(io.popen(("%s why bob --json --admin %s/admin 2>&1"):format(bodkin, processes.dir)))
+    assert.matches('^{"event":"ticket","ticket":"%x+","queue":"duel","state":"waiting",.*"reasons":%[%["never",1%]%]}}',
+      pipe:read "a")
+    pipe:close()
   end)
 
   it("kills its process when that does not answer, and goes on", function()

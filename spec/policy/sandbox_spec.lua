@@ -67,7 +67,7 @@ describe("a sandbox", function()
       for name in pairs(_G) do list[#list + 1] = name end
       return list]]
     assert.equal("_G _VERSION assert coroutine error getmetatable ipairs load math next pairs pcall print rawequal "
-      .. "rawget rawlen rawset require select setmetatable string table tonumber tostring type utf8 xpcall",
+      .. "rawget rawlen rawset require select setmetatable state string table tonumber tostring type utf8 xpcall",
       table.concat(names, " "))
     assert.is_true(value "return string.dump == nil and math.randomseed == nil and coroutine.close == nil")
     assert.equal("function", value "return tostring(print)")
@@ -100,6 +100,33 @@ describe("a sandbox", function()
     assert.equal(wire.encode(3), sandbox:call "f")
     assert.matches("bad.lua:1: unexpected symbol", select(2, sandbox:call "g"), 1, true)
     assert.equal(wire.encode "mine", sandbox:call "m")
+  end)
+
+  it("gives its state to another, and keeps what is plain data", function()
+    local first <close> = assert(open [[
+      return { set = function() state.n, state.seen = 7, { a = true, [3] = 1.5, [-1] = "\xff" } state.seen.b = {} end,
+        bad = function() state.f = print end, deep = function() state.me = state end,
+        long = function() state.f = {} for i = 1, 4000 do state.f[i] = "0123456789abcdef" end end,
+        key = function() state.f = { [1.5] = 1 } end, ok = function() state.f, state.me = nil, nil end }]])
+    assert.equal("\x80", first:state())
+    first:call "set"
+    local bytes = first:state()
+    local second <close> = core.sandbox {}
+    assert.is_true(second:restore(bytes))
+    assert(second:load("assert(state.n == 7) return { f = function() return state.seen[3], state.seen.b.x == nil, "
+      .. "state.seen[-1] == '\\xff' and state.seen.a end }"))
+    assert.same({ wire.encode(1.5), wire.encode(true), wire.encode(true) }, { second:call "f" })
+    assert.equal(bytes, second:state())
+    for name, why in pairs { bad = "a function cannot be kept", deep = "deeper than 16", long = "longer than 65536",
+      key = "a key that is a number" } do
+      first:call(name)
+      assert.matches(why, select(2, first:state()), 1, true)
+      first:call "ok"
+    end
+    assert.equal(bytes, first:state())
+    local third <close> = core.sandbox {}
+    assert.is_nil(third:restore "\x81\x01")
+    assert.is_nil(third:restore "\x93")
   end)
 
   it("keeps one order of keys", function()

@@ -17,12 +17,18 @@ local function candidates(port, make)
   return list
 end
 
--- Opens the socket at `path`, else at the first default that lets itself be made.
--- Returns the listener and its path, or nil, message, code.
+-- Opens the socket at `path`, else at the first default that lets itself be made. answer(line, reply): calls reply with
+-- a line, now or later. Returns the listener and its path, or nil, message, code.
 function M.listen(loop, path, port, answer)
   local function accept(stream)
+    local is_open = true
+    local function reply(text)
+      if is_open then stream:write(text .. "\n") end
+    end
     stream:on_line(function(line)
-      if line then stream:write(answer(line) .. "\n") else stream:close() end
+      if line then return answer(line, reply) end
+      is_open = false
+      stream:close()
     end)
   end
   local err, code

@@ -29,10 +29,10 @@ function M.run()
   return 0
 end
 
--- What servers.open takes as open_policy_link.
-function M.opener(env)
+-- What servers.open takes as open_policy_link; name: of another process than this one.
+function M.opener(env, name)
   return function(on_message, on_end)
-    local pid, fd, code = host.child(M.name)
+    local pid, fd, code = host.child(name or M.name)
     if not pid then return nil, fd, code end
     local stream, err
     stream, err, code = env.loop:fd(fd)

@@ -10,7 +10,7 @@ local M = {
 }
 
 local order = { "serve", "host", "join", "match", "tunnel", "list", "ping", "netcheck", "status", "why", "check", "sim",
-  "lab", "replay", "run", "keygen", "version", "help" }
+  "lab", "record", "replay", "run", "keygen", "version", "help" }
 
 local function option_line(option)
   local left = (option.short and "-" .. option.short .. ", " or "    ") .. "--" .. option[1]

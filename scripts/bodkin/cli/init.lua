@@ -6,7 +6,8 @@
 local M = {}
 
 local commands = { serve = true, host = true, join = true, list = true, ping = true, netcheck = true, run = true,
-  status = true, why = true, match = true, check = true, sim = true, replay = true, lab = true, tunnel = true,
+  status = true, why = true, match = true, check = true, sim = true, replay = true, record = true, lab = true,
+  tunnel = true,
   keygen = true, version = true, help = true }
 local aliases = { ["--version"] = "version", ["-V"] = "version", ["--help"] = "help", ["-h"] = "help" }
 -- Named in the surface, built later.
@@ -35,6 +36,7 @@ function M.main(argv)
     return 2
   end
   if name == "policy-desk" then return require("bodkin.cli.desk").run() end -- started by serve alone
+  if name == "webhook-desk" then return require("bodkin.cli.webhook").run() end
   if not commands[name] then
     if later[name] then return usage_error(name .. " is not in this version yet", "bodkin help lists what is") end
     local help, options = require "bodkin.cli.help", require "bodkin.cli.options"

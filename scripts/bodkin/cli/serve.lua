@@ -27,6 +27,8 @@ local function policy(text)
   return nil, "FILE or QUEUE=FILE, a queue's name being at most 32 bytes"
 end
 
+local RECORD_MAX = 64 << 20 -- bytes of a file of --record; the one before it stays, too
+
 local function admin(text) return require("bodkin.config").admin_path(text) end
 
 local M = {
@@ -34,8 +36,8 @@ local M = {
   summary = "run the server roles: address, matching, maintenance, relay",
   text = [[
 Runs the roles given in one process and prints the URL that clients use. Without --listen: UDP port 4433, over IPv4
-and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP reads the files of
---policy again; one that does not load changes nothing.
+and, where the machine has it, IPv6. Stop it with Ctrl-C; bodkin status shows its counters. SIGHUP, and with
+--watch each change, has the files of --policy read again; one that does not load changes nothing.
 
 Clients know the server by its key, which stands in the URL. Without --key-file the first start makes it, and later ones
 read it: server.key in $STATE_DIRECTORY (systemd's), else in bodkin/ in $XDG_STATE_HOME or ~/.local/state. All servers
@@ -65,6 +67,8 @@ Two clients that find no direct path talk through a relay. A server that has the
     { "policy", arg = "[QUEUE=]FILE", kind = policy, many = true,
       help = "the policy of a queue, else of all: a file, or first_come, skill, teams, …" },
     { "key-file", arg = "FILE", help = "the server's key, or two of them (default: made at the first start)" },
+    { "watch", help = "read the policies' files again when they change" },
+    { "record", arg = "FILE", help = "write to it what policies are told and make of it, for bodkin replay" },
     { "admin", arg = "PATH", kind = admin, help = "the Unix socket for status and why (default: by port)" },
   },
 }
@@ -77,7 +81,8 @@ local function configure(values)
     if not loaded then return nil, err, code end
     config = loaded
   end
-  for _, key in ipairs { "listen", "listen_tcp", "roles", "maintenance_mode", "admin", "key_file" } do
+  for _, key in ipairs { "listen", "listen_tcp", "roles", "maintenance_mode", "admin", "key_file", "record",
+    "watch" } do
     if values[key] then config[key] = values[key] end
   end
   if values.policy then
@@ -171,23 +176,37 @@ local function announce(out, env, server, publics)
   out:say("clients use  --server %s", out:paint("bold", table.concat(urls, "  or  ")))
 end
 
--- What the admin socket answers to a line.
-local function admin_answer(server, line)
+-- Answers a line of the admin socket.
+local function admin_answer(server, line, reply)
   local core, json = require "bodkin.core", require "bodkin.json"
   server.counters:add "admin_request"
   local why, asked = line:match "^(why) ?(.*)$"
-  if why and not server.why then return json.encode { error = "it has no matching role, and knows of no match" } end
-  if why then return json.encode(server:why(asked ~= "" and asked or nil)) end
-  if line ~= "status" then return json.encode { error = "no such request; there are: status, why [ID|NAME]" } end
+  if why and not server.why then
+    return reply(json.encode { error = "it has no matching role, and knows of no match" })
+  end
+  if why and asked == "" then return reply(json.encode(server:why())) end
+  if why then
+    return server:why_waits(asked, function(tickets)
+      local answer = server:why(asked)
+      answer.tickets = tickets
+      reply(json.encode(answer))
+    end)
+  end
+  local record = line:match "^record ?(.*)$"
+  record = record and require("bodkin.cli.record").answer(server, record)
+  if record then return reply(json.encode(record)) end
+  if line ~= "status" then
+    return reply(json.encode { error = "no such request; there are: status, why [ID|NAME], record" })
+  end
   local status = server:status()
   status.version, status.pid = core.version, require("bodkin.host").pid()
-  return json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" })
+  reply(json.encode(status, { "version", "pid", "info", "counters", "name", "value", "text" }))
 end
 
 local function open_admin(p, out, config, server)
   local port = require("bodkin.core").addr.port(server:addresses()[1])
   local listener, err = require("bodkin.cli.admin").listen(p.env.loop, config.admin, port,
-    function(line) return admin_answer(server, line) end)
+    function(line, reply) admin_answer(server, line, reply) end)
   if listener then
     out:detail("admin socket: %s", err)
     return listener
@@ -210,6 +229,16 @@ function M.run(values)
     if not keys then return nil, err, code end
     config.keys = keys.secrets
     config.open_policy_link = require("bodkin.cli.desk").opener(p.env)
+    local close_record = function() end
+    if config.record then
+      config.on_record, err, code = require("bodkin.cli.record").writer(p.env, config.record, RECORD_MAX)
+      if not config.on_record then return nil, err, code end
+      close_record = err
+    end
+    if config.webhook then
+      config.webhook, err, code = require("bodkin.cli.webhook").options(p.env, config.webhook)
+      if not config.webhook then return nil, err, code end
+    end
     local server
     server, err, code = require("bodkin.servers").open(p.env, config)
     if not server then
@@ -226,6 +255,7 @@ function M.run(values)
     p.on_reload = function() server:reload() end
     p.on_stop = function(name)
       server:close()
+      close_record()
       if listener then listener:close() end
       out:say("stopped")
       return name == "INT" and 130 or 0

@@ -8,12 +8,12 @@ local order = outcome.KEYS
 
 local M = {
   usage = "bodkin why [ID|NAME] [--admin PATH|PORT] | bodkin why FILE...",
-  summary = "what became of a match, and what would help",
+  summary = "what became of a match or a ticket, and what would help",
   text = [[
 Asks a server on this machine, over its admin socket, about the matches of the last hour: without ID or NAME one line
 for each, those that failed first; with the id of a match or of a client (four digits of it or more), or a client's
 name, all that both ends told of it, side by side: what each tried and what became of it, what that means, and what
-would help.
+would help. With the id of a ticket, or of a client or its name, also why its tickets wait, or how they ended.
 
 A FILE is what --why of a client wrote. Two, one from each end of the same match, are put side by side. An argument is
 taken for a file where there is one of that name, unless --admin is given.]],
@@ -157,14 +157,17 @@ local function from_server(p, out, admin, asked)
   if not answer then return nil, err, code end
   if type(answer.matches) ~= "table" then return nil, "the server answered something else", "invalid" end
   local one = answer.matches[1]
+  local has_tickets = require("bodkin.cli.waits").show(out, answer.tickets)
   if not one then
+    if has_tickets then return 0 end
     if not asked then
       out:say("no match was made in the last hour")
       return 0
     end
-    return nil, ("no match of the last hour is, or had a client of the id or name, %s: is it older, or the server?")
-      :format(asked), "no_match"
+    return nil, ("no match or ticket of the last hour is, or had a client of the id or name, %s: is it older, or the "
+      .. "server?"):format(asked), "no_match"
   end
+  if has_tickets and not out.json then out:line "" end
   if type(one) == "table" and type(one.ends) == "table" then full(out, one) else list(out, answer) end
   return 0
 end

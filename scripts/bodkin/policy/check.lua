@@ -13,7 +13,8 @@ local M = {}
 
 local known = {}
 for name in ([[_G _VERSION assert bodkin coroutine error getmetatable ipairs load math next pairs pcall print rawequal
-  rawget rawlen rawset require select setmetatable string table tonumber tostring type utf8 xpcall]]):gmatch "%S+" do
+  rawget rawlen rawset require select setmetatable state string table
+  tonumber tostring type utf8 xpcall]]):gmatch "%S+" do
   known[name] = true
 end
 

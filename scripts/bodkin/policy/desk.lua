@@ -9,6 +9,7 @@
 --        { "network", version, bytes }                   how likely NATs let each other through: see network.lua
 --        { "add", queue, version, no, app, since_ms, members, asked, now_ms, seats | false }
 --                                                members: { { props, claims (encoded), … }, … }, see instance.lua
+--        { "wait", queue, no, app, since_ms, members, seats | false }   one that was admitted before; nothing is run
 --        { "drop", queue, no }                           { "forget", queue }
 --        { "tick", queue, version, serial, now_ms }
 --        { "event", queue, version, name, what }         see pass.lua
@@ -16,15 +17,22 @@
 --        { "ask", version, serial, id, app, name, props, claims }   may this client be registered?
 --                                                claims, and there props, are encoded
 --        { "search", version, serial, id, app, name, props, claims, query }   may it list that? query: encoded
+--        { "state", queue | "*", i, of, piece }          what a policy's `state` was, for its next instance
+--        { "renew", serial }                             from here on all is done by new instances, as after the same
+--                                                messages "file", "load", "network", "state" and "wait" to another desk
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
---        { "failed", queue, version, message, serial | false }      a run went wrong: the instance is closed
+--        { "failed", queue, version, message, serial | false, no | nothing }     a run went wrong, of a pass or of the
+--                                                admission of that ticket: the instance is closed
 --        { "explained", queue, serial, said | false }
 --        { "answered", serial, true, query where it is of a search } | { "answered", serial, false, text }
 --        { "unanswered", serial, message }               asking went wrong: the instance is closed
 --        { "said", queue | "*", line }                   printed by the policy, "*": when it was asked of a client
+--        { "kept", queue | "*", i, of, piece }           its `state`, as it is now
+--        { "unkept", queue | "*", version, message }     it cannot be kept
+--        { "renewed", serial }
 
 local instances = require "bodkin.policy.instance"
 
@@ -32,10 +40,16 @@ local M = {}
 local Desk = {}
 Desk.__index = Desk
 
+local PIECE = 1000     -- bytes of a state in one message
+local KEEP_MS = 10000  -- how often it is told, where it changed
+local EMPTY = "\x80"   -- a state without anything in it
+
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
-  return setmetatable({ tell = tell, limits = limits, sources = {}, queues = {}, registrar = {}, searcher = {} },
-    Desk)
+  return setmetatable({
+    tell = tell, limits = limits, sources = {}, queues = {}, registrar = { name = "*", tickets = {} },
+    searcher = { tickets = {}, around = "bodkin.policy.search" }, -- without a state
+  }, Desk)
 end
 
 local function source_of(self, version)
@@ -82,27 +96,43 @@ local function close(q)
   q.instance, q.version = nil, nil
 end
 
+-- Takes the state of the instance at work, and tells it where it is another than before.
+local function keep(self, q)
+  local bytes, why = q.instance:state()
+  if not bytes then
+    if q.unkept ~= why then self.tell { "unkept", q.name, q.version, why } end
+    q.unkept = why
+    return
+  end
+  q.unkept = nil
+  if bytes == (q.state or EMPTY) then return end
+  q.state = bytes
+  local of = (#bytes + PIECE - 1) // PIECE
+  for i = 1, of do self.tell { "kept", q.name, i, of, bytes:sub((i - 1) * PIECE + 1, i * PIECE) } end
+end
+
 function on:discard(version)
   self.sources[version] = nil
-  for _, asked in ipairs { self.registrar, self.searcher } do
-    if asked.version == version then close(asked) end
-  end
+  if self.searcher.version == version then close(self.searcher) end
+  if self.registrar.version ~= version then return end
+  keep(self, self.registrar)
+  close(self.registrar)
 end
 
 local function said(self, name, q)
   for _, line in ipairs(q.instance and q.instance:said() or {}) do self.tell { "said", name, line } end
 end
 
-local function failed(self, name, q, version, err, serial)
+local function failed(self, name, q, version, err, serial, no)
   said(self, name, q)
   close(q)
-  self.tell { "failed", name, version, err, serial or false }
+  self.tell { "failed", name, version, err, serial or false, no }
 end
 
--- An instance of a source, told what is known of NATs; or nil, message. around: see instance.lua.
-local function instance_from(self, source, around)
+-- An instance of a source, with that state, told what is known of NATs; or nil, message. around: see instance.lua.
+local function instance_from(self, source, state, around)
   if not source then return nil, "there is no such version" end
-  local instance, err = instances.new(source, self.limits, around)
+  local instance, err = instances.new(source, self.limits, state, around)
   if instance and self.network then instance:network(self.network) end
   return instance, err
 end
@@ -129,10 +159,11 @@ end
 -- The instance of this version with every ticket in it; nil, message when it fails.
 local function instance_of(self, q, version, now_ms)
   if q.version == version then return q.instance end
+  if q.instance and not q.around then keep(self, q) end
   close(q)
-  local instance, err = instance_from(self, self.sources[version])
+  local instance, err = instance_from(self, self.sources[version], q.state, q.around)
   if not instance then return nil, err end
-  q.instance, q.version = instance, version
+  q.instance, q.version, q.kept_ms = instance, version, now_ms
   for _, ticket in ipairs(in_order(q)) do
     -- One that this version would not admit waits all the same: another one admitted it.
     local ok, why = instance:add(ticket, true, now_ms)
@@ -144,7 +175,7 @@ end
 local function queue_of(self, name)
   local q = self.queues[name]
   if not q then
-    q = { tickets = {} }
+    q = { name = name, tickets = {} }
     self.queues[name] = q
   end
   return q
@@ -154,12 +185,16 @@ function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   local q = queue_of(self, name)
   local ticket = { no = no, app = app, since_ms = since_ms, members = members, seats = seats }
   local instance, err = instance_of(self, q, version, now_ms)
-  if not instance then return failed(self, name, q, version, err) end
-  local ok, why = instance:add(ticket, asked, now_ms)
-  if ok == nil then return failed(self, name, q, version, why) end
+  local ok = nil
+  if instance then ok, err = instance:add(ticket, asked, now_ms) end
+  if ok or asked then q.tickets[no] = ticket end -- one that was admitted waits, whatever fails
+  if ok == nil then return failed(self, name, q, version, err, nil, no) end
   said(self, name, q)
-  if ok or asked then q.tickets[no] = ticket end
-  if not asked then self.tell { "verdict", name, no, ok, why } end
+  if not asked then self.tell { "verdict", name, no, ok, err } end
+end
+
+function on:wait(name, no, app, since_ms, members, seats)
+  queue_of(self, name).tickets[no] = { no = no, app = app, since_ms = since_ms, members = members, seats = seats }
 end
 
 function on:drop(name, no)
@@ -180,10 +215,13 @@ function on:tick(name, version, serial, now_ms)
   local matches
   if instance then matches, err = instance:tick(now_ms) end
   if not matches then return failed(self, name, q, version, err, serial) end
+  local work = instance.sandbox:spent() -- before anything that these lead to is told in return
   said(self, name, q)
-  local work = instance.sandbox:spent() -- what is told may close it
   for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
   self.tell { "ticked", name, serial, work }
+  if not q.instance or now_ms - q.kept_ms < KEEP_MS then return end
+  q.kept_ms = now_ms
+  keep(self, q)
 end
 
 -- Only the version at work hears of it: what another one remembers is not its concern.
@@ -205,14 +243,10 @@ end
 
 -- Clients are asked about in an instance of its own: what goes wrong there is no queue's concern. asked: where it is
 -- kept; ask(instance) -> as register and search of instance.lua.
-local function put(self, asked, version, serial, around, ask)
-  if asked.version ~= version then
-    close(asked)
-    local instance, err = instance_from(self, self.sources[version], around)
-    if not instance then return self.tell { "unanswered", serial, err } end
-    asked.instance, asked.version = instance, version
-  end
-  local ok, what = ask(asked.instance)
+local function put(self, asked, version, serial, ask)
+  local instance, err = instance_of(self, asked, version, 0)
+  if not instance then return self.tell { "unanswered", serial, err } end
+  local ok, what = ask(instance)
   said(self, "*", asked)
   if ok ~= nil then return self.tell { "answered", serial, ok, what } end
   close(asked)
@@ -220,15 +254,40 @@ local function put(self, asked, version, serial, around, ask)
 end
 
 function on:ask(version, serial, id, app, name, props, claims)
-  put(self, self.registrar, version, serial, nil, function(instance)
+  put(self, self.registrar, version, serial, function(instance)
     return instance:register { id = id, app = app, name = name, props = props, claims = claims }
   end)
 end
 
 function on:search(version, serial, id, app, name, props, claims, query)
-  put(self, self.searcher, version, serial, "bodkin.policy.search", function(instance)
+  put(self, self.searcher, version, serial, function(instance)
     return instance:search({ id = id, app = app, name = name, props = props, claims = claims }, query)
   end)
+end
+
+function on:state(name, i, of, piece)
+  local q = name == "*" and self.registrar or queue_of(self, name)
+  if i == 1 then q.pieces = {} end
+  q.pieces[i] = piece
+  if i == of then q.state, q.pieces = table.concat(q.pieces), nil end
+end
+
+-- Nothing that an instance remembers goes on, but its state: so a record of all messages can begin here.
+function on:renew(serial)
+  local names = {}
+  for name in pairs(self.queues) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local q = self.queues[name]
+    if q.instance then keep(self, q) end
+    close(q)
+    q.unkept = nil
+  end
+  if self.registrar.instance then keep(self, self.registrar) end
+  close(self.registrar)
+  self.registrar.unkept = nil
+  close(self.searcher)
+  self.tell { "renewed", serial }
 end
 
 function Desk:input(message)

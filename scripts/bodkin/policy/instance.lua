@@ -52,10 +52,10 @@ local function line_of(source, msg)
   return ("%s:%d: "):format(source.name, before + 1)
 end
 
--- source: see source.lua; limits: as above; around: the module around the policy, else the pass. Returns the instance,
--- whose `about` is { kind = "policy", size, teams, window_ms, on_register = whether it has one } or { kind = what else
--- the file returned }; or nil, message, code.
-function M.new(source, limits, around)
+-- source: see source.lua; limits: as above; state: what another instance's state() gave, or nil; around: the module
+-- around the policy, else the pass. Returns the instance, whose `about` is { kind = "policy", size, teams, window_ms,
+-- on_register = whether it has one } or { kind = what else the file returned }; or nil, message, code.
+function M.new(source, limits, state, around)
   local sandbox = core.sandbox(limits or M.limits)
   local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
   sandbox:net_table(network.default)
@@ -66,7 +66,9 @@ function M.new(source, limits, around)
   else
     sandbox:module("policy", chunk_of("bodkin.policies." .. source.name))
   end
-  local ok, msg, code = sandbox:load(chunk_of(around or "bodkin.policy.pass"))
+  local ok, msg, code = true, nil, nil
+  if state then ok, msg, code = sandbox:restore(state) end
+  if ok then ok, msg, code = sandbox:load(chunk_of(around or "bodkin.policy.pass")) end
   if ok then
     self.about, msg, code = call(self, "start")
     ok = self.about
@@ -77,25 +79,12 @@ function M.new(source, limits, around)
   return nil, msg, code
 end
 
-local function mentions(source, word)
-  for _, file in ipairs(source.files or {}) do
-    if file.text:find(word, 1, true) then return true end
-  end
-  return false
-end
-
--- What a file is: the `about` of its instance, and on_search = whether it has that; or nil, message, code.
+-- What a file is: the `about` of its instance; or nil, message, code.
 function M.about(source, limits)
   local instance, msg, code = M.new(source, limits)
   if not instance then return nil, msg, code end
   local about = instance.about
   instance:close()
-  local searcher = about.kind == "policy" and mentions(source, "on_search") and M.new(source, limits,
-    "bodkin.policy.search")
-  if searcher then
-    about.on_search = searcher.about.on_search
-    searcher:close()
-  end
   return about
 end
 
@@ -205,6 +194,9 @@ function Instance:tick(now_ms)
   for _, match in ipairs(out) do forget(self.sandbox, match) end
   return out
 end
+
+-- The policy's table `state`, as bytes; nil, message, code where it cannot be kept.
+function Instance:state() return self.sandbox:state() end
 
 -- What it printed since, as lines.
 function Instance:said()

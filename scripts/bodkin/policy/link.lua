@@ -10,12 +10,17 @@ Link.__index = Link
 
 local PIECE, AHEAD = 65536, 262144 -- bytes between two syncs, and bytes not yet acknowledged; the stream takes 1 MB
 
-local function escape(bytes)
+-- A message as a line, without its end; nil, message, code when it cannot be told.
+function M.pack(message)
+  local bytes, err, code = wire.encode(wire.array(message))
+  if not bytes then return nil, err, code end
   return (bytes:gsub("[\n\\]", { ["\n"] = "\\n", ["\\"] = "\\\\" }))
 end
 
-local function unescape(line)
-  return (line:gsub("\\(.)", { n = "\n", ["\\"] = "\\" }))
+-- The message of a line, or nil.
+function M.unpack(line)
+  local message = wire.decode((line:gsub("\\(.)", { n = "\n", ["\\"] = "\\" })))
+  return type(message) == "table" and message or nil
 end
 
 local function pump(self)
@@ -33,7 +38,7 @@ local function pump(self)
   if self.first > self.last then self.first, self.last = 1, 0 end
 end
 
--- Takes the stream. on_message(array); on_end() when the other side is gone.
+-- Takes the stream. on_message(array, line that it was packed in); on_end() when the other side is gone.
 function M.new(stream, on_message, on_end)
   local self = setmetatable({ stream = stream, waiting = {}, first = 1, last = 0, ahead = 0, piece = 0 }, Link)
   stream:on_line(function(line)
@@ -50,20 +55,23 @@ function M.new(stream, on_message, on_end)
       self.ahead = self.ahead - (tonumber(line:sub(2)) or 0)
       pump(self)
     elseif kind == "m" then
-      local message = wire.decode(unescape(line:sub(2)))
-      if type(message) == "table" then on_message(message) end
+      local packed = line:sub(2)
+      local message = M.unpack(packed)
+      if message then on_message(message, packed) end
     end
   end)
   return self
 end
 
--- Never blocks. true, or nil, message, code when the message cannot be told.
-function Link:send(message)
+-- Never blocks. packed: the same by M.pack, where that is at hand. true, or nil, message, code when the message cannot
+-- be told.
+function Link:send(message, packed)
   if self.closed then return nil, "closed", "closed" end
-  local bytes, err, code = wire.encode(wire.array(message))
-  if not bytes then return nil, err, code end
+  local err, code
+  if not packed then packed, err, code = M.pack(message) end
+  if not packed then return nil, err, code end
   self.last = self.last + 1
-  self.waiting[self.last] = "m" .. escape(bytes) .. "\n"
+  self.waiting[self.last] = "m" .. packed .. "\n"
   pump(self)
   return true
 end

@@ -84,8 +84,8 @@ function M.start()
   for _, name in ipairs(policies.HOOKS) do hooks[name] = policy[name] ~= nil end
   return {
     kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms,
-    on_register = policy.on_register ~= nil, party = policy.party, accept_ms = policy.accept_ms,
-    expire_ms = policy.expire_ms, backfill = policy.on_backfill ~= nil, hooks = hooks,
+    on_register = policy.on_register ~= nil, on_search = policy.on_search ~= nil, party = policy.party,
+    accept_ms = policy.accept_ms, expire_ms = policy.expire_ms, backfill = policy.on_backfill ~= nil, hooks = hooks,
   }
 end
 

@@ -123,6 +123,7 @@ local function setup(env, options)
     tcp_cookie = cookie.new { key = keys[1], random = env.random, time = time, over_tcp = true },
     tickets = tickets.new { key = keys[1], time = time, lifetime_s = bounds.relay_s }, relays = relays,
     policy_slots = slots, open_policy_link = options.open_policy_link,
+    on_record = options.on_record, watch = options.watch, webhook = options.webhook,
     started_us = env.now(), roles = {}, routers = {},
     socks = {}, udp = {}, tcp = {}, -- by number: all, those of UDP, whether one is of TCP
     schemas = setmetatable({}, { __index = message }),
@@ -137,7 +138,8 @@ end
 -- shared_clock (clients are told when a match was committed, on the server's clock, which is theirs, too),
 -- local_addresses = "same-public"|"always"|"never", stun = false (STUN Binding requests are dropped), limits,
 -- queues = { [name or "*"] = { policy = path or source } }, relays = { "ADDR:PORT", … }: on other machines that share
--- the keys; open_policy_link (see policies.lua). nil, message, code on failure.
+-- the keys; open_policy_link, on_record, watch (see policies.lua);
+-- webhook (see webhook.lua). nil, message, code on failure.
 function M.open(env, options)
   local list, seen, code = compose.gather(options)
   if not list then return nil, seen, code end

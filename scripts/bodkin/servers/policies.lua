@@ -7,7 +7,9 @@
 
 local desks = require "bodkin.policy.desk"
 local instances = require "bodkin.policy.instance"
+local links = require "bodkin.policy.link"
 local questions = require "bodkin.servers.questions"
+local recordings = require "bodkin.servers.recording"
 local sources = require "bodkin.policy.source"
 
 local M = {}
@@ -17,8 +19,10 @@ Policies.__index = Policies
 local TEXT_MAX = 40                      -- of a refusal
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
-local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that
+local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
+local PATIENCE_EACH_MS = 0.25            -- … and for each ticket that a new instance may have to be told of first
 local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
+local WATCH_MS = 1000
 local UNSTARTED_MS = 250                 -- … and two attempts when none could be started
 
 -- Reads and tries what options.queues names: { [queue or "*"] = { policy = path or source } }. Returns
@@ -50,19 +54,46 @@ end
 local function ms(self) return self.server.env.now() // 1000 end
 
 -- --- the desk
-local function send(self, message)
-  if self.desk then return self.desk:input(message) end
-  if self.link then return self.link:send(message) end
-end
-
-local function tell_version(self, v)
+-- What tells of a version, added to a list.
+local function version_messages(v, list)
   for _, file in ipairs(v.source.files or {}) do
     for at = 1, math.max(#file.text, 1), PIECE do
-      send(self, { "file", v.n, file.name, file.chunkname, file.text:sub(at, at + PIECE - 1) })
+      list[#list + 1] = { "file", v.n, file.name, file.chunkname, file.text:sub(at, at + PIECE - 1) }
     end
   end
-  send(self, { "load", v.n, not v.source.files and v.source.name or false })
+  list[#list + 1] = { "load", v.n, not v.source.files and v.source.name or false }
+  return list
 end
+
+-- And what is known of NATs.
+local function all_versions(self)
+  local versions, list = {}, {}
+  for _, v in pairs(self.versions) do versions[#versions + 1] = v end
+  table.sort(versions, function(a, b) return a.n < b.n end)
+  for _, v in ipairs(versions) do version_messages(v, list) end
+  list[#list + 1] = self.of_network
+  return list
+end
+
+local function send(self, message, versions)
+  if not self.desk and not self.link then return end
+  local packed, err, code = links.pack(message)
+  if not packed then return nil, err, code end
+  self.recording:told(message, packed, versions)
+  self.depth = self.depth + 1
+  if self.desk then self.desk:input(message) else self.link:send(message, packed) end
+  self.depth = self.depth - 1
+  -- Not from within what the desk in this process is about to do.
+  if self.depth > 0 or not self.recording:is_full() then return end
+  self.renewals = self.renewals + 1
+  return send(self, { "renew", self.renewals }, all_versions(self))
+end
+
+local function tell(self, list)
+  for _, message in ipairs(list) do send(self, message) end
+end
+
+local function tell_version(self, v) tell(self, version_messages(v, {})) end
 
 local function new_version(self, slot, source)
   self.count = self.count + 1
@@ -150,6 +181,18 @@ function on.failed(self, queue, n, why, serial)
   if not serial then self.on.ask_again(queue) end
 end
 
+function on.unkept(self, queue, n, why)
+  local v = self.versions[n]
+  self.server.log:warn("policy %s: %s%s; what was kept before stays", v and v.source.name or "?", why,
+    queue == "*" and "" or " (queue " .. queue .. ")")
+end
+
+function on.explained(self, _, serial, said)
+  local done = self.explaining[serial]
+  self.explaining[serial] = nil
+  if done then done(said or nil) end
+end
+
 function on.said(self, queue, line)
   local of = queue == "*" and "of a client" or "queue " .. queue
   self.server.log:info("%s: its policy says: %s", of, line)
@@ -183,6 +226,9 @@ local function ended(self)
   if self.closed then return end
   self.link = nil
   self.questions:lost()
+  local explaining = self.explaining
+  self.explaining = {}
+  for _, done in pairs(explaining) do done(nil) end
   self.server.counters:add "policy_restarted"
   local again_ms = self.again_ms
   self.again_ms = math.min(again_ms * 2, AGAIN_MAX_MS)
@@ -198,20 +244,19 @@ local function ended(self)
 end
 
 local function tell_all(self)
-  local list = {}
-  for _, v in pairs(self.versions) do list[#list + 1] = v end
-  table.sort(list, function(a, b) return a.n < b.n end)
-  for _, v in ipairs(list) do tell_version(self, v) end
-  if self.of_network then send(self, self.of_network) end
+  self.recording:begin()
+  tell(self, all_versions(self))
+  for _, pieces in ipairs(self.recording:kept()) do tell(self, pieces) end
 end
 
-local function heard(self, message)
+local function heard(self, message, packed)
+  self.recording:heard(message, packed or links.pack(message))
   local handler = on[message[1]]
   if handler then handler(self, table.unpack(message, 2, 8)) end
 end
 
 function start(self)
-  local link, err = self.open_link(function(message) heard(self, message) end, function() ended(self) end)
+  local link, err = self.open_link(function(...) heard(self, ...) end, function() ended(self) end)
   if not link then
     if self.unstarted ~= err then self.server.log:error("no policy process: %s; it is tried again", err) end
     self.unstarted = err
@@ -238,14 +283,62 @@ local function ask(self, serial, client)
   return "asked"
 end
 
+-- --- files that change
+-- Loads what sources.read gave; what does not load changes nothing.
+local function take(self, slot, source, err)
+  if not source then
+    self.server.counters:add "policy_failed"
+    self.server.log:error("%s; the version before it stays", err)
+  else
+    slot.loading = new_version(self, slot, source)
+    tell_version(self, slot.loading)
+  end
+end
+
+-- All of a source's text, or why there is none.
+local function content(source, err)
+  local parts = {}
+  for _, file in ipairs(source and source.files or {}) do
+    parts[#parts + 1] = ("%s %d\n%s"):format(file.chunkname, #file.text, file.text)
+  end
+  return source and table.concat(parts) or "! " .. err
+end
+
+-- Reads all files each second, and loads what is another than what was loaded or tried last: once it has been so for
+-- a second, since who writes a file may not be done.
+local function watch(self)
+  self.watching = self.server.env.timer(WATCH_MS, function()
+    self.watching = nil
+    for _, slot in pairs(self.slots) do
+      if slot.path then
+        local source, err = sources.read(slot.path)
+        local now = content(source, err)
+        if now ~= slot.content and now == slot.before then
+          slot.content = now
+          take(self, slot, source, err)
+        end
+        slot.before = now
+      end
+    end
+    watch(self)
+  end)
+end
+
 -- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data, joins),
--- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; open_link(on_message, on_end) ->
--- link with send, kill, close: for a process beside this one.
+-- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; on_record(text, begins): all that is
+-- recorded, as it comes, see recording.lua; watch = true: files that change are read again; open_link(on_message,
+-- on_end) -> link with send, kill, close: for a process beside this one.
 function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
-    count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS,
+    count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS, renewals = 0, depth = 0,
+    explaining = {}, explains = 0,
   }, Policies)
+  local env = self.server.env
+  self.recording = recordings.new {
+    max_bytes = self.server.limits.recording, on_text = options.on_record,
+    time = function() return env.time and env.time() or env.now() // 1000000 end,
+  }
   self.questions = questions.new {
     env = self.server.env, ask = function(...) return ask(self, ...) end,
     kill = function()
@@ -262,14 +355,18 @@ function M.new(options)
   for _, key in ipairs(keys) do
     local slot = self.slots[key]
     slot.current = new_version(self, slot, slot.source)
-    slot.current.about = slot.about
+    slot.current.about, slot.content = slot.about, content(slot.source)
   end
   if self.open_link then
     if next(keys) then start(self) end -- else with the first ticket
   else
-    self.desk = desks.new(function(message) heard(self, message) end)
+    self.desk = desks.new(function(message)
+      local packed = links.pack(message)
+      if packed then heard(self, message, packed) end -- as a process could not tell it either
+    end)
     tell_all(self)
   end
+  if options.watch then watch(self) end
   return self
 end
 
@@ -312,13 +409,24 @@ end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
 
+function Policies:forget(queue)
+  self.recording:forget(queue)
+  send(self, { "forget", queue })
+end
+
+-- Asks why a ticket waits. done(said): see instance.lua; nil where that is not known now.
+function Policies:explain(queue, no, done)
+  if not self.desk and not self.link then return done(nil) end
+  self.explains = self.explains + 1
+  self.explaining[self.explains] = done
+  send(self, { "explain", queue, self.explains, no, ms(self) })
+end
+
 -- How likely NATs let each other through, as bytes: see policy/network.lua.
 function Policies:network(version, bytes)
   self.of_network = { "network", version, bytes }
   send(self, self.of_network)
 end
-
-function Policies:forget(queue) send(self, { "forget", queue }) end
 
 -- Asks for a pass, unless one is under way.
 function Policies:tick(queue)
@@ -327,7 +435,8 @@ function Policies:tick(queue)
   local pass = { serial = self.serial, version = version_for(self, queue) }
   self.passes[queue] = pass
   if self.link then
-    pass.timer = self.server.env.timer(PATIENCE_MS, function()
+    local patience_ms = PATIENCE_MS + math.floor(self.recording.tickets * PATIENCE_EACH_MS)
+    pass.timer = self.server.env.timer(patience_ms, function()
       pass.timer = nil
       self.server.log:warn("the policy process does not answer: it is killed")
       self.link:kill()
@@ -355,19 +464,10 @@ end
 function Policies:allow(client, done) return self.questions:put(client, done) end
 function Policies:disregard(question) self.questions:cancel(question) end
 
--- Reads every file again. What does not load changes nothing.
+-- Reads every file again.
 function Policies:reload()
   for _, slot in pairs(self.slots) do
-    if slot.path then
-      local source, err = sources.read(slot.path)
-      if not source then
-        self.server.counters:add "policy_failed"
-        self.server.log:error("%s; the version before it stays", err)
-      else
-        slot.loading = new_version(self, slot, source)
-        tell_version(self, slot.loading)
-      end
-    end
+    if slot.path then take(self, slot, sources.read(slot.path)) end
   end
 end
 
@@ -379,6 +479,7 @@ function Policies:close()
   end
   self.questions:close()
   if self.timer then self.timer:cancel() end
+  if self.watching then self.watching:cancel() end
   if self.link then self.link:close() end
   if self.desk then self.desk:close() end
 end

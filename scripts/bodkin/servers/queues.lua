@@ -12,6 +12,8 @@ local people = require "bodkin.servers.people"
 local policies = require "bodkin.servers.policies"
 local proposals = require "bodkin.servers.proposals"
 local recent = require "bodkin.servers.recent"
+local waits = require "bodkin.servers.waits"
+local webhooks = require "bodkin.servers.webhook"
 
 local M = {}
 local Queues = {}
@@ -115,7 +117,8 @@ local function changed(self, p, text)
   tell_waiting(self, p, text)
 end
 
--- --- tickets: { no, id, ticket = 16 bytes, party, props, claims, asker = { assoc, tx } of who waits for an answer }
+-- --- tickets: { no, id, name, ticket = 16 bytes, party, props, claims, asker = { assoc, tx } of who waits for an
+-- answer }
 local function answer(self, of, name, ...)
   local asker = of.asker
   if not asker then return false end
@@ -126,9 +129,10 @@ end
 
 local function number_of(code) return -core.errors[code].value end
 
--- Takes a ticket from its party. Whether it was there.
-local function detach(self, t)
+-- Takes a ticket from its party; how and match: see waits.lua. Whether it was there.
+local function detach(self, t, how, match)
   if self.by_ticket[t.ticket] ~= t then return false end
+  self.waits:ended(t, how, match)
   self.by_ticket[t.ticket], self.total = nil, self.total - 1
   local of = self.of[t.id]
   of[t.ticket] = nil
@@ -145,10 +149,11 @@ local function tell_end(self, t, code, text)
   self.notices:push(t.id, "ended", t.ticket, function() return number_of(code), text end)
 end
 
--- Ends a ticket; the others of its party wait for it to be whole again. code, text: what its client is told, none
--- where it knows; others: what they are.
+-- Ends a ticket; the others of its party wait for it to be whole again. text: why, which its client is told with code,
+-- none where it knows; others: what they are.
 local function finish(self, t, code, text, others)
-  if not detach(self, t) then return end
+  self.waits:leaving(t.party)
+  if not detach(self, t, text) then return end
   if code then tell_end(self, t, code, text) end
   self.proposals:gone(t)
   changed(self, t.party, others or "one of the party left")
@@ -157,9 +162,10 @@ end
 -- Ends a party.
 local function finish_all(self, p, code, text)
   local tickets = table.move(p.tickets, 1, #p.tickets, 1, {})
+  self.waits:leaving(p)
   self:remove(p)
   for _, t in ipairs(tickets) do
-    detach(self, t)
+    detach(self, t, text)
     tell_end(self, t, code, text)
   end
 end
@@ -295,7 +301,7 @@ local function players_of(self, list)
   local out = {}
   for _, l in ipairs(list) do
     for _, t in ipairs(l.party.tickets) do
-      out[#out + 1] = { id = t.id, ticket = t.ticket, team = l.team, t = t,
+      out[#out + 1] = { id = t.id, name = t.name, ticket = t.ticket, team = l.team, t = t,
         person = people.registered(self.server.registry, t.id) }
     end
   end
@@ -303,13 +309,13 @@ local function players_of(self, list)
 end
 
 -- They are in a match: these tickets are over, and all others of the same clients. Nobody need be told of the former.
-local function taken(self, list)
+local function taken(self, list, match)
   local clients = {}
   for _, l in ipairs(list) do
     self:remove(l.party)
     while l.party.tickets[1] do
       local t = l.party.tickets[1]
-      detach(self, t)
+      detach(self, t, "matched", match)
       clients[#clients + 1] = t.id
     end
   end
@@ -338,8 +344,12 @@ local function commit(self, m)
     self.server.counters:add "match_formed"
     self.policies:event(q.name, "on_match", { teams = m.teams, host = m.host, data = m.data }, m.version)
   end
-  taken(self, m.list)
+  taken(self, m.list, m.match)
   self.backfills:formed(m, host, players)
+  if self.webhook then
+    self.webhook:matched { match = m.match, queue = q.name, app = m.list[1].party.app, players = players,
+      host = host or run and run.host, data = m.data, encoded = m.encoded, joined = run and true }
+  end
   return true
 end
 
@@ -496,7 +506,7 @@ local function handlers(self, on)
     p, code, text = party_of(q, known.app, party, party_size)
     if not p then return refuse(reply, tx, code, text) end
     self.count_tickets = self.count_tickets + 1
-    t = { no = self.count_tickets, id = id, ticket = ticket, party = p, props = given,
+    t = { no = self.count_tickets, id = id, name = known.name, ticket = ticket, party = p, props = given,
       claims = server.admission:of(id) }
     self.by_ticket[ticket], self.total = t, self.total + 1
     self.of[id] = self.of[id] or {}
@@ -529,7 +539,7 @@ local function handlers(self, on)
     if t then
       server.counters:add "ticket_cancelled"
       t.asker = nil
-      finish(self, t)
+      finish(self, t, nil, "taken back by its client")
     end
     reply("done", tx)
   end
@@ -561,7 +571,7 @@ function Queues:gone(id)
   for _, t in ipairs(all_of(self.of[id])) do
     self.server.counters:add "ticket_dropped"
     t.asker = nil
-    finish(self, t)
+    finish(self, t, nil, "its client's registration ended")
   end
   self.backfills:gone(id)
 end
@@ -588,7 +598,8 @@ function M.install(server, on, matches)
     self:relist(by_no(list))
   end
   self.policies = policies.new {
-    server = server, slots = server.policy_slots, open_link = server.open_policy_link,
+    server = server, slots = server.policy_slots, open_link = server.open_policy_link, on_record = server.on_record,
+    watch = server.watch,
     on = {
       verdict = function(...) verdict(self, ...) end,
       match = function(queue, ...)
@@ -600,14 +611,20 @@ function M.install(server, on, matches)
     },
   }
   self.backfills = backfills.install(self, on)
+  self.waits = waits.new(server, self)
+  self.webhook = server.webhook and webhooks.new(server, server.webhook)
+  function server.why_waits(_, asked, done) self.waits:why(asked, done) end
   handlers(self, on)
   function server.reload_policies() self.policies:reload() end
+  server.recording = self.policies.recording
   server:at_close(function()
     for _, q in pairs(self.queues) do
       if q.timer then q.timer:cancel() end
     end
     self.proposals:close()
     self.policies:close()
+    self.waits:close()
+    if self.webhook then self.webhook:close() end
   end)
   server:at_status(function(info)
     info.tickets, info.queues, info.proposals = self.total, self.count, self.proposals.count

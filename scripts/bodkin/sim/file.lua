@@ -76,8 +76,8 @@ local function run_scenario(path, text)
   return scenario
 end
 
--- A checked scenario from a file, or of a policy that ships (skill, …). nil, message, code. What the file is, is found
--- out in the sandbox of policies: it may be one.
+-- A checked scenario from a file, or of a policy that ships (skill, …), and the policy's source where it is one. nil,
+-- message, code. What the file is, is found out in the sandbox of policies: it may be one.
 function M.read(path)
   local source, why, code = sources.read(path)
   if not source then return nil, (why:gsub("^cannot read the policy", "cannot read the file")), code end
@@ -87,10 +87,39 @@ function M.read(path)
   local kind, props, claims = instance.about.kind, nil, nil
   if kind == "policy" then props, claims = instance:declared "props", instance:declared "claims" end
   instance:close()
-  if kind == "policy" then return M.for_policy(source, props, claims) end
+  if kind == "policy" then return M.for_policy(source, props, claims), source end
   if kind == "scenario" then return run_scenario(path, source.files[1].text) end
   return nil, ("%s returns %s, neither a scenario nor a policy: end it with return bodkin.scenario { … }"):format(path,
     kind), "invalid"
+end
+
+local function with_policy(scenario, source)
+  local copy = setmetatable({}, getmetatable(scenario))
+  for key, value in pairs(scenario) do copy[key] = value end
+  copy.match = {}
+  for key, value in pairs(scenario.match) do copy.match[key] = value end
+  copy.match.policy = source
+  return copy
+end
+
+-- Two scenarios of two files, to be played against each other with the same seed; a policy plays in the other's
+-- scenario, of two policies the second in the first one's. nil, message, code.
+function M.read_both(path_a, path_b)
+  local a, of_a, code = M.read(path_a)
+  if not a then return nil, of_a, code end
+  local b, of_b
+  b, of_b, code = M.read(path_b)
+  if not b then return nil, of_b, code end
+  if of_b and not a.match or of_a and not of_b and not b.match then
+    return nil, ("the scenario %s has no queue for a policy"):format(of_b and path_a or path_b), "invalid"
+  end
+  if of_b then
+    b = with_policy(a, of_b)
+  elseif of_a then
+    a = with_policy(b, of_a)
+  end
+  b.seed, a.name, b.name = a.seed, name_of(path_a), name_of(path_b)
+  return a, b
 end
 
 return M

@@ -179,14 +179,59 @@ local function connects(add, first, confirmed)
   beyond(add, panel, late, "confirmations")
 end
 
+local function frame(add, title)
+  add(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" '
+    .. 'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif">'):format(WIDTH, HEIGHT, WIDTH, HEIGHT))
+  add(('<title>%s</title>'):format(escape(title)))
+  add(('<rect width="%d" height="%d" fill="#ffffff"/>'):format(WIDTH, HEIGHT))
+end
+
+-- Which share of two lists, sorted, is not above a value. what: { heading, x = title of the axis, y =, unit =, none =
+-- where both are empty }; names: of the two.
+local function shares(add, panel, what, a, b, names)
+  heading(add, panel, what.heading)
+  if #a + #b == 0 then return nothing(add, panel, what.none) end
+  local last = math.max(#a > 0 and end_of(a, 1) or 0, #b > 0 and end_of(b, 1) or 0)
+  local step = M.step(last, 7)
+  local x_max = math.ceil(last / step - 1e-9) * step
+  local at_x, at_y = axes(add, panel, { max = x_max, step = step, title = what.x },
+    { max = 100, step = 20, title = what.y })
+  for i, one in ipairs { { names[1], a, BLUE }, { names[2], b, ORANGE } } do
+    if #one[2] > 0 then curve(add, one[2], at_x, at_y, x_max, one[3]) end
+    local x, y = panel[2] - 225, BOTTOM - 62 + 20 * i
+    local median = stats.percentile(one[2], 50)
+    add(line(x, y - 4, x + 24, y - 4, one[3], ' stroke-width="3"'))
+    add(text(x + 32, y, "start", 12, "#222222", ("%s%s"):format(one[1]:sub(1, 16),
+      median and (", median %.4g%s"):format(median, what.unit) or "")))
+  end
+end
+
+-- Two simulations against each other: what against.lua gave. Returns the text of an SVG file.
+function M.against(report)
+  local lines = {}
+  local function add(one) lines[#lines + 1] = one end
+  local a, b = report.sides[1], report.sides[2]
+  local title = ("%s against %s"):format(a.name, b.name)
+  frame(add, title .. ": waits, and how far apart those in a match are")
+  add(text(24, 32, "start", 18, "#222222", title, ' font-weight="bold"'))
+  add(text(24, 53, "start", 12, GREY, ("%d clients, %g virtual seconds, seed %d: %d and %d matched"):format(a.clients,
+    a.duration_s, report.seed, a.matched, b.matched)))
+  local names = { a.name, b.name }
+  shares(add, LEFT_PANEL, { heading = "Wait from ticket to matched", x = "wait, ms", unit = " ms",
+    y = "of those matched, %", none = "nobody was matched" }, a.values.wait_ms, b.values.wait_ms, names)
+  local name = a.gaps[1] and a.gaps[1].name or b.gaps[1] and b.gaps[1].name
+  shares(add, RIGHT_PANEL, { heading = name and "Difference in " .. name .. " within a match" or "Differences",
+    x = name or "", unit = "", y = "of the pairs, %", none = "no property is a number" },
+    a.values.gaps[name] or {}, b.values.gaps[name] or {}, names)
+  add "</svg>"
+  return table.concat(lines, "\n") .. "\n"
+end
+
 -- report, values: what stats.report gave. Returns the text of an SVG file.
 function M.svg(report, values)
   local lines = {}
   local function add(one) lines[#lines + 1] = one end
-  add(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" '
-    .. 'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif">'):format(WIDTH, HEIGHT, WIDTH, HEIGHT))
-  add(('<title>%s: waits and connect times</title>'):format(escape(report.name)))
-  add(('<rect width="%d" height="%d" fill="#ffffff"/>'):format(WIDTH, HEIGHT))
+  frame(add, report.name .. ": waits and connect times")
   add(text(24, 32, "start", 18, "#222222", report.name, ' font-weight="bold"'))
   add(text(24, 53, "start", 12, GREY, ("%d clients, %g virtual seconds, seed %d: %d matched, %d of %d pairs connected")
     :format(report.clients, report.duration_s, report.seed, report.matched, report.connected, report.tried)))

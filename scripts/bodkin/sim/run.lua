@@ -250,7 +250,7 @@ local function open_server(self)
     roles = { "address", "matching", "maintenance" }, -- no relay: what is counted is which NATs can be passed
     -- The policy of all queues, since that one is asked of clients, too.
     queues = match and match.policy and { ["*"] = { policy = match.policy } } or nil,
-    token_keys = { (core.crypto.sign_keypair(TOKEN_SEED)) },
+    token_keys = { (core.crypto.sign_keypair(TOKEN_SEED)) }, limits = self.limits, on_record = self.on_record,
   })
 end
 
@@ -279,9 +279,11 @@ local function finish(self)
   world:close()
 end
 
--- scenario: checked (see scenario.lua). Returns what was noted, for sim/stats.lua, or nil, message, code.
-function M.play(scenario)
+-- scenario: checked (see scenario.lua); options: limits of the server, on_record (see servers/policies.lua). Returns
+-- what was noted, for sim/stats.lua, or nil, message, code.
+function M.play(scenario, options)
   local self = {
+    limits = options and options.limits, on_record = options and options.on_record,
     scenario = scenario, place = {}, clients = {}, by_id = {}, by_key = {}, pairs = {}, rooms = {}, failures = {},
     first_ms = {}, confirmed_ms = {}, arrived = 0, registered = 0, asked = 0, arrive_ms = 0, server_errors = {},
   }

@@ -18,7 +18,7 @@ local function rounded(ms)
 end
 
 -- { n, p50, p90, p99, max }, of a list that it sorts.
-local function percentiles(list)
+function M.percentiles(list)
   table.sort(list)
   return { n = #list, p50 = rounded(M.percentile(list, 50)), p90 = rounded(M.percentile(list, 90)),
     p99 = rounded(M.percentile(list, 99)), max = rounded(list[#list]) }
@@ -73,7 +73,8 @@ function M.report(run)
     arrived = run.arrived, registered = run.registered, asked = run.asked, matched = #waits, failed = failed,
     what = scenario.match and "ticket" or "join", queue = scenario.match and scenario.match.queue,
     connected = 0, tried = 0, under_way = 0, pairs = {}, paths = { lan = 0, direct = 0, relay = 0, none = 0 },
-    wait_ms = percentiles(waits), first_ms = percentiles(run.first_ms), confirmed_ms = percentiles(run.confirmed_ms),
+    wait_ms = M.percentiles(waits), first_ms = M.percentiles(run.first_ms),
+    confirmed_ms = M.percentiles(run.confirmed_ms),
     errors = run.server_errors,
   }
   count_pairs(report, run)
