@@ -137,16 +137,18 @@ function bodkin.near(ticket, options) end
 ---Fills each team exactly, parties whole, with the first ticket and then the earlier ones where that is possible.
 ---@param tickets bodkin.Ticket[]  at most 64
 ---@param sizes integer[]          of each team
+---@param limits? table<string, table<any, integer>>  of one property: how many of a team may have a value
 ---@return bodkin.Ticket[][]?
-function bodkin.pack(tickets, sizes) end
+function bodkin.pack(tickets, sizes, limits) end
 
 ---Puts all these tickets into teams whose means of a property are as near to each other as can be, parties whole.
 ---@param tickets bodkin.Ticket[]  as many players as the teams have places
 ---@param sizes integer[]
----@param property string          a number among the props of each player
+---@param by string|fun(member: table): number  a number among the props of each player, or what gives it
+---@param limits? table<string, table<any, integer>>
 ---@return bodkin.Ticket[][]? teams
 ---@return number gap              between the highest mean and the lowest
-function bodkin.split(tickets, sizes, property) end
+function bodkin.split(tickets, sizes, by, limits) end
 
 ---In a policy: what it remembers, plain data of at most 64 KB; it survives a reload. Each queue has its own.
 ---@type table<string|integer, any>

@@ -18,7 +18,7 @@ describe("policies that are shown", function()
       assert.is_table(report, err)
       assert.is_true(report.matches > 0)
     end
-    assert.equal(6, count)
+    assert.equal(8, count)
   end)
 
   it("in examples pass the check, and are short", function()
