@@ -168,6 +168,7 @@ local function new_server(self)
     env = env, counters = core.counters(), limits = assert(limits.check { tickets_each = 3, tickets = 100000 }),
     closers = {}, log = setmetatable({}, { __index = function() return function() end end }),
     registrar = { deciding = function() return false end }, admission = { of = function() return "\x80" end },
+    network = { of = function() end },
     open_policy_link = self.process and function(...) return open_link(self, ...) end or nil,
   }
   function server.refuse(_, reply, tx, code) return reply("refused", tx, code) end
@@ -367,7 +368,7 @@ function M.play(seed, tickets)
   local addr = core.addr.parse "203.0.113.1:1000"
   for i = 1, CLIENTS do
     local client = { id = ("%016d"):format(i), registered = true,
-      addrs = addresses.pack(1, ("e"):rep(32), nil, { addr }, {}) }
+      addrs = addresses.pack(1, ("e"):rep(32), nil, nil, { addr }, {}) }
     self.clients[i], self.by_id[client.id] = client, client
   end
   new_server(self)
