@@ -54,17 +54,28 @@ local slow_files = "bindings/mutation bindings/monkey client/history cli/tunnel 
   .. "servers/amplification sim/scenario sim/stats "
 local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 TICKETS=1:30 "
 
+-- Long runs of scripts, and of other processes, in which the sanitizers find nothing that the other specs do not reach.
+local unsanitized = "sim/scenario sim/stats sim/against policy/evaluation policy/hostile policy/process policy/watch "
+  .. "policy/document policy/link cli/tunnel cli/webhook "
+
+local function without(files, names)
+  local left = {}
+  for _, file in ipairs(files) do
+    if not names:find(file:match "spec/(.*)_spec%.lua$" .. " ", 1, true) then left[#left + 1] = file end
+  end
+  return left
+end
+
 local function lua_specs(path, limit_s, with_sanitizers)
   local files = lines_of(("find spec/%s -name '*_spec.lua' 2>/dev/null | sort"):format(path))
   if what == "quick" then
-    local left = {}
-    for _, file in ipairs(files) do
-      if not slow_files:find(file:match "spec/(.*)_spec%.lua$" .. " ", 1, true) then left[#left + 1] = file end
-    end
+    local left = without(files, slow_files)
     if #left > 0 then add("spec/" .. path, few .. busted .. table.concat(left, " "), limit_s) end
   elseif #files > 0 then
     add("spec/" .. path, busted .. "spec/" .. path, limit_s)
-    if with_sanitizers then add("spec/" .. path .. " (ASan, UBSan)", sanitized .. "spec/" .. path, 3 * limit_s) end
+    if with_sanitizers then
+      add("spec/" .. path .. " (ASan, UBSan)", sanitized .. table.concat(without(files, unsanitized), " "), 3 * limit_s)
+    end
   end
 end
 
@@ -166,7 +177,10 @@ local function add_directory(dir)
   local first = #suites + 1
   c_specs(dir)
   lua_specs(dir, limits_s[dir] or 180, what == "all" and not alone[dir])
-  for i = first, #suites do suites[i].virtual = virtual[dir] or suites[i].name:find "test_memory$" ~= nil end
+  for i = first, #suites do
+    local name = suites[i].name
+    suites[i].virtual = virtual[dir] or name:find "test_memory$" ~= nil or name:find "^spec/policy %(" ~= nil
+  end
 end
 
 if what == "all" or what == "quick" then

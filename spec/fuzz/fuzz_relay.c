@@ -121,7 +121,7 @@ static void input(world *w, fuzz_input *in) {
   bdk_route from = place(where), to = {0};
   if (s && where & 0x80) from = s->route; // else it would hardly ever be from there
   bdk_relay_verdict verdict = bdk_relay_input(w->r, &from, bytes, len, &to, head);
-  if (len < BDK_RELAY_HEAD || len > BDK_DATAGRAM_MAX) {
+  if (len <= BDK_RELAY_HEAD || len > BDK_DATAGRAM_MAX) { // a head alone is nothing to forward, nor to answer
     REQUIRE(verdict == BDK_RELAY_DROP);
     return;
   }

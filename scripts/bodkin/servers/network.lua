@@ -65,7 +65,7 @@ end
 
 -- A client says, with a registration or a selection, how far the server is, and perhaps the kind of its NAT.
 function Network:seen(person)
-  if not person then return end
+  if not person or not person.nat and not person.rtt_ms then return end -- nothing is kept where nothing is said
   local c = client_of(self, person.id)
   if person.nat then c.class = network.of_kind(person.nat) end
   if not person.rtt_ms or person.rtt_ms == c.rtt_ms then return end
