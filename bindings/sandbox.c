@@ -121,7 +121,7 @@ static void *sandbox_alloc(void *ud, void *p, size_t osize, size_t nsize) {
   }
   if (nsize > old) {
     size_t more = nsize - old;
-    size_t cap = s->cap + (size_t)s->load * BDK_SANDBOX_EACH;
+    size_t cap = s->cap + (size_t)s->load * BDK_SANDBOX_EACH_BYTES;
     bool too_long = !p && osize == LUA_TSTRING && nsize > BDK_SANDBOX_STRING_MAX + 64;
     if (s->running && (too_long || s->used + more > cap)) kill_it(s, too_long ? over_string : over_memory);
     if (too_long || s->used + more > cap + RESERVE) return NULL;

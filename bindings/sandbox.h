@@ -13,7 +13,8 @@ enum {
   BDK_SANDBOX_SAID_MAX = 1024,   // bytes kept of what it printed
   BDK_SANDBOX_STATE_MAX = 65536, // bytes of its table `state`
   BDK_SANDBOX_SMALL = 256,       // bytes of the largest block that comes from a chunk
-  BDK_SANDBOX_EACH = 1000,       // instructions, and bytes, that a run may use more for each ticket that waits
+  BDK_SANDBOX_EACH = 1000,       // instructions that a run may use more for each ticket that waits …
+  BDK_SANDBOX_EACH_BYTES = 2000, // … and bytes
 };
 
 typedef struct bdk_sandbox {

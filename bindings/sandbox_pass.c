@@ -113,7 +113,7 @@ static int count(lua_State *L) {
 static void load_changed(lua_State *L, const queue *q) {
   bdk_sandbox *s = bdk_sandbox_of(L);
   uint64_t load = bdk_tickets_count(q->table);
-  if (load > s->load || s->used <= s->cap + load * BDK_SANDBOX_EACH) s->load = load;
+  if (load > s->load || s->used <= s->cap + load * BDK_SANDBOX_EACH_BYTES) s->load = load;
 }
 
 // [-0, +0, e] queue:add(pool, no, since_ms, value, size, view)
@@ -609,7 +609,7 @@ static int pass(lua_State *L) {
   if (!bdk_tickets_prepare(q->table, pool)) return no_memory(L);
   uint32_t position = bdk_tickets_seek(q->table, pool, no);
   const bdk_sandbox *s = bdk_sandbox_of(L);
-  size_t room = s->cap + s->load * BDK_SANDBOX_EACH;
+  size_t room = s->cap + s->load * BDK_SANDBOX_EACH_BYTES;
   bool collects = false;
   lua_gc(L, LUA_GCSTOP); // what it leaves behind is collected between passes, while there is room for it
   while ((place = bdk_tickets_anchor(q->table, pool, &position)) != BDK_TICKET_NONE) {
