@@ -298,6 +298,7 @@ static int net_best_host(lua_State *L) {
   lua_Integer list[TICKETS_MAX];
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
+  bdk_sandbox_fill(L, 1);
   lua_Integer count = (lua_Integer)lua_rawlen(L, 1);
   luaL_argcheck(L, count >= 1 && count <= TICKETS_MAX, 1, "a list of 1 to 64 tickets expected");
   for (int i = 0; i < count; i++) {

@@ -119,11 +119,13 @@ end
 function Instance:add(ticket, asked, now_ms)
   local args = { wire.encode { ticket.no, ticket.app, ticket.since_ms, asked or false, now_ms, ticket.seats or false } }
   self.sandbox:net_drop(ticket.no)
+  local is_known = false -- of any of them; else it need not be kept
+  for _, m in ipairs(ticket.members) do is_known = is_known or m[3] ~= nil and m[3] ~= UNKNOWN end
   for i, m in ipairs(ticket.members) do
     args[#args + 1] = wire.encode(m[1])
     args[#args + 1] = m[2] or NONE
     args[#args + 1] = m[3] or NIL
-    self.sandbox:net_set(ticket.no, i, m[3] or UNKNOWN)
+    if is_known then self.sandbox:net_set(ticket.no, i, m[3] or UNKNOWN) end
   end
   local ok, why, code = verdict(self.sandbox:call("add", table.unpack(args)))
   if not ok then self.sandbox:net_drop(ticket.no) end
