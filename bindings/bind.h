@@ -85,6 +85,15 @@ void bdk_push_field(lua_State *L, const bdk_field_def *def, const bdk_field *f);
 // --- wire.c. Encoding gives 0, and says why, where the value at `idx` (absolute) cannot be written.
 size_t bdk_encode_wire(lua_State *L, int idx, uint8_t out[BDK_DATAGRAM_MAX], const char **code, const char **why);
 void bdk_push_wire(lua_State *L, const uint8_t *bytes, size_t len); // bytes that bdk_wire_check accepted
+// A key of a map, and their order: integers first.
+typedef struct bdk_key {
+  const char *s; // NULL: an integer
+  size_t len;
+  lua_Integer i;
+} bdk_key;
+bool bdk_read_key(lua_State *L, int idx, bdk_key *out); // false: neither; it stays where it is
+void bdk_push_key(lua_State *L, const bdk_key *k);
+int bdk_compare_keys(const void *a, const void *b); // for qsort
 // --- log.c
 // Escapes control characters, what turns the direction of text, and bytes that are not UTF-8 as \xNN; at most 4
 // bytes out for each in.

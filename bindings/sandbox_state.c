@@ -19,23 +19,6 @@ void bdk_sandbox_open_state(lua_State *L) {
 }
 
 // --- out
-typedef struct key {
-  const char *s; // NULL: an integer
-  size_t len;
-  lua_Integer i;
-} key;
-
-static int compare_keys(const void *pa, const void *pb) {
-  const key *a = pa, *b = pb;
-  if (!a->s || !b->s) {
-    if (a->s || b->s) return a->s ? 1 : -1;
-    return a->i < b->i ? -1 : a->i > b->i;
-  }
-  int order = memcmp(a->s, b->s, a->len < b->len ? a->len : b->len);
-  if (order) return order;
-  return a->len < b->len ? -1 : a->len > b->len;
-}
-
 static void pack_table(lua_State *L, bdk_packer *p, int depth);
 
 // The value on the top [-1, +0, e]
@@ -75,24 +58,15 @@ static void pack_table(lua_State *L, bdk_packer *p, int depth) {
   for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) n++;
   bdk_sandbox_charge(L, 8 * (uint64_t)n);
   if (n > BDK_SANDBOX_STATE_MAX) luaL_error(L, "state: longer than %d bytes", BDK_SANDBOX_STATE_MAX);
-  key *keys = lua_newuserdatauv(L, n * sizeof *keys + 1, 0);
+  bdk_key *keys = lua_newuserdatauv(L, n * sizeof *keys + 1, 0);
   for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
-    key *k = &keys[at++];
-    k->s = NULL;
-    if (lua_type(L, -2) == LUA_TSTRING)
-      k->s = lua_tolstring(L, -2, &k->len);
-    else if (lua_isinteger(L, -2))
-      k->i = lua_tointeger(L, -2);
-    else
+    if (!bdk_read_key(L, -2, &keys[at++]))
       luaL_error(L, "state: a key that is a %s cannot be kept", luaL_typename(L, -2));
   }
-  qsort(keys, n, sizeof *keys, compare_keys);
+  qsort(keys, n, sizeof *keys, bdk_compare_keys);
   bdk_pack_map(p, n);
   for (uint32_t i = 0; i < n; i++) {
-    if (keys[i].s)
-      lua_pushlstring(L, keys[i].s, keys[i].len);
-    else
-      lua_pushinteger(L, keys[i].i);
+    bdk_push_key(L, &keys[i]);
     lua_pushvalue(L, -1);
     pack_value(L, p, depth + 1);
     lua_rawget(L, t);

@@ -66,14 +66,26 @@ static bool encode_array(lua_State *L, encoder *e, int idx, int depth) {
   return true;
 }
 
-typedef struct key {
-  const char *s; // NULL: an integer
-  size_t len;
-  lua_Integer i;
-} key;
+bool bdk_read_key(lua_State *L, int idx, bdk_key *out) {
+  *out = (bdk_key){0};
+  if (lua_type(L, idx) == LUA_TSTRING)
+    out->s = lua_tolstring(L, idx, &out->len);
+  else if (lua_isinteger(L, idx))
+    out->i = lua_tointeger(L, idx);
+  else
+    return false;
+  return true;
+}
 
-static int compare_keys(const void *pa, const void *pb) {
-  const key *a = pa, *b = pb;
+void bdk_push_key(lua_State *L, const bdk_key *k) {
+  if (k->s)
+    lua_pushlstring(L, k->s, k->len);
+  else
+    lua_pushinteger(L, k->i);
+}
+
+int bdk_compare_keys(const void *pa, const void *pb) {
+  const bdk_key *a = pa, *b = pb;
   if (!a->s || !b->s) {
     if (a->s || b->s) return a->s ? 1 : -1;
     return a->i < b->i ? -1 : a->i > b->i;
@@ -84,26 +96,16 @@ static int compare_keys(const void *pa, const void *pb) {
 }
 
 static bool encode_map(lua_State *L, encoder *e, int idx, int depth) {
-  key keys[PAIRS_MAX];
+  bdk_key keys[PAIRS_MAX];
   int n = 0;
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
     if (n == PAIRS_MAX) return refuse(e, "limit", "a map has more than 32 keys");
-    key *k = &keys[n++];
-    k->s = NULL;
-    if (lua_type(L, -2) == LUA_TSTRING)
-      k->s = lua_tolstring(L, -2, &k->len);
-    else if (lua_isinteger(L, -2))
-      k->i = lua_tointeger(L, -2);
-    else
-      return refuse(e, "invalid", "a key is neither a string nor an integer");
+    if (!bdk_read_key(L, -2, &keys[n++])) return refuse(e, "invalid", "a key is neither a string nor an integer");
   }
-  qsort(keys, (size_t)n, sizeof *keys, compare_keys);
+  qsort(keys, (size_t)n, sizeof *keys, bdk_compare_keys);
   bdk_pack_map(&e->p, (uint32_t)n);
   for (int i = 0; i < n; i++) {
-    if (keys[i].s)
-      lua_pushlstring(L, keys[i].s, keys[i].len);
-    else
-      lua_pushinteger(L, keys[i].i);
+    bdk_push_key(L, &keys[i]);
     encode_value(L, e, lua_gettop(L), depth + 1);
     lua_rawget(L, idx);
     if (!encode_value(L, e, lua_gettop(L), depth + 1)) return false;

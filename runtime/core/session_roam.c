@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A session whose ends move: an own address that changed, the peer's new ones as the owner learned them, and asking the
-// owner for these while nothing comes back.
+// A session whose ends move: an own address that changed or is gone, the peer's new ones as the owner learned them, and
+// asking the owner for these while nothing comes back.
 #include "session_in.h"
 
 #define ASK_FIRST_US (1000u * MS) // from the first time to the second; doubles
@@ -20,6 +20,26 @@ void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
   }
   bdk_session_test_others(s, q, now_us);
   bdk_session_tick(s, q, now_us);
+}
+
+bool bdk_session_unreachable(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *remote) {
+  bool ours = false;
+  for (int i = 0; i < s->path_count; i++) {
+    bdk_path *p = &s->paths[i];
+    if (!bdk_addr_equal(&p->route.remote, remote)) continue;
+    ours = true;
+    // A path that worked is left to its consent: routes go and come back when a network changes. The address
+    // of ours that it worked from may be gone, though, and the kernel refuse to send from there for good.
+    if (!p->answered) {
+      bdk_path_fail(p, BDK_REASON_unreachable, now_us);
+      continue;
+    }
+    bool refused = p->route.local.family != 0;
+    p->route.local = (bdk_addr){0};
+    if (refused && p->state == BDK_PATH_VALID) bdk_session_test_beside(s, q, p, now_us);
+  }
+  if (ours) bdk_session_tick(s, q, now_us);
+  return ours;
 }
 
 void bdk_session_listed(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_candidate *list, uint32_t count) {

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local output = require "bodkin.cli.output"
+local stats = require "bodkin.sim.stats"
 
 local function shorten(word) return #word > 40 and word:sub(1, 16) .. "…(" .. #word // 2 .. " bytes)" or word end
 
@@ -82,21 +83,9 @@ end
 local order = { "event", "queue", "recorded", "other", "tickets", "refused", "matches", "matched", "left", "waiting",
   "failed", "why", "wait_ms", "gaps", "name", "n", "p50", "p90", "p99" }
 
-local function number_cell(value)
-  if not value then return "-" end
-  return math.type(value) == "integer" and tostring(value) or ("%.1f"):format(value)
-end
-
-local function gap_of(side, name)
-  for _, gap in ipairs(side.gaps) do
-    if gap.name == name then return gap end
-  end
-  return {}
-end
-
 -- Lines of two sides, beside each other.
 local function table_of(row, heading)
-  local lines, width = {}, math.max(#heading, 12)
+  local lines, width, cell = {}, math.max(#heading, 12), stats.cell
   local function add(what, a, b)
     lines[#lines + 1] = ("%-28s  %12s  %" .. width .. "s"):format(what, a, b)
   end
@@ -109,7 +98,7 @@ local function table_of(row, heading)
     add(one[1], was[one[2]], other[one[2]])
   end
   for _, p in ipairs { "p50", "p90", "p99" } do
-    add("ms to a match, " .. p, number_cell(was.wait_ms[p]), number_cell(other.wait_ms[p]))
+    add("ms to a match, " .. p, cell(was.wait_ms[p]), cell(other.wait_ms[p]))
   end
   local names, seen = {}, {}
   for _, side in ipairs { was, other } do
@@ -120,9 +109,9 @@ local function table_of(row, heading)
   end
   table.sort(names)
   for _, name in ipairs(names) do
-    local a, b = gap_of(was, name), gap_of(other, name)
+    local a, b = stats.named(was.gaps, name), stats.named(other.gaps, name)
     for _, p in ipairs { "p50", "p90", "p99" } do
-      add(("%s apart in a match, %s"):format(name, p), number_cell(a[p]), number_cell(b[p]))
+      add(("%s apart in a match, %s"):format(name, p), cell(a[p]), cell(b[p]))
     end
   end
   if was.failed + other.failed > 0 then add("runs that failed", was.failed, other.failed) end

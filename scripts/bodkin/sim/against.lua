@@ -44,20 +44,9 @@ function M.report(run_a, run_b)
   return { seed = run_a.scenario.seed, sides = { side_of(run_a), side_of(run_b) } }
 end
 
-local function cell(value)
-  if not value then return "-" end
-  return math.type(value) == "integer" and ("%d"):format(value) or ("%.1f"):format(value)
-end
-
-local function gap_of(side, name)
-  for _, gap in ipairs(side.gaps) do
-    if gap.name == name then return gap end
-  end
-  return {}
-end
-
 -- As lines of text.
 function M.text(report)
+  local cell = stats.cell
   local a, b = report.sides[1], report.sides[2]
   local width = math.max(10, #a.name, #b.name)
   local lines = { ("%d clients, %g virtual seconds, seed %d"):format(a.clients, a.duration_s, report.seed), "" }
@@ -83,7 +72,7 @@ function M.text(report)
   table.sort(names)
   for _, name in ipairs(names) do
     for _, p in ipairs { "p50", "p90", "p99" } do
-      add(("%s apart, %s"):format(name, p), cell(gap_of(a, name)[p]), cell(gap_of(b, name)[p]))
+      add(("%s apart, %s"):format(name, p), cell(stats.named(a.gaps, name)[p]), cell(stats.named(b.gaps, name)[p]))
     end
   end
   for _, side in ipairs(report.sides) do

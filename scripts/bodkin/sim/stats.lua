@@ -24,6 +24,20 @@ function M.percentiles(list)
     p99 = rounded(M.percentile(list, 99)), max = rounded(list[#list]) }
 end
 
+-- A number as a table shows it; "-" for nil.
+function M.cell(value)
+  if not value then return "-" end
+  return math.type(value) == "integer" and tostring(value) or ("%.1f"):format(value)
+end
+
+-- Of a list of such, each with a name: that of one, or an empty table.
+function M.named(list, name)
+  for _, one in ipairs(list) do
+    if one.name == name then return one end
+  end
+  return {}
+end
+
 local function row_of(rows, by_key, pair)
   local a, b = pair.a.kind, pair.b.kind
   if a > b then a, b = b, a end
