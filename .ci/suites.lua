@@ -131,11 +131,11 @@ add_named = {
     add("soak memory", "EVERY=1 CMOCKA_MESSAGE_OUTPUT=TAP " .. build .. "/asan/spec/host/test_memory", 1800)
     add_named["soak-fuzz"]()
     add("soak hostile", "SOAK=1 " .. busted .. "spec/hostile", 900)
-    add("soak seeds", lua_env .. "lua5.4 spec/model/soak.lua 100000", 1800, true)
+    for _, kind in ipairs { "seeds", "life", "tickets" } do
+      add("soak " .. kind, lua_env .. "lua5.4 spec/model/soak.lua " .. kind, 10800, true)
+    end
     add("soak loss", "SOAK=1 " .. busted .. "spec/model/loss_spec.lua", 300)
     add("soak attacked", "SOAK=1 " .. busted .. "spec/model/attacked_spec.lua", 600)
-    add("soak life", "SOAK=1 " .. busted .. "spec/model/life_spec.lua", 1800)
-    add("soak tickets", "SOAK=1 " .. busted .. "spec/model/tickets_spec.lua", 1800)
     add("soak guards", "GUARDS=all " .. busted .. "spec/model/guards_spec.lua", 600)
     add("soak conformance", "SOAK=1 " .. busted .. "spec/conformance", 300)
   end,

@@ -58,45 +58,64 @@ local function side(self, i, kind)
   self[i] = s
 end
 
+local function candidates(s, text)
+  for address in text:gmatch "%S+ %S+ (%S+)" do s.listed[core.addr.parse(address)] = true end
+end
+
+local function inner(hex) -- without a relay's head
+  local bytes = core.crypto.unhex(hex)
+  return bytes:byte() == 0x40 and bytes:sub(6) or bytes
+end
+
+-- What the watch is told of a line of the trace, by its word that says of what: of what the machines put out, and of
+-- what they are given. fn(side, the rest of the line, what the peer sent)
+local outputs, inputs = {}, {}
+
+function outputs.send(s, rest)
+  local to, hex = rest:match "^%S+ (%S+) %S+ (%S+)"
+  s.watch:send(s.now_us, core.addr.parse(to), inner(hex))
+end
+
+function outputs.message(s, rest, texts) s.watch:event("message", core.crypto.unhex(rest:match "%S+"), texts) end
+function outputs.closed(s, rest, texts) s.watch:event("closed", rest:match "%S+", texts) end
+function outputs.doubt(s, _, texts) s.watch:event("doubt", nil, texts) end
+
+for _, kind in ipairs { "connected", "path" } do
+  outputs[kind] = function(s, rest, texts)
+    s.watch:event(kind, { remote = core.addr.parse(rest:match "^%S+ %S+ (%S+)") }, texts)
+  end
+end
+
+function inputs.input(s, rest)
+  local from, hex = rest:match "^%S+ (%S+) %S+ (%S+)"
+  local bytes = inner(hex)
+  if bytes ~= "" then s.watch:input(core.addr.parse(from), bytes, true) end
+end
+
+function inputs.relay(s, rest)
+  local text, hex = rest:match "^%S+ %S+ (%S+) %S+ (%S+)"
+  local at = core.addr.parse(text)
+  s.listed[at] = true
+  if hex ~= "-" then s.watch:input(at, core.crypto.unhex(hex), true) end
+end
+
+function inputs.tick(s) s.watch:tick(s.now_us) end
+function inputs.add(s, rest) candidates(s, rest:match("^" .. ("%S+ "):rep(10) .. "(.*)") or "") end
+function inputs.listed(s, rest) candidates(s, rest:match "^%S+ (.*)" or "") end
+function inputs.renew(s, rest) candidates(s, rest:match("^" .. ("%S+ "):rep(4) .. "(.*)") or "") end
+
 -- Shows a line of the trace of a side's machines to its watch (see invariants.lua).
 local function watch(s, peer, line)
-  local w = {}
-  for word in line:gmatch "%S+" do w[#w + 1] = word end
-  local function candidates(first)
-    for k = first, #w, 3 do s.listed[core.addr.parse(w[k])] = true end
+  local kind, rest = line:match "^> %S+ (%S+) ?(.*)"
+  if kind then
+    local fn = outputs[kind]
+    return fn and fn(s, rest, peer.texts)
   end
-  local function inner(hex) -- without a relay's head
-    local bytes = core.crypto.unhex(hex)
-    return bytes:byte() == 0x40 and bytes:sub(6) or bytes
-  end
-  local verb = w[2]
-  if w[1] == ">" then
-    local kind = w[3]
-    if kind == "send" then
-      s.watch:send(s.now_us, core.addr.parse(w[5]), inner(w[7]))
-    elseif kind == "message" then
-      s.watch:event(kind, core.crypto.unhex(w[4]), peer.texts)
-    elseif kind == "closed" then
-      s.watch:event(kind, w[4], peer.texts)
-    elseif kind == "doubt" then
-      s.watch:event(kind, nil, peer.texts)
-    elseif kind == "connected" or kind == "path" then
-      s.watch:event(kind, { remote = core.addr.parse(w[6]) }, peer.texts)
-    end
-    return
-  end
-  s.now_us = math.tointeger(tonumber(w[1]))
-  if verb == "add" then candidates(15)
-  elseif verb == "listed" then candidates(6)
-  elseif verb == "renew" then candidates(9)
-  elseif verb == "relay" then
-    local at = core.addr.parse(w[5])
-    s.listed[at] = true
-    if w[7] ~= "-" then s.watch:input(at, core.crypto.unhex(w[7]), true) end
-  elseif verb == "input" then
-    local bytes = inner(w[6])
-    if bytes ~= "" then s.watch:input(core.addr.parse(w[4]), bytes, true) end
-  elseif verb == "tick" then s.watch:tick(s.now_us) end
+  local now
+  now, kind, rest = line:match "^(%S+) (%S+) ?(.*)"
+  s.now_us = math.tointeger(tonumber(now))
+  local fn = inputs[kind]
+  if fn then fn(s, rest) end
 end
 
 local function open(self, s)
@@ -121,14 +140,15 @@ local function talk(self, s)
     s.got[data] = (s.got[data] or 0) + 1
     s.at[#s.at + 1] = { self.world:now(), tonumber(data) }
   end)
-  task.spawn(function()
-    while not self.silent do
-      local text = tostring(self.world:now())
-      s.texts[text] = true
-      s.match:send(text)
-      task.sleep(s.host.env, EVERY_MS)
-    end
-  end)
+  local timer
+  local function say()
+    if self.silent then return end
+    local text = tostring(self.world:now())
+    s.texts[text] = true
+    s.match:send(text)
+    timer:again(EVERY_MS)
+  end
+  timer = s.host.env.timer(0, say)
 end
 
 -- The worlds' delays: one way, so that a round trip takes 200 ms at most.

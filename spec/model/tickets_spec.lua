@@ -3,7 +3,7 @@
 -- counted twice. TICKETS=first:count says which seeds; each has 100 tickets, in the soak 2,000.
 local tickets = dofile "spec/model/tickets.lua"
 
-local first, count = (os.getenv "TICKETS" or os.getenv "SOAK" and "1:500" or "1:200"):match "^(%d+):(%d+)$"
+local first, count = (os.getenv "TICKETS" or "1:200"):match "^(%d+):(%d+)$"
 first, count = math.tointeger(tonumber(first)), math.tointeger(tonumber(count))
 local each = os.getenv "SOAK" and 2000 or 100
 

@@ -29,12 +29,12 @@ local function ip_of(address)
 end
 
 local function pick(value, from, to)
-  if type(value) == "function" then return value(from.name, to.name) end
-  if type(value) == "table" then
-    local row = value[from.name]
-    return row and row[to.name] or value.default or 0
-  end
-  return value or 0
+  if not value then return 0 end
+  local kind = type(value)
+  if kind == "number" then return value end
+  if kind == "function" then return value(from.name, to.name) end
+  local row = value[from.name]
+  return row and row[to.name] or value.default or 0
 end
 
 local function new_realm(options, hops)
