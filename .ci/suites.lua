@@ -53,6 +53,7 @@ local slow = { hostile = true, calm = true, conformance = true, policy = true }
 local slow_files = "bindings/mutation bindings/monkey client/history cli/netcheck cli/tunnel cli/webhook cli/why "
   .. "host/layers model/guards servers/amplification sim/against sim/scenario sim/stats "
 local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 TICKETS=1:10 "
+local fewer = "LIFE=1:16 TICKETS=1:50 " -- where sanitizers slow each
 
 -- Long runs of scripts, and of other processes, in which the sanitizers find nothing that the other specs do not reach.
 local unsanitized = "sim/scenario sim/stats sim/against policy/evaluation policy/hostile policy/process policy/watch "
@@ -74,7 +75,8 @@ local function lua_specs(path, limit_s, with_sanitizers)
   elseif #files > 0 then
     add("spec/" .. path, busted .. "spec/" .. path, limit_s)
     if with_sanitizers then
-      add("spec/" .. path .. " (ASan, UBSan)", sanitized .. table.concat(without(files, unsanitized), " "), 3 * limit_s)
+      add("spec/" .. path .. " (ASan, UBSan)", fewer .. sanitized .. table.concat(without(files, unsanitized), " "),
+        3 * limit_s)
     end
   end
 end
@@ -169,9 +171,10 @@ add_named = {
 local alone = { host = true, hostile = true, calm = true, conformance = true, embed = true }
 local limits_s = { hostile = 300 }
 
--- On virtual time throughout: what runs beside them changes nothing, so several run at once. So do refusals of memory
--- and fuzzers, and all of the quick run, in which nothing measures.
-local virtual = { client = true, core = true, model = true, servers = true, sim = true, tunnel = true }
+-- On virtual time throughout, or such that they measure no time: what runs beside them changes nothing, so several run
+-- at once. So do refusals of memory and fuzzers, and all of the quick run.
+local virtual = { bindings = true, cli = true, client = true, core = true, model = true, servers = true, sim = true,
+  tunnel = true }
 
 local function add_directory(dir)
   local first = #suites + 1
@@ -179,7 +182,8 @@ local function add_directory(dir)
   lua_specs(dir, limits_s[dir] or 180, what == "all" and not alone[dir])
   for i = first, #suites do
     local name = suites[i].name
-    suites[i].virtual = what == "quick" or virtual[dir] or name:find "test_memory$" ~= nil or name:find "^spec/policy %(" ~= nil
+    suites[i].virtual = what == "quick" or virtual[dir] or name:find "test_memory$" ~= nil
+      or name:find "^spec/policy %(" ~= nil
   end
 end
 
@@ -224,8 +228,8 @@ end
 
 -- Runs a suite, and says when it began, and when and how it ended.
 local function command_of(suite)
-  local command = ("echo began $(date +%%s); { %s; } </dev/null 2>&1; status=$?; echo; echo exit $status $(date +%%s)")
-    :format(suite.command)
+  local command = ("echo began $(date +%%s); { %s; } </dev/null 2>&1; "
+    .. "status=$?; echo; echo exit $status $(date +%%s)"):format(suite.command)
   return ("timeout -k 5 %d sh -c '%s'"):format(suite.limit_s, command:gsub("'", [['\'']]))
 end
 
