@@ -130,16 +130,16 @@ local function backfill(match)
   return true
 end
 
+-- The claims of all who have none: one table, which stays near at hand in a pass.
+local unclaimed = setmetatable({}, { __metatable = false, __newindex = function()
+  error("a ticket without claims has none to be changed", 2)
+end })
+
 -- What a ticket of one does not have of its own.
 local solo = { size = 1 }
 local Ticket = { __metatable = false, __name = "ticket" }
 function Ticket.__index(view, field)
   if field == "members" then return { { props = view.props, claims = view.claims } } end
-  if field == "claims" then -- of those with none it is made when it is asked for
-    local none = {}
-    rawset(view, field, none)
-    return none
-  end
   return solo[field]
 end
 
@@ -168,8 +168,8 @@ function M.add(t, ...)
     return false, policy.party == 1 and "no parties here" or ("at most %d in a party here"):format(policy.party)
   end
   local claims = members[1].claims
-  local view = { id = no, props = members[1].props, waited_ms = now_ms - since_ms }
-  if next(claims) ~= nil then view.claims = claims end
+  local view = { id = no, props = members[1].props, waited_ms = now_ms - since_ms,
+    claims = next(claims) ~= nil and claims or unclaimed }
   if #members > 1 then view.size, view.members = #members, members end
   setmetatable(view, Ticket)
   local pool = pool_of(app, view.props)
