@@ -106,7 +106,7 @@ void bdk_path_asked(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t no
 
 void bdk_path_tested(bdk_path *p, const uint8_t nonce[BDK_NONCE_LEN], uint64_t now_us, uint16_t jitter) {
   bdk_path_asked(p, nonce, now_us);
-  p->attempt++;
+  if (p->attempt < UINT16_MAX) p->attempt++;
   if (p->attempt < EARLY) {
     // Against the schedule, not against now: a late tick must not shift the tests that follow, nor bunch them.
     uint64_t next = p->due_us + (uint64_t)(early_ms[p->attempt] - early_ms[p->attempt - 1]) * 1000;

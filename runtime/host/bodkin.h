@@ -5,7 +5,8 @@
 //   a frame: bdk_update(node, BDK_CLOCK, 0); while ((e = bdk_next(node))) … ; bdk_send(node, …)   end: bdk_close(node)
 // Nothing happens outside bdk_update but what bdk_close says to others: what is called in between is queued.
 // One thread a node; of another one only bdk_wake. No globals, no threads, no prints, no exit. Functions that return
-// int give 0 or a negative number: a BDK_E_, or an errno of the system, negated; bdk_strerror has a sentence for both.
+// int give 0, or what is said of them, or a negative number: a BDK_E_, or an errno of the system, negated; bdk_strerror
+// has a sentence for both.
 #ifndef BODKIN_H
 #define BODKIN_H
 #include <stddef.h>
@@ -110,7 +111,7 @@ int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, c
 int bdk_leave(bdk_node *node, const char *match);
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);
 // The lines of `bodkin why --json` for the id of a match or peer, or a name; NULL: all. Returns their length; they are
-// written, with a zero, where that is less than `size`.
+// written, with a zero, where that is less than `size`. BDK_E_LIMIT: no memory for them.
 int bdk_why(bdk_node *node, const char *id, char *out, size_t size);
 const char *bdk_strerror(int error);
 #pragma GCC visibility pop

@@ -4,28 +4,17 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "sockaddr.h"
+
 static bool read_addr(const struct sockaddr *from, bdk_addr *out) {
-  memset(out, 0, sizeof *out);
-  if (from && from->sa_family == AF_INET) {
-    struct sockaddr_in v4;
-    memcpy(&v4, from, sizeof v4);
-    out->family = 4;
-    memcpy(out->ip, &v4.sin_addr, 4);
-  } else if (from && from->sa_family == AF_INET6) {
-    struct sockaddr_in6 v6;
-    memcpy(&v6, from, sizeof v6);
-    out->family = 6;
-    out->scope = v6.sin6_scope_id;
-    memcpy(out->ip, &v6.sin6_addr, 16);
-  } else {
-    return false;
-  }
-  bdk_addr_canon(out);
+  bdk_sockaddr at;
+  if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) return false;
+  memcpy(&at, from, from->sa_family == AF_INET ? sizeof at.v4 : sizeof at.v6);
+  bdk_sockaddr_read(out, &at);
+  out->port = 0;
   return true;
 }
 
@@ -45,27 +34,16 @@ int bdk_iface_list(bdk_iface *out, int max) {
 }
 
 int bdk_iface_source(const bdk_addr *to, bdk_addr *out) {
-  struct sockaddr_storage at = {0};
-  socklen_t len = sizeof(struct sockaddr_in);
-  if (to->family == 4) {
-    struct sockaddr_in *v4 = (struct sockaddr_in *)&at;
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(1); // nothing is sent, but none is no port
-    memcpy(&v4->sin_addr, to->ip, 4);
-  } else {
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&at;
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(1);
-    v6->sin6_scope_id = to->scope;
-    memcpy(&v6->sin6_addr, to->ip, 16);
-    len = sizeof *v6;
-  }
-  int fd = socket(at.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  bdk_sockaddr at;
+  bdk_addr any_port = *to;
+  any_port.port = 1; // nothing is sent, but none is no port
+  int fd = bdk_sockaddr_open(to, SOCK_DGRAM);
   if (fd < 0) return -errno;
   int error = 0;
-  if (connect(fd, (struct sockaddr *)&at, len) < 0 || getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+  socklen_t len = bdk_sockaddr_make(&any_port, &at);
+  if (connect(fd, &at.any, len) < 0 || getsockname(fd, &at.any, &len) < 0)
     error = -errno;
-  else if (!read_addr((struct sockaddr *)&at, out))
+  else if (!read_addr(&at.any, out))
     error = -EAFNOSUPPORT;
   close(fd);
   return error;

@@ -20,7 +20,7 @@
 #define ACCEPTS 64              // likewise
 #define ACCEPT_RETRY_US 100000u // when out of descriptors
 #define BACKLOG 512
-#define QUEUE_KEPT 4096u  // bytes of memory for what waits that are kept when nothing does
+#define QUEUE_KEPT 4096u  // bytes for what waits that are kept when nothing does, and that each may have
 #define UNSENT 16384      // bytes that the kernel holds back at most
 #define UNACKED_MS 10000u // then the connection is dead
 #define DEFAULT_MAX 4096u
@@ -36,7 +36,7 @@ struct conn {
   bdk_watch watch;
   bdk_timer timer; // to connect, for a first datagram, for the next one; when broken: to be forgotten
   bdk_addr remote, local;
-  uint64_t used_us; // when the last whole datagram came, or left where this side connected
+  uint64_t used_us; // when the last whole datagram came, or was given to be sent where this side connected
   bool connecting, broken, dirty;
   bool used;    // a datagram came
   bool waiting; // until writable
@@ -53,6 +53,7 @@ struct bdk_tcp {
   bdk_addr local;
   bool calling, closed;
   uint32_t count, bucket_count;
+  size_t grown; // bytes of queues beyond QUEUE_KEPT
   conn *dirty;
   conn *buckets[];
 };
@@ -117,6 +118,14 @@ static void break_off(conn *c, bdk_counter why) {
   if (t->c.listens || bdk_driver_timer(t->c.driver, &c->timer, until_us) != 0) mark(c);
 }
 
+// Gives the queue's memory back.
+static void free_queue(conn *c) {
+  if (c->cap > QUEUE_KEPT) c->tcp->grown -= c->cap - QUEUE_KEPT;
+  free(c->out);
+  c->out = NULL;
+  c->cap = 0;
+}
+
 // Not from inside it, and not while it is among the dirty ones.
 static void destroy(conn *c) {
   bdk_tcp *t = c->tcp;
@@ -128,7 +137,7 @@ static void destroy(conn *c) {
     break;
   }
   t->count--;
-  free(c->out);
+  free_queue(c);
   free(c);
 }
 
@@ -151,10 +160,7 @@ static void write_out(conn *c) {
   }
   if (c->head < c->len) return;
   c->head = c->len = 0;
-  if (c->cap <= QUEUE_KEPT) return;
-  free(c->out); // there may be thousands of them
-  c->out = NULL;
-  c->cap = 0;
+  if (c->cap > QUEUE_KEPT) free_queue(c); // there may be thousands of them
 }
 
 static void on_timer(bdk_timer *timer, uint64_t now_us) {
@@ -338,22 +344,17 @@ static void on_connections(bdk_watch *w, int events) {
 
 static conn *dial(bdk_tcp *t, const bdk_addr *remote) {
   bdk_sockaddr at;
-  bdk_addr to = *remote;
+  bdk_addr to = *remote, local;
   to.port = t->c.port;
   if (!has_room(t, remote)) return NULL;
-  int fd = socket(to.family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int fd = bdk_sockaddr_open(&to, SOCK_STREAM);
   if (fd < 0) return NULL;
   prepare(fd);
-  conn *c = NULL;
-  int error = 0;
-  if (bdk_addr_classify(&t->local) != BDK_ADDR_NONE) {
-    socklen_t len = bdk_sockaddr_make(&t->local, &at);
-    if (bind(fd, &at.any, len) < 0) error = errno;
-  }
+  bool ok = bdk_addr_classify(&t->local) == BDK_ADDR_NONE || bdk_sockaddr_bind(fd, &t->local, &local) == 0;
   socklen_t len = bdk_sockaddr_make(&to, &at);
-  if (!error && connect(fd, &at.any, len) < 0 && errno != EINPROGRESS) error = errno;
-  c = add(t, fd, remote, true);
-  if (c && error) break_off(c, BDK_COUNT_tcp_failed);
+  ok = ok && (connect(fd, &at.any, len) == 0 || errno == EINPROGRESS);
+  conn *c = add(t, fd, remote, true);
+  if (c && !ok) break_off(c, BDK_COUNT_tcp_failed); // remembered as one that failed
   return c;
 }
 
@@ -365,9 +366,11 @@ static bool reserve(conn *c, size_t len) {
     c->head = 0;
     if (c->len + len <= c->cap) return true;
   }
-  size_t cap = c->cap ? c->cap * 2 : QUEUE_KEPT;
+  size_t cap = c->cap ? c->cap * 2 : QUEUE_KEPT, more = c->cap ? cap - c->cap : 0;
+  if (c->tcp->grown + more > c->tcp->c.long_max) return false;
   uint8_t *out = realloc(c->out, cap);
   if (!out) return false;
+  c->tcp->grown += more;
   c->out = out;
   c->cap = cap;
   return true;
@@ -415,19 +418,12 @@ static void on_hook(bdk_hook *h) {
 
 static int listen_at(const bdk_addr *bind_to, bdk_addr *local) {
   int on = 1;
-  bdk_sockaddr at;
-  socklen_t len = bdk_sockaddr_make(bind_to, &at);
-  int fd = socket(bind_to->family == 6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int fd = bdk_sockaddr_open(bind_to, SOCK_STREAM);
   if (fd < 0) return -errno;
-  if (bind_to->family == 6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
   // Connections of a run before may linger there.
-  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0) goto fail;
-  if (bind(fd, &at.any, len) < 0 || listen(fd, BACKLOG) < 0) goto fail;
-  len = sizeof at;
-  if (getsockname(fd, &at.any, &len) < 0) goto fail;
-  bdk_sockaddr_read(local, &at);
-  return fd;
-fail:;
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 && bdk_sockaddr_bind(fd, bind_to, local) == 0 &&
+      listen(fd, BACKLOG) == 0)
+    return fd;
   int error = errno;
   close(fd);
   return -error;
@@ -442,6 +438,7 @@ int bdk_tcp_open(bdk_tcp **out, const bdk_tcp_config *config) {
   t->c = *config;
   if (t->c.max == 0) t->c.max = DEFAULT_MAX;
   if (t->c.max_each == 0) t->c.max_each = DEFAULT_EACH;
+  if (t->c.long_max == 0) t->c.long_max = BDK_TCP_LONG_MAX;
   if (t->c.first_us == 0) t->c.first_us = BDK_TCP_FIRST_US;
   if (t->c.idle_us == 0) t->c.idle_us = BDK_TCP_IDLE_US;
   t->bucket_count = buckets;

@@ -11,9 +11,10 @@
 #include "udp.h"
 
 #define BDK_TCP_QUEUE_MAX (64u * 1024) // bytes that wait in a connection; as many as 16 KiB more wait in the kernel
-#define BDK_TCP_FIRST_US 5000000u      // for the first datagram of who connected, and for who does not accept
-#define BDK_TCP_IDLE_US 60000000u      // without a datagram; who connected counts its own, too
-#define BDK_TCP_AGAIN_US 500000u       // from a connection that failed, or was closed, to the next one
+#define BDK_TCP_LONG_MAX (16u * 1024 * 1024) // that wait in all of them, beyond the first 4 KiB in each
+#define BDK_TCP_FIRST_US 5000000u            // for the first datagram of who connected, and for who does not accept
+#define BDK_TCP_IDLE_US 60000000u            // without a datagram; who connected counts those it was given to send, too
+#define BDK_TCP_AGAIN_US 500000u             // from a connection that failed, or was closed, to the next one
 
 typedef struct bdk_tcp bdk_tcp; // opaque
 
@@ -22,10 +23,10 @@ typedef struct bdk_tcp_config {
   bdk_counters *counters; // borrowed, may be NULL
   bdk_addr bind;          // listening: there (port 0: any); else an IP to connect from, or none, of the family
   bool listens;
-  uint16_t port;              // of those connected to
-  uint16_t number;            // comes back as route.sock
-  uint32_t max, max_each;     // connections, and from one IPv4 address or IPv6 /64; 0: 4096, and 256
-  uint32_t first_us, idle_us; // 0: as above
+  uint16_t port;                        // of those connected to
+  uint16_t number;                      // comes back as route.sock
+  uint32_t max, max_each;               // connections, and from one IPv4 address or IPv6 /64; 0: 4096, and 256
+  uint32_t long_max, first_us, idle_us; // 0: as above
   // As in udp.h; route.remote is who it came from: its own port where this one listens, else as it was sent to.
   void (*on_packets)(void *ctx, bdk_tcp *tcp, const bdk_packet *packets, int count);
   void *ctx;
@@ -39,7 +40,8 @@ void bdk_tcp_close(bdk_tcp *t);
 const bdk_addr *bdk_tcp_local(const bdk_tcp *t);
 uint32_t bdk_tcp_count(const bdk_tcp *t); // connections
 // Queues a copy, 1 to BDK_DATAGRAM_MAX bytes; it leaves before the loop next sleeps. Dropped and counted: 0 where there
-// is no connection, BDK_E_LIMIT where the queue is full. BDK_E_INVALID: length, family, a TTL; BDK_E_CLOSED.
+// is no connection, BDK_E_LIMIT where the queue, or all of them together, is full. BDK_E_INVALID: length, family, a
+// TTL; BDK_E_CLOSED.
 int bdk_tcp_send(bdk_tcp *t, const bdk_route *route, const uint8_t *data, size_t len);
 void bdk_tcp_flush(bdk_tcp *t);
 

@@ -483,11 +483,8 @@ int bdk_udp_send(bdk_udp *u, const bdk_route *route, const uint8_t *data, size_t
 static int open_socket(const bdk_udp_config *c, bdk_addr *local) {
   int on = 1, size = SOCKET_BUFFER;
   bool v6 = c->bind.family == 6;
-  bdk_sockaddr at;
-  socklen_t len = bdk_sockaddr_make(&c->bind, &at);
-  int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  int fd = bdk_sockaddr_open(&c->bind, SOCK_DGRAM);
   if (fd < 0) return -errno;
-  if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
   // Bound to one address, a socket needs not be told for each datagram where it was sent to.
   bool any = bdk_addr_classify(&c->bind) == BDK_ADDR_NONE;
   if (any && v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on) < 0) goto fail;
@@ -495,11 +492,7 @@ static int open_socket(const bdk_udp_config *c, bdk_addr *local) {
   // More than the system allows is cut down to that; any size works.
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-  if (bind(fd, &at.any, len) < 0) goto fail;
-  len = sizeof at;
-  if (getsockname(fd, &at.any, &len) < 0) goto fail;
-  bdk_sockaddr_read(local, &at);
-  return fd;
+  if (bdk_sockaddr_bind(fd, &c->bind, local) == 0) return fd;
 fail:;
   int error = errno;
   close(fd);

@@ -100,6 +100,20 @@ static void a_late_tick_does_not_bunch_tests(void **state) {
   }
 }
 
+// Where one alone talks, a valid path is tested for as long as it does.
+static void a_path_may_be_tested_for_days(void **state) {
+  (void)state;
+  bdk_path p;
+  bdk_path_init(&p, &(bdk_route){0}, BDK_VIA_SRFLX, true);
+  bdk_path_on(&p, BDK_PATH_START, 1000000);
+  for (unsigned i = 0; i < 70000; i++) {
+    uint64_t at = p.due_us;
+    bdk_path_tested(&p, (const uint8_t[BDK_NONCE_LEN]){0}, at, 0);
+    assert_true(p.due_us > at && p.due_us < at + 1000000);
+  }
+  assert_true(p.attempt > 10);
+}
+
 static void only_who_was_heard_is_sent_frames(void **state) {
   (void)state;
   bdk_path p;
@@ -166,6 +180,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(the_schedule_is_the_documents),
       cmocka_unit_test(an_answer_counts_once_in_time_and_from_there),
       cmocka_unit_test(a_late_tick_does_not_bunch_tests),
+      cmocka_unit_test(a_path_may_be_tested_for_days),
       cmocka_unit_test(only_who_was_heard_is_sent_frames),
       cmocka_unit_test(a_path_tells_its_jitter_and_loss),
   };
