@@ -396,12 +396,22 @@ static int listed(lua_State *L) {
   return 0;
 }
 
-// [-0, +0, e] mux:moved(now_us): an address of this host has changed
+// [-0, +0, e] mux:moved(now_us [, { addr, … }]): an address of this host has changed; nothing is to be sent any more
+// from these, 8 at most
 static int moved(lua_State *L) {
   bdk_mux_box *m = bdk_check_mux(L, 1);
   uint64_t now_us = check_now(L, m);
-  bdk_trace_moved(m, now_us);
-  bdk_mux_moved(m->mux, now_us);
+  bdk_addr left[BDK_LEFT_MAX];
+  uint32_t count = 0;
+  if (!lua_isnoneornil(L, 3)) luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  for (lua_Unsigned n = lua_istable(L, 3) ? lua_rawlen(L, 3) : 0; count < n && count < BDK_LEFT_MAX; count++) {
+    lua_rawgeti(L, 3, (lua_Integer)count + 1);
+    left[count] = bdk_check_addr(L, 4);
+    lua_settop(L, 3);
+  }
+  bdk_trace_moved(m, now_us, left, count);
+  bdk_mux_moved(m->mux, now_us, left, count);
   drain(m);
   return 0;
 }

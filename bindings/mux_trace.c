@@ -125,10 +125,11 @@ void bdk_trace_listed(bdk_mux_box *m, uint64_t now_us, uint32_t session, const b
   say(m, &l);
 }
 
-void bdk_trace_moved(bdk_mux_box *m, uint64_t now_us) {
+void bdk_trace_moved(bdk_mux_box *m, uint64_t now_us, const bdk_addr *left, uint32_t count) {
   if (!m->traced) return;
   line l = {.len = 0};
   put(&l, "%" PRIu64 " moved", now_us);
+  for (uint32_t i = 0; i < count; i++) put_addr(&l, &left[i]);
   say(m, &l);
 }
 

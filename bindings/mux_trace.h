@@ -17,7 +17,7 @@ void bdk_trace_hello(bdk_mux_box *m, uint32_t session);
 void bdk_trace_relay(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,
                      size_t len);
 void bdk_trace_listed(bdk_mux_box *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count);
-void bdk_trace_moved(bdk_mux_box *m, uint64_t now_us);
+void bdk_trace_moved(bdk_mux_box *m, uint64_t now_us, const bdk_addr *left, uint32_t count);
 void bdk_trace_leave(bdk_mux_box *m, uint64_t now_us, uint32_t session);
 void bdk_trace_input(bdk_mux_box *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len);
 void bdk_trace_tick(bdk_mux_box *m, uint64_t now_us);

@@ -201,6 +201,12 @@ bool bdk_addr_same_ip(const bdk_addr *a, const bdk_addr *b) {
   return a->family && a->family == b->family && a->scope == b->scope && memcmp(a->ip, b->ip, 16) == 0;
 }
 
+bool bdk_addr_among(const bdk_addr *list, uint32_t count, const bdk_addr *a) {
+  for (uint32_t i = 0; i < count; i++)
+    if (bdk_addr_same_ip(&list[i], a)) return true;
+  return false;
+}
+
 static bdk_addr_class classify_ipv4(const uint8_t ip[4]) {
   if (ip[0] == 0) return BDK_ADDR_NONE; // RFC 1122: "this network", never a destination
   if (ip[0] == 127) return BDK_ADDR_LOOPBACK;

@@ -48,6 +48,7 @@ void bdk_addr_canon(bdk_addr *a);
 int bdk_addr_compare(const bdk_addr *a, const bdk_addr *b);
 bool bdk_addr_equal(const bdk_addr *a, const bdk_addr *b);
 bool bdk_addr_same_ip(const bdk_addr *a, const bdk_addr *b);
+bool bdk_addr_among(const bdk_addr *list, uint32_t count, const bdk_addr *a); // by IP
 bdk_addr_class bdk_addr_classify(const bdk_addr *a);
 // Wire form: returns 6 or 18, or 0 for no address.
 size_t bdk_addr_pack(const bdk_addr *a, uint8_t out[BDK_ADDR_WIRE_MAX]);

@@ -16,6 +16,8 @@ struct bdk_mux {
   bdk_session **sessions;
   uint64_t *tags;  // the beginning of each one's match id: what a flood of probes is held against
   uint32_t closed; // sessions that ended and await reap
+  bdk_addr left[BDK_LEFT_MAX];
+  uint32_t left_count;
 };
 
 static void *take(const bdk_alloc *a, size_t size) { return a->resize(a->ctx, NULL, 0, size); }
@@ -272,9 +274,11 @@ int bdk_mux_relay(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_route
 
 bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const uint8_t *bytes, size_t len) {
   if (len < 2) return false;
+  bdk_route from = *route;
+  if (m->left_count && bdk_addr_among(m->left, m->left_count, &from.local)) from.local = (bdk_addr){0};
   if (bytes[0] == BDK_RELAY_MARK && len >= BDK_RELAY_HEAD) {
     reap(m);
-    input_relayed(m, now_us, route, bytes, len);
+    input_relayed(m, now_us, &from, bytes, len);
     return true;
   }
   bool probe = is_probe(bytes);
@@ -286,18 +290,20 @@ bool bdk_mux_input(bdk_mux *m, uint64_t now_us, const bdk_route *route, const ui
   if (!probe && bdk_frame_head(bytes, len, &index, &kind, &counter) && index < SESSIONS_MAX) return false;
   reap(m);
   if (probe)
-    input_probe(m, now_us, route, bytes, len);
+    input_probe(m, now_us, &from, bytes, len);
   else
-    input_frame(m, now_us, route, bytes, len);
+    input_frame(m, now_us, &from, bytes, len);
   return true;
 }
 
-void bdk_mux_moved(bdk_mux *m, uint64_t now_us) {
+void bdk_mux_moved(bdk_mux *m, uint64_t now_us, const bdk_addr *left, uint32_t count) {
+  m->left_count = count < BDK_LEFT_MAX ? count : BDK_LEFT_MAX;
+  if (m->left_count) memcpy(m->left, left, m->left_count * sizeof *left);
   reap(m);
   for (uint32_t i = 0; i < m->config.max_sessions; i++) {
     bdk_session *s = m->sessions[i];
     if (!s || s->state == BDK_SESSION_CLOSED) continue;
-    bdk_session_moved(s, &m->out, now_us);
+    bdk_session_moved(s, &m->out, now_us, m->left, m->left_count);
     settle(m, s);
   }
 }

@@ -37,8 +37,12 @@ size_t bdk_mux_hello(bdk_mux *m, uint32_t session, uint8_t out[BDK_PROBE_MAX]);
 // length 0 while that is not there. BDK_E_CLOSED, BDK_E_LIMIT.
 int bdk_mux_relay(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_route *route, const uint8_t *hello,
                   size_t len);
-// An address of this host has changed, of an interface or a NAT's: every session tests all its paths at once.
-void bdk_mux_moved(bdk_mux *m, uint64_t now_us);
+#define BDK_LEFT_MAX 8
+// An address of this host has changed, of an interface or a NAT's: every session tests all its paths at once. `left`:
+// those of its addresses that nothing is to be sent from, as another interface has the default route now; what still
+// comes there is answered from where the kernel says. At most BDK_LEFT_MAX, in place of those of the call before;
+// copied.
+void bdk_mux_moved(bdk_mux *m, uint64_t now_us, const bdk_addr *left, uint32_t count);
 // Where the peer of a session may be from now on, besides where it was. Unknown sessions are ignored.
 void bdk_mux_listed(bdk_mux *m, uint64_t now_us, uint32_t session, const bdk_candidate *list, uint32_t count);
 // Leaves: tells the peer, then CLOSED(closed). Unknown sessions are ignored.

@@ -88,8 +88,8 @@ void bdk_session_frame(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_r
                        uint64_t counter, const uint8_t *data, size_t len, size_t wire_len);
 // A relay has opened a channel: it becomes a path, tested at once, or a failed one is again. BDK_E_LIMIT: no place.
 int bdk_session_relay(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_route *route);
-// An address of ours has changed: everything is tested at once.
-void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us);
+// An address of ours has changed: everything is tested at once. left: as for bdk_mux_moved.
+void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *left, uint32_t count);
 // The peer may be at these addresses, too, from now on. Copied.
 void bdk_session_listed(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_candidate *list, uint32_t count);
 // A test for the relay to hand to the peer once that is there; its length.

@@ -6,8 +6,10 @@
 #define ASK_FIRST_US (1000u * MS) // from the first time to the second; doubles
 #define ASK_MAX_US (8000u * MS)
 
-void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us) {
+void bdk_session_moved(bdk_session *s, bdk_outq *q, uint64_t now_us, const bdk_addr *left, uint32_t count) {
   s->epoch++; // by which the peer sees it
+  for (int i = 0; i < s->path_count; i++)
+    if (bdk_addr_among(left, count, &s->paths[i].route.local)) s->paths[i].route.local = (bdk_addr){0};
   // First the one in use: should all still work, the peer stays with it. And should what leaves from where the peer
   // was heard last take a way on which nothing comes back, as after another default route: from where the kernel says.
   if (s->selected >= 0) {

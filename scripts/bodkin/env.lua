@@ -18,7 +18,7 @@
 --       64 KiB a connection is dropped, as all is that is for nobody; no TTL. See runtime/io/tcp.h
 --   env.mux { seed = 32 bytes, on = fn(kind, session, x) [, max_sessions =, trace = fn(line)] } -> mux
 --       mux:add(match) :renew(session, renewal) :send(session, bytes) :hello(session)
---         :relay(session, sock, addr, channel, hello | nil) :listed(session, candidates) :moved() :leave(session)
+--         :relay(session, sock, addr, channel, hello | nil) :listed(session, candidates) :moved(left) :leave(session)
 --         :paths(session) :attach(sock) :close()
 --   env.resolve(host, port, fn(addrs | nil, err))
 --   env.interfaces() -> array of { name, addr, up, loopback }; where they cannot be listed, those of the last time
@@ -49,7 +49,7 @@ end
 
 function Mux:listed(session, candidates) self.raw:listed(nil, session, candidates) end
 
-function Mux:moved() self.raw:moved() end
+function Mux:moved(left) self.raw:moved(nil, left) end
 
 function Mux:leave(session) return self.raw:leave(nil, session) end
 

@@ -49,7 +49,13 @@ function verbs.relay(mux, now, w)
 end
 
 function verbs.listed(mux, now, w) mux:listed(now, math.tointeger(w[3]), candidates_of(w, 4)) end
-function verbs.moved(mux, now) mux:moved(now) end
+
+function verbs.moved(mux, now, w)
+  local left = {}
+  for i = 3, #w do left[i - 2] = assert(core.addr.parse(w[i])) end
+  mux:moved(now, left)
+end
+
 function verbs.leave(mux, now, w) mux:leave(now, math.tointeger(w[3])) end
 function verbs.tick(mux, now) mux:tick(now) end
 

@@ -57,21 +57,27 @@ describe("roaming", function()
   it("is noticed by the address that the kernel sends from, where no interface has changed", function()
     s = support.new { roles = support.NO_RELAY }
     local p = pair "port_restricted"
-    local env, moved = p.hosts[1].env, 0
+    local env, moved = p.hosts[1].env, {}
     local real = p.nodes[1].mux.moved
-    p.nodes[1].mux.moved = function(...)
-      moved = moved + 1
-      return real(...)
+    p.nodes[1].mux.moved = function(mux, left)
+      moved[#moved + 1] = left
+      return real(mux, left)
     end
-    s.world:run(2000)
-    assert.equal(0, moved)
-    local other = core.addr.parse("192.168.7.3", 0)
+    local other, listed = core.addr.parse("192.168.7.3", 0), env.interfaces
+    local own = p.hosts[1].node.ips[1]
+    function env.interfaces()
+      local list = listed()
+      list[#list + 1] = { name = "eth1", addr = other, up = true, loopback = false }
+      return list
+    end
+    s.world:run(2000) -- another interface alone takes nothing away
+    assert.same({ { other } }, moved)
     env.source = function() return other end
     s.world:run(3000)
-    assert.equal(1, moved)
+    assert.same({ { other }, { own } }, moved)
     env.source = function() end -- there is no route at all
     s.world:run(1500)
-    assert.equal(2, moved)
+    assert.same({ { other }, { own }, {} }, moved)
     assert.is_true(heard(p))
   end)
 

@@ -270,7 +270,7 @@ static void roam(world *w, int which, uint8_t end) {
     s->listed[end] = s->known[end] = true;
     bdk_mux_listed(s->mux, w->now_us, s->session, &c, 1);
   } else {
-    bdk_mux_moved(s->mux, w->now_us);
+    bdk_mux_moved(s->mux, w->now_us, NULL, 0);
   }
   drain(w, which);
 }

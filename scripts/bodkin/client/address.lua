@@ -257,6 +257,24 @@ function Addresses:changed()
   return before ~= nil and now ~= before
 end
 
+-- Those of this host's addresses that are of another interface than the one by which it sends now: from them nothing
+-- leaves by their own, and NATs and peers know them there alone. (A peer that is beside them is still reached from there:
+-- the kernel takes the address that leads to it.)
+function Addresses:left()
+  local out = {}
+  for _, family in ipairs { 4, 6 } do
+    local server, by = self.socks[family] and self.servers[family], nil
+    local source = server and self.env.source(server)
+    for _, i in ipairs(source and interfaces(self) or {}) do
+      if addr.same_ip(i.addr, source) then by = i.name end
+    end
+    for _, i in ipairs(by and interfaces(self) or {}) do
+      if i.name ~= by and not i.loopback and addr.family(i.addr) == family then out[#out + 1] = i.addr end
+    end
+  end
+  return out
+end
+
 -- Addresses of this host that a peer behind the same NAT may reach: private ones only, at most four.
 -- Loopback counts when the servers are there too, so that everything can run on one machine.
 function Addresses:locals()

@@ -53,7 +53,7 @@ end
 -- An address of this host is another: everything that it was known by is said anew, at once.
 function Roaming:moved()
   local node = self.node
-  self.mux:moved()
+  self.mux:moved(self.addresses:left())
   node.relays:moved()
   for session in pairs(node.sessions) do self:ask(session) end
   node.addresses:moved()

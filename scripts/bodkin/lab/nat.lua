@@ -42,7 +42,8 @@ local function fill(text, nat)
   return (text:gsub("%$(%w+)", nat))
 end
 
--- Which host of the LAN a port belongs to, learned from what it sends. Ports are kept as they are by masquerade.
+-- Which host of the LAN a port belongs to, learned from what it sends. Ports are kept as they are by masquerade, but for
+-- one that another host has toward the same destination: to that one only who was sent to gets in.
 local cone_map = [[
 table ip cone {
   map owner { type inet_service : ipv4_addr; flags dynamic,timeout; timeout $timeouts; }
@@ -59,8 +60,10 @@ local open_in = [[
 
 local permit = [[
   set sent { type inet_service . ipv4_addr; flags dynamic,timeout; timeout $timeouts; }
+  chain sends { type filter hook postrouting priority srcnat + 10;
+    oifname wan0 meta l4proto udp update @sent { udp sport . ip daddr }
+  }
   chain permit { type filter hook prerouting priority raw;
-    iifname lan0 ip daddr != { $router, $wan } meta l4proto udp update @sent { udp sport . ip daddr }
     iifname wan0 ip daddr $wan meta l4proto udp udp dport . ip saddr != @sent drop
   }
 ]]

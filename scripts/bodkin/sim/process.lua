@@ -261,9 +261,9 @@ function Mux:listed(session, candidates)
   return drained(self, self.raw:listed(self.proc.loop:now(), session, candidates))
 end
 
-function Mux:moved()
+function Mux:moved(left)
   check(self)
-  return drained(self, self.raw:moved(self.proc.loop:now()))
+  return drained(self, self.raw:moved(self.proc.loop:now(), left))
 end
 
 function Mux:leave(session)
@@ -308,7 +308,7 @@ end
 local function interfaces(proc)
   local list, has_ipv6 = { { name = "lo", addr = addr.parse("127.0.0.1", 0), up = true, loopback = true } }, false
   for i, ip in ipairs(proc.host.node.ips) do
-    list[i + 1] = { name = "eth" .. i - 1, addr = ip, up = true, loopback = false }
+    list[i + 1] = { name = "eth0", addr = ip, up = true, loopback = false }
     if #ip ~= 6 then has_ipv6 = true end
   end
   if has_ipv6 then list[#list + 1] = { name = "lo", addr = addr.parse("::1", 0), up = true, loopback = true } end
