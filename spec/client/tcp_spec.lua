@@ -165,6 +165,18 @@ describe("a client whose network blocks UDP", function()
     assert.equal(0, #support.events(a, "closed"))
   end)
 
+  it("looks no more whether UDP is answered once it begins anew by that", function()
+    s = support.new { tcp = true }
+    local ha = behind(1, BLOCKED)
+    local a = s:open(ha)
+    assert.is_true(a.carriage.over_tcp)
+    ha.node.behind.blocks = nil
+    s:run(function() return a.carriage:begin({ [4] = a.server }, function() return true end) end)
+    local from = #s.world:trace()
+    s.world:run(130000)
+    for _, p in ipairs(s:sent("192.168.1.2", from)) do assert.not_equal("key_request", p.type) end
+  end)
+
   it("goes back at once when UDP was answered late, and no sooner than it is needed", function()
     for late_ms = 1000, 5000, 250 do
       s = support.new { tcp = true }

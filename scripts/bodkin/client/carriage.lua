@@ -104,6 +104,8 @@ end
 function Carriage:begin(servers, learn, timeout_ms)
   local left_ms = (timeout_ms or BEGIN_MS) - PATIENCE_MS
   self.over_tcp, self.asked_tcp = false, false -- to a server before, perhaps
+  if self.timer then self.timer:cancel() end
+  self.timer = nil
   return task.await(function(resume)
     local open, over, timer, result = 1, false, nil, nil
     local function finish(...)
