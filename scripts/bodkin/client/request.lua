@@ -179,7 +179,7 @@ end
 
 local function first_gap(self, spec)
   if spec.anew then return soon_gap_ms end
-  local rtt_ms = prompt[spec.expect] and self.rtt_for(spec.to)
+  local rtt_ms = prompt[spec.expect] and not spec.slow and self.rtt_for(spec.to)
   return rtt_ms and math.min(math.max(2 * rtt_ms, soon_gap_ms), first_gap_ms) or first_gap_ms
 end
 
