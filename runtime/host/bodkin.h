@@ -81,9 +81,9 @@ typedef struct bdk_event {
   uint32_t accept_ms, players, present, of;
 } bdk_event;
 typedef struct bdk_node_stats {
-  uint32_t matches, sessions, registered, events; // events: those that wait for bdk_next
-  uint64_t memory, memory_max;                    // bytes held from the allocator
-  uint64_t packets_in, packets_out, bytes_in, bytes_out;
+  uint32_t matches, sessions, registered, events;        // events: those that wait for bdk_next
+  uint64_t memory, memory_max;                           // bytes held from the allocator
+  uint64_t packets_in, packets_out, bytes_in, bytes_out; // over UDP and TCP
   uint64_t dropped, lost; // packets that were none of ours, late or broken; messages beyond 1024 that nobody fetched
 } bdk_node_stats;
 const char *bdk_version(void);
