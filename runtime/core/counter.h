@@ -20,7 +20,9 @@
   X(udp_rx_failed, "reads the kernel failed, for want of memory; tried again after a pause")                           \
   X(udp_rx_truncated, "datagrams dropped because they were longer than their socket takes: mostly 1200 bytes")         \
   X(tcp_rx, "datagrams received over TCP")                                                                             \
+  X(tcp_rx_bytes, "bytes of them")                                                                                     \
   X(tcp_tx, "datagrams sent over TCP")                                                                                 \
+  X(tcp_tx_bytes, "bytes of them")                                                                                     \
   X(tcp_tx_dropped, "datagrams over TCP dropped: no connection there, or 64 KiB wait in it already")                   \
   X(tcp_opened, "TCP connections opened, by either side")                                                              \
   X(tcp_refused, "TCP connections closed at once: too many, in all or from their source")                              \

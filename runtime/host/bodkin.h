@@ -82,9 +82,9 @@ typedef struct bdk_event {
   uint32_t accept_ms, players, present, of;
 } bdk_event;
 typedef struct bdk_node_stats {
-  uint32_t matches, sessions, registered, events; // events: those that wait for bdk_next
-  uint64_t memory, memory_max;                    // bytes held from the allocator
-  uint64_t packets_in, packets_out, bytes_in, bytes_out;
+  uint32_t matches, sessions, registered, events;        // events: those that wait for bdk_next
+  uint64_t memory, memory_max;                           // bytes held from the allocator
+  uint64_t packets_in, packets_out, bytes_in, bytes_out; // over UDP and TCP
   uint64_t dropped, lost; // packets that were none of ours, late or broken; messages beyond 1024 that nobody fetched
 } bdk_node_stats;
 const char *bdk_version(void);
@@ -102,9 +102,9 @@ void bdk_wake(bdk_node *node);                   // makes bdk_fd readable, from 
 int bdk_host(bdk_node *node, const char *code);  // a room; code NULL: one is made up. What fails later is a BDK_ERROR
 int bdk_join(bdk_node *node, const char *where); // a room's code, or a client's id
 int bdk_match(bdk_node *node, const char *queue, const char *props); // at most 32 bytes; a JSON object or NULL
-int bdk_cancel(bdk_node *node, const char *ticket); // as BDK_QUEUED named it; BDK_ERROR says that it is taken back
-int bdk_accept(bdk_node *node, const char *ticket);
-int bdk_decline(bdk_node *node, const char *ticket);
+int bdk_cancel(bdk_node *node, const char *ticket);  // as BDK_QUEUED named it; BDK_ERROR says that it is taken back
+int bdk_accept(bdk_node *node, const char *ticket);  // these three do nothing where no such ticket waits, or nothing is
+int bdk_decline(bdk_node *node, const char *ticket); // to be answered: no error, since what ended it may be on its way
 // One datagram, to `peer` or (NULL) to all connected, not reliable; channel is 0. Not connected: BDK_E_INVALID;
 // BDK_E_LIMIT when a megabyte waits for bdk_update.
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);

@@ -188,6 +188,7 @@ static bool hand_over(conn *c, const uint8_t *data, size_t len) {
   c->used_us = t->c.driver->now_us;
   t->c.driver->rx_count++;
   bdk_count(t->c.counters, BDK_COUNT_tcp_rx, 1);
+  bdk_count(t->c.counters, BDK_COUNT_tcp_rx_bytes, len);
   if (!t->c.on_packets) return true;
   t->calling = true;
   t->c.on_packets(t->c.ctx, t, &p, 1);
@@ -395,6 +396,7 @@ int bdk_tcp_send(bdk_tcp *t, const bdk_route *route, const uint8_t *data, size_t
   c->len += BDK_CARRIAGE_HEAD + len;
   if (!t->c.listens) c->used_us = t->c.driver->now_us;
   bdk_count(t->c.counters, BDK_COUNT_tcp_tx, 1);
+  bdk_count(t->c.counters, BDK_COUNT_tcp_tx_bytes, len);
   mark(c);
   return 0;
 }

@@ -141,8 +141,9 @@ function Embed:stats()
   for _, c in ipairs(counters:all()) do
     if c.name:find("^drop_") then dropped = dropped + c.value end
   end
-  return stats.matches, stats.sessions, stats.registered and 1 or 0, counters:get("udp_rx"), counters:get("udp_tx"),
-    counters:get("udp_rx_bytes"), counters:get("udp_tx_bytes"), dropped
+  local function carried(name) return counters:get("udp_" .. name) + counters:get("tcp_" .. name) end
+  return stats.matches, stats.sessions, stats.registered and 1 or 0, carried "rx", carried "tx", carried "rx_bytes",
+    carried "tx_bytes", dropped
 end
 
 -- What became of matches, as `bodkin why --json` prints it: a line for each peer, or for those that id means (see

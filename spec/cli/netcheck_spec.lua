@@ -3,11 +3,13 @@
 
 package.path = "docs/?.lua;" .. package.path
 
+local core = require "bodkin.core"
 local dkjson = require "dkjson"
 local made = require "netcheck"
 local netcheck = require "bodkin.cli.netcheck"
 local processes = require "spec.processes"
 local reach = require "bodkin.client.reach"
+local support = require "spec.client.support"
 local tables = require "tables"
 local theory = require "bodkin.sim.theory"
 
@@ -56,6 +58,15 @@ can't tell   with firewall, port-restricted, plain Linux, address-dependent, sym
         lifetime = lifetime })
       assert.equal("lifetime     of a mapping " .. text, lines[7])
     end
+  end)
+
+  it("asks over TCP, and has nothing open once that is answered", function()
+    local s = support.new { tcp = true }
+    local env, server = s:host("h", "203.0.113.1").env, core.addr.parse "198.51.100.10:4433"
+    for _, port in ipairs { 444, 443 } do
+      assert.equal(port == 443, s:run(function() return netcheck.answers_tcp(env, server, port) end))
+    end
+    s:close()
   end)
 
   describe("as a command", function()

@@ -134,6 +134,21 @@ describe("a list of servers", function()
     assert.is_true(n:stats().registered)
   end)
 
+  it("is gone on with over TCP by the family that works", function()
+    s = support.new { tcp = true, ips = "2001:db8:1::1", listen = { "[2001:db8:1::1]:4433" } }
+    local other = s:serve(s:host("second", "2001:db8:2::1"))
+    local names = s.world.names
+    names.one = { core.addr.parse("198.51.100.98", 0), core.addr.parse("2001:db8:1::1", 0) }
+    names.two = { core.addr.parse("198.51.100.99", 0), core.addr.parse("2001:db8:2::1", 0) }
+    local box = s:nat("nat", "203.0.113.1", { blocks = "udp" })
+    local n = s:open(s:host("a", { "192.168.1.2", "2001:db8:3::1" }, box), { server = "bodkin://one,bodkin://two" })
+    assert.is_true(n.carriage.over_tcp)
+    s:kill()
+    s.world:run(120000)
+    assert.is_true(other.counters:get "registered" >= 1)
+    assert.is_true(n:stats().registered)
+  end)
+
   it("is asked in bounds while nobody answers", function()
     s = support.new { roles = support.NO_RELAY }
     local n = s:open(s:host("a", "203.0.113.7"), { server = ONE .. "," .. TWO })

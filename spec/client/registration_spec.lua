@@ -106,6 +106,27 @@ describe("C2 registration manager", function()
     assert.same(now, s:run(function() return assert(m:lookup(n.id)) end).pubs)
   end)
 
+  it("refreshes, and tries again soon, however long its address server has been away", function()
+    s = support.new { roles = { "matching" } }
+    local apart = s:host("address", "198.51.100.20")
+    s:serve(apart, { "address" })
+    local host = nat_host(s)
+    local n = s:open(host, { address_server = "bodkin://198.51.100.20", behaviour = false })
+    s:kill(apart)
+    host.node.behind.rebind()
+    s.world:run(3600000)
+    assert.is_true(n.addresses.stale)
+    assert.equal(0, s.server.counters:get "registration_expired")
+    local count = 0
+    n.registration.register = function(...)
+      count = count + 1
+      return getmetatable(n.registration).register(...)
+    end
+    s:kill()
+    s.world:run(120000)
+    assert.is_true(count >= 8, count)
+  end)
+
   it("goes on when it is due again after an error that was thrown in it", function()
     s = support.new()
     local n = s:open(nat_host(s))

@@ -200,6 +200,25 @@ describe("relay", function()
     for _, n in ipairs { a, b } do assert.equal("relay", last_path(n).path) end
   end)
 
+  it("has a client that moves while it opens a channel open it again, as what it is now", function()
+    s = support.new { delay_ms = 100 }
+    local told, record = nil, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      local ours = event == "send" and core.addr.same_ip(src, core.addr.parse("192.168.1.2", 0))
+      if ours and bytes:byte(2) == message.relay_open.type then told = select(5, message.relay_open:decode(bytes)) end
+    end
+    local a, b = s:open(natted(1, "symmetric_random")), s:open(s:host("h2", "203.0.113.9"))
+    local ma = s:run(function() return assert(a:host()) end)
+    task.spawn(function() b:join(ma.code) end)
+    assert.is_true(s.world:run_until(function() return told end, 5000))
+    a.roaming:moved()
+    local now = a.relays:list(next(a.sessions))[1].hello
+    assert.not_equal(told, now)
+    s.world:run(1500)
+    assert.equal(now, told)
+  end)
+
   -- What a relay answers to a request as it is encoded here: the name of it and its fields.
   local function ask(host, relay_addr, ticket, proofs, at)
     local answer

@@ -11,12 +11,16 @@ local noise = ("m"):rep(52)
 local me = core.addr.parse("203.0.113.1:5000")
 
 describe("request", function()
-  local world, env, requests, router, sent, proofs, results, rtts
+  local world, env, requests, router, sent, proofs, results, rtts, sock
 
   before_each(function()
     world = sim.new()
     env = world:host({ name = "client", ip = "203.0.113.1" }).env
     router, sent, proofs, results, rtts = core.router(env.counters), {}, {}, nil, {}
+    local function send(_, to, bytes)
+      sent[#sent + 1] = { at_ms = world:now() / 1000, to = to, bytes = bytes }
+    end
+    sock = { send = send }
     requests = request.new {
       env = env, router = router, proof_for = function(to) return proofs[to] end,
       on_report = function(to, public, proof)
@@ -28,12 +32,7 @@ describe("request", function()
         rtts[#rtts + 1] = us
       end,
       rtt_for = function() return rtts.known end,
-      sock_for = function()
-        local function send(_, to, bytes)
-          sent[#sent + 1] = { at_ms = world:now() / 1000, to = to, bytes = bytes }
-        end
-        return { send = send }
-      end,
+      sock_for = function() return sock end,
     }
   end)
 
@@ -85,10 +84,12 @@ describe("request", function()
       assert.equal(2, #sent)
       assert.equal(gap_ms, sent[2].at_ms - sent[1].at_ms)
     end
-    local tx, copies = ask { expect = "queued" }, 0 -- which waits for more than the way
-    world:run(199)
-    for _, s in ipairs(sent) do copies = copies + (message.open:decode(s.bytes) == tx and 1 or 0) end
-    assert.equal(1, copies)
+    for _, slow in ipairs { { expect = "queued" }, { expect = "done", slow = true } } do -- wait for more than the way
+      local tx, copies = ask(slow), 0
+      world:run(199)
+      for _, s in ipairs(sent) do copies = copies + (message.open:decode(s.bytes) == tx and 1 or 0) end
+      assert.equal(1, copies)
+    end
   end)
 
   it("goes under a new id each time where it is to be timed, and ends with the answer to any", function()
@@ -167,6 +168,17 @@ describe("request", function()
     assert.equal(2, #sent)
     answer(server, message.opened, tx, noise)
     assert.is_true(results[1])
+  end)
+
+  it("tells nothing of the address of a socket that is used no more, and is then asked by the one that is", function()
+    local tx = ask()
+    sock = { send = sock.send }
+    local one, two = ("1"):rep(20), ("2"):rep(20)
+    answer(server, message.address_report, tx, core.addr.mask(me, tx), one)
+    assert.is_nil(proofs[server])
+    answer(server, message.address_report, tx, core.addr.mask(me, tx), two)
+    assert.equal(two, proofs[server])
+    assert.equal(two, select(2, message.open:decode(sent[3].bytes)))
   end)
 
   it("does not go on forever with a server that reports ever new proofs", function()

@@ -114,6 +114,21 @@ describe("C3 sharing manager", function()
     assert.equal("where[1]: no such operator", err)
   end)
 
+  it("is told of a change once it can be read", function()
+    s = support.new()
+    local a, changes = s:open(host(1)), {}
+    s:run(function() return assert(a:watch({}, function(change) changes[#changes + 1] = change end)) end)
+    s.world:run(3000)
+    a.sharing.list = function(sharing)
+      sharing.list = nil
+      return nil, "no answer", "timeout"
+    end
+    s:open(host(2))
+    s.world:run(31000)
+    assert.equal(2, #changes)
+    assert.equal(1, #changes[2].came)
+  end)
+
   it("gets addresses with the list, or by separate request, where the server shows them", function()
     s = support.new { expose_addresses = true }
     s:open(host(1))

@@ -50,8 +50,12 @@ describe("a client whose network blocks UDP", function()
     assert.matches("TCP 443", last(a, "error").message, 1, true)
     assert.matches("TCP 443", table.concat(host.log, "\n"), 1, true)
     s.world:run(300000)
+    local count = s.server.counters:get "registered"
+    assert.is_true(count <= 11, count)
+    s.world:run(3300000)
     assert.is_true(a:stats().registered)
     assert.equal(1, blocked_events(a))
+    assert.equal(1, #support.events(a, "error"))
     assert.equal(0, s.server.counters:get "registration_expired")
   end)
 
@@ -159,6 +163,18 @@ describe("a client whose network blocks UDP", function()
     assert.equal("direct", ma:peers()[1].path)
     talk(a, ma, b, mb)
     assert.equal(0, #support.events(a, "closed"))
+  end)
+
+  it("looks no more whether UDP is answered once it begins anew by that", function()
+    s = support.new { tcp = true }
+    local ha = behind(1, BLOCKED)
+    local a = s:open(ha)
+    assert.is_true(a.carriage.over_tcp)
+    ha.node.behind.blocks = nil
+    s:run(function() return a.carriage:begin({ [4] = a.server }, function() return true end) end)
+    local from = #s.world:trace()
+    s.world:run(130000)
+    for _, p in ipairs(s:sent("192.168.1.2", from)) do assert.not_equal("key_request", p.type) end
   end)
 
   it("goes back at once when UDP was answered late, and no sooner than it is needed", function()

@@ -374,6 +374,8 @@ return function(new)
       assert.same({ { from = at, bytes = "re: xxxxxx" } }, got_b)
       assert.equal(5, env.counters:get "tcp_rx")
       assert.equal(5, env.counters:get "tcp_tx")
+      assert.equal(6 + 1200 + 10 + 10, env.counters:get "tcp_rx_bytes")
+      assert.equal(6 + 1200 + 10 + 10, env.counters:get "tcp_tx_bytes")
       assert.equal(0, env.counters:get "udp_rx")
     end)
 

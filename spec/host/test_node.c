@@ -401,6 +401,13 @@ static void a_ticket_is_taken_back(void **state) {
   assert_int_equal(0, bdk_cancel(p.node, p.ticket));
   world_await(&p, 1, BDK_ERROR, 1, 1);
   assert_int_equal(BDK_E_CLOSED, p.error);
+  // It is over, which was said already.
+  assert_int_equal(0, bdk_cancel(p.node, p.ticket));
+  assert_int_equal(0, bdk_accept(p.node, p.ticket));
+  assert_int_equal(0, bdk_decline(p.node, p.ticket));
+  assert_int_equal(0, bdk_match(p.node, "duel", NULL));
+  world_await(&p, 1, BDK_QUEUED, 2, 1);
+  assert_int_equal(1, p.seen[BDK_ERROR]);
   bdk_close(p.node);
 }
 

@@ -135,6 +135,8 @@ static void datagrams_go_both_ways(void **state) {
     assert_int_equal(8, w.back.sock);
     assert_int_equal(2, count(&w, BDK_COUNT_tcp_rx));
     assert_int_equal(2, count(&w, BDK_COUNT_tcp_tx));
+    assert_int_equal(10, count(&w, BDK_COUNT_tcp_rx_bytes));
+    assert_int_equal(10, count(&w, BDK_COUNT_tcp_tx_bytes));
     assert_int_equal(2, count(&w, BDK_COUNT_tcp_opened));
     assert_int_equal(1, bdk_tcp_count(w.server));
     close_world(&w);

@@ -202,6 +202,42 @@ describe("a queue", function()
     assert.equal("no_match", wb.result[3])
   end)
 
+  it("takes a ticket back for good when it was queued only after that", function()
+    s = client.new {}
+    local nat = s:nat("nat", "203.0.113.1")
+    local a = s:open(s:host("h", "192.168.1.2", nat))
+    nat.blocks = "udp"
+    local w = wait(a, "duel", {}, 100)
+    s.world:run(50)
+    nat.blocks = nil
+    s.world:run(3000)
+    assert.equal("no_match", w.result[3])
+    assert.equal(1, count "ticket_queued")
+    assert.equal(0, s.server:status().info.tickets)
+  end)
+
+  it("does not queue again, after a restart of the server, what was taken back meanwhile", function()
+    for asked = 0, 1 do
+      world()
+      local a = open(1)
+      local w = { wait(a, "duel"), wait(a, "team") }
+      s.world:run(500)
+      s:kill()
+      s.server = s:serve(s.hub)
+      s.world:run_until(function() return count "ticket_queued" == 1 end, 60000)
+      local raws = {}
+      for raw in pairs(a.queues.tickets) do raws[#raws + 1] = raw end
+      table.sort(raws) -- in which order they are asked for
+      -- The one that is being asked for, or the next.
+      assert.is_true(a:cancel(a.queues.tickets[raws[1 + asked]].id))
+      s.world:run(5000)
+      assert.equal(1, s.server:status().info.tickets, asked)
+      assert.not_equal(w[1].result == nil, w[2].result == nil)
+      s:close()
+    end
+    s = nil
+  end)
+
   it("survives a restart of the server: who waits is queued again, untold", function()
     world()
     local a, b = open(1), open(2)

@@ -125,11 +125,13 @@ local function answers_tcp(env, server, port, bind)
   local tx, router = env.random(12), core.router(env.counters)
   sock:router(router)
   local answered = require("bodkin.task").await(function(resume)
+    local timer = env.timer(TCP_MS, function() resume(false) end)
     router:on(message.key_report, { "tx" }, function(_, from, of)
-      if from == server and of == tx then resume(true) end
+      if from ~= server or of ~= tx then return end
+      timer:cancel()
+      resume(true)
     end)
     sock:send(server, message.key_request:encode(tx))
-    local timer = env.timer(TCP_MS, function() resume(false) end)
     return function() timer:cancel() end
   end)
   sock:close()
@@ -138,6 +140,7 @@ end
 
 return {
   lines = lines,
+  answers_tcp = answers_tcp,
   usage = "bodkin netcheck [URL] [options]",
   summary = "what your NAT does, and whom you can reach through it",
   text = [[

@@ -205,7 +205,7 @@ function Addresses:learn(timeout_ms)
       for f in pairs(learned and lost or {}) do self.public[f] = nil end
       if ok and server == self.servers[4] then self.learned_us = self.env.now() end
       if open == 0 then
-        self.stale = not learned
+        self.stale = not learned and not self.carriage.over_tcp
         if learned then finish(true) else finish(nil, ...) end
       elseif ok then
         local took_ms = (self.env.now() - began_us) / 1000

@@ -104,6 +104,8 @@ end
 function Carriage:begin(servers, learn, timeout_ms)
   local left_ms = (timeout_ms or BEGIN_MS) - PATIENCE_MS
   self.over_tcp, self.asked_tcp = false, false -- to a server before, perhaps
+  if self.timer then self.timer:cancel() end
+  self.timer = nil
   return task.await(function(resume)
     local open, over, timer, result = 1, false, nil, nil
     local function finish(...)
@@ -156,8 +158,8 @@ function Carriage:begin(servers, learn, timeout_ms)
   end)
 end
 
--- Looks whether the server answers by the way in use, and by the other: something was not answered, or (`again`) it is
--- time to.
+-- Looks whether the server answers over UDP and, where that is in use, over TCP: something was not answered, or
+-- (`again`) it is time to.
 function Carriage:look(again)
   local to, now = self.server(), self.env.now()
   if self.looking or self.closed or not to then return end

@@ -35,7 +35,9 @@ function Fallback:try(options)
   local node = self.node
   local located = locate.servers(node.env, options)
   local before = node.carriage.port
-  local at = located and locate.choose(located.matching, node.addresses.public, node.socks)
+  -- Over TCP no public address is known: of the family that works.
+  local known = node.carriage.over_tcp and { [core.addr.family(node.server)] = true } or node.addresses.public
+  local at = located and locate.choose(located.matching, known, node.socks)
   if not at or at == node.server then return false end
   node.carriage:aim(url.parse(options.server).tcp)
   local ok = M.answers(node.requests, at)

@@ -24,6 +24,15 @@ local function finish(self, t, ...)
   if t.resume then t.resume(...) end
 end
 
+-- In a task: asks the server to queue a ticket. One that ended meanwhile is taken back once more: the server may have
+-- heard of that first.
+local function enqueue(self, node, t)
+  local ok, err, code = node.sharing:enqueue(t.raw, t.queue, t.props, t.party, t.party_size)
+  if not ok and not t.result then finish(self, t, nil, err, code) end
+  if ok and t.result and not t.match then node.sharing:cancel(t.raw) end
+  return ok
+end
+
 -- A party's id on the wire: whoever knows the text is of it.
 local function party_id(text) return core.crypto.mac(("bodkin party"):rep(2), text, 16) end
 
@@ -47,10 +56,7 @@ function Queues:wait(node, queue, props, options)
     end)
   end
   self.tickets[t.raw] = t
-  local ok
-  ok, err, code = node.sharing:enqueue(t.raw, queue, encoded, t.party, t.party_size)
-  if not ok and not t.result then finish(self, t, nil, err, code) end
-  if ok and not t.result then node:emit("queued", { ticket = t.id }) end
+  if enqueue(self, node, t) and not t.result then node:emit("queued", { ticket = t.id }) end
   if not t.result then
     task.await(function(resume)
       t.resume = resume
@@ -143,8 +149,7 @@ end
 function Queues:restarted(node)
   for _, t in ipairs(waiting(self)) do
     t.proposal = nil
-    local ok, err, code = node.sharing:enqueue(t.raw, t.queue, t.props, t.party, t.party_size)
-    if not ok and not t.result then finish(self, t, nil, err, code) end
+    if not t.result then enqueue(self, node, t) end
   end
 end
 

@@ -74,7 +74,7 @@ function Registration:again_later()
     ms = 0
   elseif self.addresses.stale then
     ms = math.min(self.pause_ms, ms)
-    self.pause_ms = self.pause_ms * 2
+    self.pause_ms = ms * 2
   else
     self.pause_ms = first_pause_ms
   end
@@ -111,8 +111,9 @@ function Registration:refresh()
     self.on_registered()
     return
   end
-  self:again_in(self.pause_ms)
-  self.pause_ms = math.min(self.pause_ms * 2, longest_pause_ms)
+  local pause_ms = math.min(self.pause_ms, longest_pause_ms)
+  self:again_in(pause_ms)
+  self.pause_ms = pause_ms * 2
   if not self.failing then self.on_error(err, code) end
   self.failing = true
 end

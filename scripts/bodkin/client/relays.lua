@@ -78,7 +78,7 @@ end
 
 function Relays:ask(r)
   if r.closed or r.asking then return end
-  r.asking, r.asked_us = true, self.env.now()
+  r.asking, r.again, r.asked_us = true, false, self.env.now()
   local function done(ok, channel, x)
     r.asking = false
     if r.closed then return end
@@ -90,6 +90,7 @@ function Relays:ask(r)
     end
     r.error, r.code, r.answered = nil, nil, true
     opened(self, r, channel, x)
+    if r.again then return self:ask(r) end
     if r.heard or r.closed then return end
     again(self, r, r.wait_ms)
     r.wait_ms = math.min(2 * r.wait_ms, AGAIN_MAX_MS)
@@ -125,11 +126,13 @@ function Relays:lost(session, at)
   end
 end
 
--- Our address is another, which is a new epoch: all channels are opened again.
+-- Our address is another, which is a new epoch: all channels are opened again; one that is being opened has the hello
+-- of before.
 function Relays:moved()
   for session, all in pairs(self.by_session) do
     greet(self, session, all)
     for _, r in ipairs(all) do
+      r.again = r.asking
       if r.channel then self:ask(r) end
     end
   end

@@ -75,10 +75,16 @@ function Requests:answer(kind, reply, from, tx, ...)
   return self:believe(r, kind, ...)
 end
 
+-- Our address, of the socket that was asked from: no news where others are used by now (UDP after TCP, or the other way
+-- round).
+function Requests:report(r, public, proof)
+  if not r.sock and r.via == self.sock_for(r.to) then self.on_report(r.to, public, proof, r.foreign) end
+end
+
 function Requests:believe(r, kind, ...)
-  if kind == "address_report" and not r.sock then
+  if kind == "address_report" then
     local public, proof = ...
-    self.on_report(r.to, public, proof, r.foreign)
+    self:report(r, public, proof)
   end
   if kind == r.expect and (not r.accept or r.accept(...)) then return self:finish(r, true, ...) end
   if kind ~= "address_report" then return self.env.counters:add("drop_reply") end
@@ -110,7 +116,7 @@ function Requests:stunned(from, tx, mapped, number)
       number), "refused")
   end
   if #mapped ~= #from or core.addr.port(mapped) == 0 then return self.env.counters:add("drop_reply") end
-  if not r.sock then self.on_report(from, mapped) end
+  self:report(r, mapped)
   self:finish(r, true, mapped)
 end
 
@@ -143,6 +149,7 @@ function Requests:transmit(r)
   if r.anew and r.sent > 0 then r = copy_of(self, r) end
   local sock = r.sock or r.pin or self.sock_for(r.to)
   if not sock then return end
+  r.via = sock
   self.env.counters:add("request_sent")
   if not r.sock then self.sent_us[r.to] = self.env.now() end
   if r.sealed then return self.association:transmit(r) end
@@ -172,7 +179,7 @@ end
 
 local function first_gap(self, spec)
   if spec.anew then return soon_gap_ms end
-  local rtt_ms = prompt[spec.expect] and self.rtt_for(spec.to)
+  local rtt_ms = prompt[spec.expect] and not spec.slow and self.rtt_for(spec.to)
   return rtt_ms and math.min(math.max(2 * rtt_ms, soon_gap_ms), first_gap_ms) or first_gap_ms
 end
 

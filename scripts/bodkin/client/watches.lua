@@ -53,6 +53,7 @@ local function read(self, node, w)
       w.again = false
       local entries = node.sharing:list(w.query)
       if self.by_raw[w.raw] ~= w then return end
+      w.missed = not entries
       if entries then
         local change
         change, w.by_id = difference(w.by_id, entries)
@@ -89,12 +90,16 @@ function Watches:changed(node, raw)
   if w then read(self, node, w) end
 end
 
--- Registered again: the server may have forgotten what is watched, and then says at once that it may have changed.
+-- Registered again: the server may have forgotten what is watched, and then says at once that it may have changed. What
+-- could not be read is read now.
 function Watches:renew(node)
   local list = {}
   for _, w in pairs(self.by_raw) do list[#list + 1] = w end
   table.sort(list, function(a, b) return a.raw < b.raw end)
-  for _, w in ipairs(list) do task.spawn(function() node.sharing:watch(w.raw, w.where, true) end) end
+  for _, w in ipairs(list) do
+    task.spawn(function() node.sharing:watch(w.raw, w.where, true) end)
+    if w.missed then read(self, node, w) end
+  end
 end
 
 function Watches:close() self.by_raw = {} end

@@ -81,6 +81,7 @@ local function input(sock, from, bytes, to)
   local counters = sock.counters
   if sock.over_tcp then
     counters:add "tcp_rx"
+    counters:add("tcp_rx_bytes", #bytes)
   else
     counters:add "udp_rx"
     counters:add("udp_rx_bytes", #bytes)
@@ -113,7 +114,7 @@ local function new_tcp(proc, address, options)
   return keep(proc, sock, address, options, tcps.bind(proc.net, proc.host.node, address, {
     port = options.port, max = options.max, max_each = options.max_each,
     on_packet = function(from, bytes, to) input(sock, from, bytes, to) end,
-    count = function(name) sock.counters:add(name) end,
+    count = function(name, by) sock.counters:add(name, by) end,
   }))
 end
 

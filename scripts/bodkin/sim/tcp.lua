@@ -154,7 +154,7 @@ function M.arrive(net, packet, node)
 end
 
 -- On a host: one that listens at `address`, or with options.port connects to that port of whom it sends to. options:
--- max, max_each (connections); on_packet(from, bytes, to); count(counter's name). Or nil and a sentence.
+-- max, max_each (connections); on_packet(from, bytes, to); count(counter's name, by = 1). Or nil and a sentence.
 function M.bind(net, node, address, options)
   if not nets.has_ip(node, address) then return nil, "Cannot assign requested address" end
   node.listening, node.connections = node.listening or {}, node.connections or {}
@@ -201,6 +201,7 @@ function Socket:send(to, bytes, ttl)
   end
   if not self.listens then conn.used_us = self.net.loop:now() end
   self.count "tcp_tx"
+  self.count("tcp_tx_bytes", #bytes)
   conn:send(bytes)
   return true
 end
