@@ -4,9 +4,8 @@
 //   bdk_open(&node, &config); bdk_host(node, NULL);              or bdk_join(node, code)
 //   a frame: bdk_update(node, BDK_CLOCK, 0); while ((e = bdk_next(node))) … ; bdk_send(node, …)   end: bdk_close(node)
 // Nothing happens outside bdk_update but what bdk_close says to others: what is called in between is queued.
-// One thread a node; of another one only bdk_wake. No globals, no threads, no prints, no exit. Functions that return
-// int give 0, or what is said of them, or a negative number: a BDK_E_, or an errno of the system, negated; bdk_strerror
-// has a sentence for both.
+// One thread a node; of another one only bdk_wake. No globals, no threads, no prints, no exit. An int returned is 0, or
+// what is said here, or negative: a BDK_E_, or an errno of the system, negated; bdk_strerror has a sentence for both.
 #ifndef BODKIN_H
 #define BODKIN_H
 #include <stddef.h>

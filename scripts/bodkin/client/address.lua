@@ -258,8 +258,8 @@ function Addresses:changed()
 end
 
 -- Those of this host's addresses that are of another interface than the one by which it sends now: from them nothing
--- leaves by their own, and NATs and peers know them there alone. (A peer that is beside them is still reached from there:
--- the kernel takes the address that leads to it.)
+-- leaves by their own, and NATs and peers know them there alone. (A peer that is beside them is still reached from
+-- there: the kernel takes the address that leads to it.)
 function Addresses:left()
   local out = {}
   for _, family in ipairs { 4, 6 } do

@@ -42,8 +42,8 @@ local function fill(text, nat)
   return (text:gsub("%$(%w+)", nat))
 end
 
--- Which host of the LAN a port belongs to, learned from what it sends. Ports are kept as they are by masquerade, but for
--- one that another host has toward the same destination: to that one only who was sent to gets in.
+-- Which host of the LAN a port belongs to, learned from what it sends. Ports are kept as they are by masquerade, but
+-- for one that another host has toward the same destination: to that one only who was sent to gets in.
 local cone_map = [[
 table ip cone {
   map owner { type inet_service : ipv4_addr; flags dynamic,timeout; timeout $timeouts; }
