@@ -21,6 +21,7 @@ Queues.__index = Queues
 
 local IDLE_MS = 60000                              -- an empty queue is forgotten after
 local REPEAT_US, REPEATS_MAX = 30000000, 65536     -- how long an ended ticket is known again
+local KNOWN = {} -- how one ended: as its client knows by itself
 
 local function now_ms(self) return self.server.env.now() // 1000 end
 
@@ -129,6 +130,14 @@ end
 
 local function number_of(code) return -core.errors[code].value end
 
+-- Answers a host that wants more players: refused where there is a code. Who asks again is told the same.
+function Queues:decided(b, code, text)
+  if not b.asker then return end
+  if not code then return answer(self, b, "done") end
+  b.refused = { code = code, text = text }
+  answer(self, b, "refused", number_of(code), text)
+end
+
 -- Takes a ticket from its party; how and match: see waits.lua. Whether it was there.
 local function detach(self, t, how, match)
   if self.by_ticket[t.ticket] ~= t then return false end
@@ -137,14 +146,16 @@ local function detach(self, t, how, match)
   local of = self.of[t.id]
   of[t.ticket] = nil
   if not next(of) then self.of[t.id] = nil end
-  self.ended:put(self.server.env.now(), t.ticket, true)
+  self.ended:put(self.server.env.now(), t.ticket, KNOWN)
   for i, other in ipairs(t.party.tickets) do
     if other == t then table.remove(t.party.tickets, i) break end
   end
   return true
 end
 
+-- Who has not heard of it asks again, and is told the same.
 local function tell_end(self, t, code, text)
+  self.ended:put(self.server.env.now(), t.ticket, { code = code, text = text })
   if answer(self, t, "refused", number_of(code), text) then return end
   self.notices:push(t.id, "ended", t.ticket, function() return number_of(code), text end)
 end
@@ -233,7 +244,7 @@ local function verdict(self, queue, no, ok, text)
   if not p or p.admitted or not p.listed then return end
   if ok then
     p.admitted = true
-    if p.seats then return answer(self, p, "done") end
+    if p.seats then return self:decided(p) end
     for _, t in ipairs(p.tickets) do
       if t.asker then
         self.server.counters:add "ticket_queued"
@@ -245,7 +256,7 @@ local function verdict(self, queue, no, ok, text)
   text = policies.reason(text, "the queue does not admit you")
   self.server.counters:add("ticket_refused", math.max(1, #p.tickets))
   if p.seats then
-    answer(self, p, "refused", number_of "refused", text)
+    self:decided(p, "refused", text)
     return self:remove(p)
   end
   finish_all(self, p, "refused", text)
@@ -483,9 +494,9 @@ local function handlers(self, on)
     if not known then return refuse(reply, tx, "refused", "not registered: register first") end
     local t = self.by_ticket[ticket]
     if t and t.id ~= id then return refuse(reply, tx, "bad_key", "this ticket is another's") end
-    if t and not t.asker and (t.party.key or t.party.admitted) or self.ended:get(env.now(), ticket) then
-      return reply("queued", tx, ticket)
-    end
+    local before = self.ended:get(env.now(), ticket)
+    if before and before.code then return server:refuse(reply, tx, before.code, before.text) end
+    if before or t and not t.asker and (t.party.key or t.party.admitted) then return reply("queued", tx, ticket) end
     local asker = { assoc = assoc, tx = tx }
     if t then
       t.asker = asker

@@ -1,0 +1,108 @@
+-- SPDX-License-Identifier: MIT
+-- Queues, message by message: what is answered, and again where the answer was lost.
+local core = require "bodkin.core"
+local desks = require "bodkin.policy.desk"
+local sources = require "bodkin.policy.source"
+local support = require "spec.servers.support"
+
+local only, who, wire = support.only, support.who, core.wire
+
+local function at(n) return support.addr("203.0.113." .. n .. ":4000") end
+
+describe("a server's queues", function()
+  local s, flow
+
+  -- queues: { name = policy }; flow() has their process read what it was told since.
+  local function open(queues, limits, is_apart)
+    local slots, held, desk = {}, {}, nil
+    for name, text in pairs(queues) do
+      slots[name] = { policy = sources.text('local bodkin = require "bodkin"\n' .. text) }
+    end
+    local function link(on_message)
+      desk = desks.new(on_message)
+      local none = function() end
+      return { send = function(_, message) held[#held + 1] = message end, kill = none,
+        close = function() desk:close() end }
+    end
+    function flow()
+      while held[1] do desk:input(table.remove(held, 1)) end
+      return s:drain()
+    end
+    s = support.server { queues = slots, limits = limits, open_policy_link = is_apart and link or nil,
+      roles = { "matching" } }
+  end
+
+  local function enqueue(n, queue, ticket, props, tx)
+    return s:ask(who(n), at(n), "enqueue", tx or s:next_tx(), ticket or ("%016d"):format(s.tx), queue,
+      wire.encode(props or {}))
+  end
+
+  after_each(function() s:close() end)
+
+  it("refuse again what they refused", function()
+    open { q = "return bodkin.policy { size = 2, expire_ms = 1000, admit = function(t) return t.props.ok, 'no' end }" }
+    s:register(who(1), at(1))
+    local tx, ticket = s:next_tx(), ("t"):rep(16)
+    for _ = 1, 3 do
+      local answers = enqueue(1, "q", ticket, { ok = false }, tx)
+      assert.same({ 1, "refused", "no" }, { #answers, answers[1].name_of, answers[1].text })
+      s:advance(500)
+    end
+    assert.equal(1, s:count "ticket_refused")
+    -- Also what ended since: its client may not have heard of that, either.
+    local late = ("l"):rep(16)
+    assert.equal("queued", enqueue(1, "q", late, { ok = true })[1].name_of)
+    s:advance(2000)
+    local again = enqueue(1, "q", late, { ok = true })[1]
+    assert.same({ "refused", "no match came about in time" }, { again.name_of, again.text })
+    -- But not what its client ended by itself.
+    local mine = ("m"):rep(16)
+    enqueue(1, "q", mine, { ok = true })
+    s:ask(who(1), at(1), "cancel", s:next_tx(), mine)
+    assert.equal("queued", enqueue(1, "q", mine, { ok = true })[1].name_of)
+  end)
+
+  describe("with a match to fill up", function()
+    local function run()
+      open({ q = [[return bodkin.policy { size = { 2, 4 }, props = { mode = "string?" },
+        on_backfill = function(m, near) return near[1] and { teams = { { near[1] } } } end }]] }, nil, true)
+      for n = 1, 2 do
+        s:register(who(n), at(n))
+        enqueue(n, "q")
+      end
+      flow()
+      s:advance(150)
+      local told = only(flow(), "matched")
+      assert.equal(2, #told)
+      s:ack(told)
+      return told[1].match
+    end
+    local function backfill(match, seats, tx, props)
+      return s:ask(who(1), at(1), "backfill", tx or s:next_tx(), match, wire.encode(seats), wire.encode(props or {}))
+    end
+
+    it("refuse again what the policy refused", function()
+      local match, tx = run(), s:next_tx()
+      assert.same({}, backfill(match, { 1 }, tx, { mode = 1 }))
+      assert.same({}, backfill(match, { 1 }, tx, { mode = 1 }))
+      local refused = flow()
+      assert.same({ 1, "refused" }, { #refused, refused[1] and refused[1].name_of })
+      local again = backfill(match, { 1 }, tx, { mode = 1 })
+      assert.same({ 1, "refused", refused[1].text }, { #again, again[1].name_of, again[1].text })
+    end)
+
+    it("answer what was replaced before it was decided, and that again", function()
+      local match, tx, other = run(), s:next_tx(), s:next_tx()
+      assert.same({}, backfill(match, { 1 }, tx))
+      local replaced = backfill(match, { 2 }, other)
+      assert.same({ 1, "refused", tx, -core.errors.closed.value },
+        { #replaced, replaced[1].name_of, replaced[1].tx, replaced[1].code })
+      assert.equal("refused", backfill(match, { 1 }, tx)[1].name_of)
+      local done = flow()
+      assert.same({ 1, "done", other }, { #done, done[1].name_of, done[1].tx })
+      -- Taken back: what was done stays so.
+      assert.equal("done", backfill(match, {})[1].name_of)
+      assert.equal("done", backfill(match, { 2 }, other)[1].name_of)
+    end)
+  end)
+end)
