@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Many clients, their tickets, and the queues of a server, on virtual time: they come alone and in parties, wait in
 -- several queues, accept, decline and say nothing, take tickets back and lose their registrations, while policies are
--- reloaded, fail, and have their process killed, and answers are lost. A seed says when. What must hold is checked as it happens and, once
--- all is quiet, of everything that was ever queued.
+-- reloaded, fail, and have their process killed, and answers are lost. A seed says when. What must hold is checked as it
+-- happens and, once all is quiet, of everything that was ever queued.
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"

@@ -62,6 +62,25 @@ describe("a server's queues", function()
     assert.equal("queued", enqueue(1, "q", mine, { ok = true })[1].name_of)
   end)
 
+  it("of many names lock nobody out of those with a policy, and those that are empty make room", function()
+    open({ duel = "return bodkin.policy { size = 2 }", ["*"] = "return bodkin.policy { size = 4 }" }, { queues = 3 })
+    for n = 1, 3 do s:register(who(n), at(n)) end
+    for i = 1, 10 do
+      local ticket = ("%016d"):format(i)
+      assert.equal("queued", enqueue(1, "name" .. i, ticket)[1].name_of)
+      s:ask(who(1), at(1), "cancel", s:next_tx(), ticket)
+    end
+    assert.equal(3, s.server:status().info.queues)
+    for i = 8, 10 do assert.equal("queued", enqueue(1, "name" .. i)[1].name_of) end
+    local refused = enqueue(2, "free")[1]
+    assert.same({ "refused", "too many queues here" }, { refused.name_of, refused.text })
+    for n = 2, 3 do assert.equal("queued", enqueue(n, "duel")[1].name_of) end
+    s:advance(200)
+    assert.equal(1, s:count "match_formed")
+    s:advance(130000)
+    assert.equal(0, s.server:status().info.queues) -- nobody registered again
+  end)
+
   describe("with a match to fill up", function()
     local function run()
       open({ q = [[return bodkin.policy { size = { 2, 4 }, props = { mode = "string?" },

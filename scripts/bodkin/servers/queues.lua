@@ -25,13 +25,38 @@ local KNOWN = {} -- how one ended: as its client knows by itself
 
 local function now_ms(self) return self.server.env.now() // 1000 end
 
+local function forget(self, q)
+  if q.timer then q.timer:cancel() end
+  self.queues[q.name] = nil
+  self.count = self.count - 1
+  if not q.is_named then self.others = self.others - 1 end
+  self.policies:forget(q.name)
+end
+
+-- The oldest queue that is empty, and has no policy of its own.
+local function oldest_empty(self)
+  local found
+  for _, q in pairs(self.queues) do
+    if q.count == 0 and not q.is_named and (not found or q.no < found.no) then found = q end
+  end
+  return found
+end
+
+-- Anybody may name a queue. So there are only so many, and those with a policy of their own are not among these.
 function Queues:queue_of(name)
   local q = self.queues[name]
   if q then return q end
-  if self.count >= self.server.limits.queues then return nil end
-  q = { name = name, parties = {}, count = 0, order = {}, first = 1, last = 0 }
+  local is_named = self.server.policy_slots[name] ~= nil
+  if not is_named and self.others >= self.server.limits.queues then
+    local empty = oldest_empty(self)
+    if not empty then return nil end
+    forget(self, empty)
+  end
+  self.made = self.made + 1
+  q = { no = self.made, name = name, is_named = is_named, parties = {}, count = 0, order = {}, first = 1, last = 0 }
   self.queues[name] = q
   self.count = self.count + 1
+  if not is_named then self.others = self.others + 1 end
   return q
 end
 
@@ -219,9 +244,7 @@ local function arm(self, q)
       expire(self, q)
       self.policies:tick(q.name)
     elseif empty then
-      self.queues[q.name] = nil
-      self.count = self.count - 1
-      return self.policies:forget(q.name)
+      return forget(self, q)
     end
     arm(self, q)
   end)
@@ -590,8 +613,8 @@ end
 -- Adds its handlers to `on`; returns the object to tell when a registration ends. matches: see selection.lua.
 function M.install(server, on, matches)
   local self = setmetatable({
-    server = server, matches = matches, queues = {}, count = 0, by_ticket = {}, of = {}, total = 0, last = 0,
-    count_tickets = 0, parties = {}, notices = matches.notices,
+    server = server, matches = matches, queues = {}, count = 0, others = 0, made = 0, by_ticket = {}, of = {}, total = 0,
+    last = 0, count_tickets = 0, parties = {}, notices = matches.notices,
     ended = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = server.env.now() },
   }, Queues)
   self.proposals = proposals.new(server.env, self.notices, function(t)
