@@ -27,6 +27,13 @@ end
 -- A party's id on the wire: whoever knows the text is of it.
 local function party_id(text) return core.crypto.mac(("bodkin party"):rep(2), text, 16) end
 
+-- In a task: queues a ticket. It may have ended here while it was asked for, and the server know of it only since.
+local function enqueue(node, t)
+  local ok, err, code = node.sharing:enqueue(t.raw, t.queue, t.props, t.party, t.party_size)
+  if ok and t.result and not t.match then node.sharing:cancel(t.raw) end
+  return ok, err, code
+end
+
 -- In a task: the match, or nil, message, code. props: a table; options: timeout_ms (nil: for ever), party = { id = a
 -- text, size = }, accept = "ask": its matches are accepted by accept() alone.
 function Queues:wait(node, queue, props, options)
@@ -48,7 +55,7 @@ function Queues:wait(node, queue, props, options)
   end
   self.tickets[t.raw] = t
   local ok
-  ok, err, code = node.sharing:enqueue(t.raw, queue, encoded, t.party, t.party_size)
+  ok, err, code = enqueue(node, t)
   if not ok and not t.result then finish(self, t, nil, err, code) end
   if ok and not t.result then node:emit("queued", { ticket = t.id }) end
   if not t.result then
@@ -143,7 +150,7 @@ end
 function Queues:restarted(node)
   for _, t in ipairs(waiting(self)) do
     t.proposal = nil
-    local ok, err, code = node.sharing:enqueue(t.raw, t.queue, t.props, t.party, t.party_size)
+    local ok, err, code = enqueue(node, t)
     if not ok and not t.result then finish(self, t, nil, err, code) end
   end
 end
