@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Many clients, their tickets, and the queues of a server, on virtual time: they come alone and in parties, wait in
 -- several queues, accept, decline and say nothing, take tickets back and lose their registrations, while policies are
--- reloaded, fail, and have their process killed, and answers are lost. A seed says when. What must hold is checked as it
--- happens and, once all is quiet, of everything that was ever queued.
+-- reloaded, fail, and have their process killed, and answers are lost. A seed says when. What must hold is checked as
+-- it happens and, once all is quiet, of everything that was ever queued.
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
@@ -96,7 +96,9 @@ end
 
 -- What `matched` would tell.
 local function announce(self, m)
-  if chance(self, 0.03) then return false end
+  if chance(self, self.quiet and 0 or 0.03) then
+    return false, pick(self, { false, m.members[1], m.members[#m.members], m.present[1] }) or nil
+  end
   local seen, parties, run = {}, {}, self.matches[m.match]
   if (run ~= nil) ~= (#m.present > 0) then wrong(self, "a match joined that is not running, or made twice") end
   local players = run and run.players or {}
@@ -185,7 +187,7 @@ local function new_server(self)
   server.policy_slots = assert(policies.read(slots))
   self.server = server
   self.queues = queues.install(server, self.on, {
-    announce = function(_, m) return announce(self, m) end,
+    announce = function(_, m) return announce(self, m) end, behind = function() return false end,
     notices = { push = function(_, ...) told(self, ...) end, gone = function() end },
   })
 end
@@ -226,7 +228,11 @@ function Model:answered(tx, name, pushed)
     return
   end
   self.asked[tx] = nil
-  if asked.name == "enqueue" and name == "refused" then ended(self, asked.ticket, "refused") end
+  if asked.name ~= "enqueue" then return end
+  if name == "refused" then return ended(self, asked.ticket, "refused") end
+  local t = self.tickets[asked.ticket]
+  if t.state == "open" or t.state == "matched" then return end
+  self.env.timer(1, function() self:ask(t.client, "cancel", t.ticket) end) -- it ended meanwhile
 end
 
 function Model:taken(client)

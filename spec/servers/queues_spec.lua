@@ -81,10 +81,60 @@ describe("a server's queues", function()
     assert.equal(0, s.server:status().info.queues) -- nobody registered again
   end)
 
+  -- Has two `matched` sent to this client, who does not acknowledge them.
+  local function burden(n)
+    local list = {}
+    for k = 21, 22 do
+      for _, m in ipairs(only(s:select(who(k), at(k), { target = who(n).id }), "matched")) do
+        if m.who.id == who(n).id then list[#list + 1] = m else s:ack { m } end
+      end
+    end
+    assert(#list == 2)
+    return list
+  end
+
+  it("end the ticket of who leaves too much unacknowledged, and match the others", function()
+    open({ duel = "return bodkin.policy { size = 2, party = 2 }" }, { pending = 2 })
+    for n = 1, 5 do s:register(who(n), at(n)) end
+    enqueue(1, "duel", ("x"):rep(16))
+    local owed = burden(1)
+    enqueue(2, "duel")
+    local ended = only(s:advance(150), "ended")[1]
+    assert.same({ ("x"):rep(16), -core.errors.limit.value, "too much is unacknowledged" },
+      { ended.ticket, ended.code, ended.text })
+    local again = enqueue(1, "duel")[1]
+    assert.same({ "refused", "too much is unacknowledged" }, { again.name_of, again.text })
+    enqueue(3, "duel")
+    s:advance(150)
+    assert.equal(1, s:count "match_formed")
+    s:ack(owed)
+    s:advance(10)
+    assert.equal("queued", enqueue(1, "duel")[1].name_of)
+  end)
+
+  it("take the party of who leaves too much unacknowledged from the policy until it is whole again", function()
+    open({ duel = "return bodkin.policy { size = 4, party = 2 }" }, { pending = 3 })
+    local function member(n)
+      local tx = s:next_tx()
+      return s:ask(who(n), at(n), "enqueue", tx, tx .. "abcd", "duel", wire.encode {}, ("p"):rep(16), 2)
+    end
+    for n = 1, 6 do s:register(who(n), at(n)) end
+    for n = 1, 2 do member(n) end
+    burden(1)
+    for n = 3, 4 do enqueue(n, "duel") end
+    local told = s:advance(150)
+    assert.truthy(only(told, "ended")[1])
+    assert.equal("one of the party does not answer", only(told, "waiting")[#only(told, "waiting")].text)
+    for n = 5, 6 do enqueue(n, "duel") end
+    s:advance(150)
+    assert.equal(1, s:count "match_formed")
+    assert.equal(1, s.server:status().info.tickets)
+  end)
+
   describe("with a match to fill up", function()
     local function run()
       open({ q = [[return bodkin.policy { size = { 2, 4 }, props = { mode = "string?" },
-        on_backfill = function(m, near) return near[1] and { teams = { { near[1] } } } end }]] }, nil, true)
+        on_backfill = function(m, near) return near[1] and { teams = { { near[1] } } } end }]] }, { pending = 2 }, true)
       for n = 1, 2 do
         s:register(who(n), at(n))
         enqueue(n, "q")
@@ -122,6 +172,31 @@ describe("a server's queues", function()
       -- Taken back: what was done stays so.
       assert.equal("done", backfill(match, {})[1].name_of)
       assert.equal("done", backfill(match, { 2 }, other)[1].name_of)
+    end)
+
+    it("keep nobody waiting for a member of it that does not answer", function()
+      local match = run()
+      backfill(match, { 2 })
+      flow()
+      local owed = burden(2)
+      for n = 3, 4 do
+        s:register(who(n), at(n))
+        enqueue(n, "q")
+        flow()
+      end
+      for _ = 1, 5 do
+        s:advance(110)
+        flow()
+      end
+      assert.same({ 2, 0 }, { s:count "match_formed", s:count "match_joined" })
+      s:ack(owed)
+      s:register(who(5), at(5))
+      enqueue(5, "q")
+      for _ = 1, 12 do
+        s:advance(110)
+        flow()
+      end
+      assert.same({ 2, 1 }, { s:count "match_formed", s:count "match_joined" })
     end)
   end)
 end)

@@ -13,12 +13,14 @@ Backfills.__index = Backfills
 
 local REPEAT_US, REPEATS_MAX = 30000000, 8192 -- how long a request is known again: seats are not opened twice
 local TEAMS_MAX = 32
+local PAUSE_MS = 1000
 
 -- code, text: what its host is told, if it waits for an answer yet; code nil: its seats are taken.
 local function withdraw(self, run, code, text)
   local b = run.open
   run.open = nil
   if not b then return end
+  if b.pause then b.pause:cancel() end
   self.queues:remove(b)
   self.queues:decided(b, code, text)
 end
@@ -64,6 +66,15 @@ end
 
 function Backfills:free(b)
   b.held = nil
+  self.queues:settle(b)
+end
+
+-- One who is in it does not answer: whoever would join waits for nothing, and so is not asked for a while.
+function Backfills:pause(b)
+  b.pause = b.pause or self.queues.server.env.timer(PAUSE_MS, function()
+    b.pause = nil
+    self.queues:settle(b)
+  end)
   self.queues:settle(b)
 end
 

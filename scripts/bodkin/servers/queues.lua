@@ -83,7 +83,7 @@ end
 -- Lists a party, or takes it back from the policy, as it should be.
 function Queues:settle(p)
   if not alive(p) then return end
-  local ready = not p.held and #p.tickets == p.size
+  local ready = not p.held and not p.pause and #p.tickets == p.size
   for _, t in ipairs(p.tickets) do ready = ready and not self.proposals:busy(t.id) end
   if ready == p.listed then return end
   p.listed = ready
@@ -361,7 +361,8 @@ local function taken(self, list, match)
 end
 
 -- Makes the match that m = { queue, version, list, match, joins (what is filled up, or nil), teams, host, data,
--- encoded, players by team } says. False while one of them leaves too much unacknowledged.
+-- encoded, players by team } says. False while one of them leaves too much unacknowledged: that one's ticket ends, and
+-- where it is in the match that is filled up, that looks for nobody for a while.
 local function commit(self, m)
   local q, run = m.queue, m.joins and m.joins.run
   local players, host = players_of(self, m.list), nil
@@ -369,8 +370,13 @@ local function commit(self, m)
     if l.party.no == m.host then host = l.party.tickets[1].id end
   end
   local present = run and self.backfills:present(run) or {}
-  local told = self.matches:announce { match = m.match, members = players, present = present,
+  local told, behind = self.matches:announce { match = m.match, members = players, present = present,
     host = host or run and run.host, data = run and run.data or m.encoded, queue = q.name }
+  if behind and behind.t then
+    finish(self, behind.t, "limit", "too much is unacknowledged", "one of the party does not answer")
+  elseif behind then
+    self.backfills:pause(m.joins)
+  end
   if not told then return false end
   if run then
     self.server.counters:add("match_joined", #players)
@@ -533,6 +539,7 @@ local function handlers(self, on)
       return refuse(reply, tx, "invalid", "a party has an id and a size")
     end
     local text = too_many(id)
+    if self.matches:behind(id, self.policies:about(queue).size[2] - 1) then text = "too much is unacknowledged" end
     local q = not text and self:queue_of(queue)
     if not q then return refuse(reply, tx, "limit", text or "too many queues here") end
     replace(q, id)
@@ -613,8 +620,8 @@ end
 -- Adds its handlers to `on`; returns the object to tell when a registration ends. matches: see selection.lua.
 function M.install(server, on, matches)
   local self = setmetatable({
-    server = server, matches = matches, queues = {}, count = 0, others = 0, made = 0, by_ticket = {}, of = {}, total = 0,
-    last = 0, count_tickets = 0, parties = {}, notices = matches.notices,
+    server = server, matches = matches, queues = {}, count = 0, others = 0, made = 0, by_ticket = {}, of = {},
+    total = 0, last = 0, count_tickets = 0, parties = {}, notices = matches.notices,
     ended = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = server.env.now() },
   }, Queues)
   self.proposals = proposals.new(server.env, self.notices, function(t)
@@ -654,6 +661,9 @@ function M.install(server, on, matches)
   server:at_close(function()
     for _, q in pairs(self.queues) do
       if q.timer then q.timer:cancel() end
+      for _, p in pairs(q.parties) do
+        if p.pause then p.pause:cancel() end
+      end
     end
     self.proposals:close()
     self.policies:close()
