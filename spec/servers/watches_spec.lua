@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Who watches the registry is told in time, and costs the server no more than its share.
 local core = require "bodkin.core"
+local desks = require "bodkin.policy.desk"
+local sources = require "bodkin.policy.source"
 local support = require "spec.servers.support"
 local watches = require "bodkin.servers.watches"
 
@@ -121,5 +123,54 @@ describe("watches", function()
     self:clear(bytes(1), bytes(4))
     for n = 12, 17 do assert.is_true(watch(n, "a", query(7, 1))) end
     assert.is_nil(watch(20, "a", query(1, 1)))
+  end)
+end)
+
+describe("what is watched", function()
+  it("stays so while the policy cannot be asked whether it may", function()
+    local held, desk = {}, nil
+    local policy = sources.text('local bodkin = require "bodkin"\n'
+      .. "return bodkin.policy { on_search = function(c, q) return q.no == nil, 'no' end }")
+    local s = support.server { roles = { "matching" }, queues = { ["*"] = { policy = policy } },
+      open_policy_link = function(on_message)
+        desk = desks.new(on_message)
+        return { send = function(_, message) held[#held + 1] = message end, kill = function() end,
+          close = function() desk:close() end }
+      end }
+    local function flow()
+      while held[1] do desk:input(table.remove(held, 1)) end
+      return s:drain()
+    end
+    local who, at = support.who(1), support.addr "203.0.113.1:4000"
+    local function ask(q, on)
+      return s:ask(who, at, "watch", s:next_tx(), bytes(1), "test/1", core.wire.encode(q), on)
+    end
+    local function count() return s.server:status().info.watches end
+    local function last(list) return list[#list] and list[#list].name_of end
+    s:register(who, at)
+    assert.same({}, ask({}, true))
+    assert.equal(0, count())
+    assert.equal("done", last(flow()))
+    assert.equal(1, count())
+    ask({}, true)
+    for _ = 1, 5000 do -- more than may wait
+      if last(s:ask(who, at, "list", s:next_tx(), "test/1", core.wire.encode {}, nil, false)) then break end
+    end
+    assert.equal("refused", last(ask({}, true)))
+    flow()
+    assert.equal(1, count())
+    for _ = 1, 5000 do flow() if not held[1] then break end end
+    -- What is taken back before it is decided is not watched, nor what the policy refuses.
+    ask({ x = 1 }, true)
+    assert.equal("done", last(ask({}, false)))
+    assert.equal("done", last(flow()))
+    assert.equal(0, count())
+    ask({}, true)
+    flow()
+    ask({ no = 1 }, true)
+    assert.equal(1, count())
+    assert.equal("refused", last(flow()))
+    assert.equal(0, count())
+    s:close()
   end)
 end)
