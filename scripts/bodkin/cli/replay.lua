@@ -66,13 +66,21 @@ local function session(values, file, path)
   return 0
 end
 
+-- Says that a line of a record was left out.
+local function cut_off(path)
+  return function(number)
+    io.stderr:write(("%s:%d: this line is incomplete and left out: the server ended there\n"):format(
+      output.printable(path), number))
+  end
+end
+
 local function matchmaking(values, file, path)
   local replay = require "bodkin.policy.replay"
   local function each(mark, message)
     if not values.verbose then return end
     print(output.printable(message and mark .. " " .. replay.text(message) or "# a desk begins"))
   end
-  local result, message, number = replay.run(file:lines(), each)
+  local result, message, number = replay.run(file:lines(), each, cut_off(path))
   if not result then return differs(path, message, number) end
   print(("%d inputs, %d outputs%s: all as recorded"):format(result.inputs, result.outputs, result.unheard > 0
     and (", and %d that nobody heard"):format(result.unheard) or ""))
@@ -122,7 +130,7 @@ local function under(values, file, path)
   local source, why, code = require("bodkin.policy.source").read(values.policy)
   if not source then return nil, why, code end
   local rows, number
-  rows, why, number = require("bodkin.policy.compare").run(file:lines(), source)
+  rows, why, number = require("bodkin.policy.compare").run(file:lines(), source, nil, cut_off(path))
   if not rows and number then return differs(path, why, number) end
   if not rows then return nil, "the policy does not load: " .. why, "invalid" end
   local out, is_failed = output.of(values), false
