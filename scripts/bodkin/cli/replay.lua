@@ -29,9 +29,10 @@ differs: it says which.
 
 FILE may also be a record of matchmaking (bodkin record, bodkin serve --record): its policies are told the same, and
 must make the same of it. With --policy, what another policy would have made of the same tickets stands beside what
-was: they come, and go unmatched, when they did; who was matched then waits on until this policy matches them.]],
+was: they come, and go unmatched, when they did; who was matched then waits on until this policy matches them. These
+ship: first_come, skill, teams, rooms, lobby, latency_first, host_and_clients.]],
   options = {
-    { "policy", arg = "FILE", help = "another policy: a file, or first_come, skill, rooms" },
+    { "policy", arg = "FILE", help = "another policy: a file, or the name of one that ships" },
   },
   arguments = 1,
 }
