@@ -94,6 +94,15 @@ local function ended(self, ticket, how)
   t.state = how
 end
 
+-- Whether a ticket ended at its client, which asks for it yet, or takes it back once it has an answer.
+local function is_late(self, ticket, t)
+  if t.state ~= "closed" and t.state ~= "cancelled" then return false end
+  for _, asked in pairs(self.asked) do
+    if asked.ticket == ticket then return true end
+  end
+  return t.is_late
+end
+
 -- What `matched` would tell.
 local function announce(self, m)
   if chance(self, self.quiet and 0 or 0.03) then
@@ -112,13 +121,13 @@ local function announce(self, m)
   end
   for _, one in ipairs(m.members) do
     local t = self.tickets[one.ticket]
-    if not t or t.state ~= "open" then
+    if not t or t.state ~= "open" and not is_late(self, one.ticket, t) then
       wrong(self, "a ticket is matched that is %s", t and t.state or "unknown")
     elseif t.client.id ~= one.id or t.queue ~= m.queue then
       wrong(self, "a ticket is matched as another's")
     elseif seen[one.id] or players[one.id] then
       wrong(self, "a client is twice in a match")
-    else
+    elseif t.state == "open" then
       t.state, t.matched = "matched", m.match
       if t.asked and t.answer ~= "accept" then wrong(self, "a match is made that one did not accept") end
     end
@@ -201,8 +210,15 @@ local function request(self, tx, asked)
   self.on[asked.name](reply, "", tx, table.unpack(asked.arguments, 1, asked.arguments.n))
   if not self.asked[tx] then return end
   self.env.timer(between(self, 200, 500), function()
+    self:end_turn()
     if self.asked[tx] then request(self, tx, asked) end
   end)
+end
+
+-- Of who is in a match, nothing else waits.
+function Model:end_turn()
+  for _, one in ipairs(self.turn) do self:taken(one) end
+  self.turn = {}
 end
 
 function Model:ask(client, name, ...)
@@ -212,9 +228,7 @@ function Model:ask(client, name, ...)
   self.asked[tx] = asked
   request(self, tx, asked)
   if name == "enqueue" and chance(self, 0.1) then request(self, tx, asked) end -- a copy
-  -- The end of a turn: of who is in a match, nothing else waits.
-  for _, one in ipairs(self.turn) do self:taken(one) end
-  self.turn = {}
+  self:end_turn()
   return tx
 end
 
@@ -232,6 +246,7 @@ function Model:answered(tx, name, pushed)
   if name == "refused" then return ended(self, asked.ticket, "refused") end
   local t = self.tickets[asked.ticket]
   if t.state == "open" or t.state == "matched" then return end
+  t.is_late = true
   self.env.timer(1, function() self:ask(t.client, "cancel", t.ticket) end) -- it ended meanwhile
 end
 
@@ -348,8 +363,7 @@ end
 
 local function advance(self, ms)
   self.env.loop:advance(ms * 1000)
-  for _, one in ipairs(self.turn) do self:taken(one) end
-  self.turn = {}
+  self:end_turn()
 end
 
 -- --- in the end
