@@ -94,7 +94,7 @@
   X(ticket_expired, "tickets that waited longer than their policy lets them")                                          \
   X(webhook_posted, "matches that the backend was told of, and said so")                                               \
   X(webhook_again, "attempts to tell the backend of a match that failed, and are made again")                          \
-  X(webhook_failed, "matches that the backend was not told of: too many attempts, or too many waiting")                \
+  X(webhook_failed, "matches that the backend was not told of: too many attempts, too many waiting, the server stops") \
   X(policy_failed, "runs or loads of a policy that failed")                                                            \
   X(policy_restarted, "ends of the policy process, each followed by a new one")                                        \
   X(whereabouts_told, "clients told where their peer is now")                                                          \

@@ -58,7 +58,14 @@ local function queues(v)
   if type(v) ~= "table" then return nil, 'must be a table: { duel = { policy = "duel.lua" } }' end
   for name, queue in pairs(v) do
     if type(name) ~= "string" or #name < 1 or #name > 32 then return nil, "a queue is a name of at most 32 bytes" end
-    if type(queue) ~= "table" or type(queue.policy) ~= "string" then
+    local is_table = type(queue) == "table"
+    if is_table and queue.props ~= nil then
+      return nil, ("%s has no props of its own: its policy declares them, bodkin.policy { props = … }"):format(name)
+    end
+    for field in pairs(is_table and queue or {}) do
+      if field ~= "policy" then return nil, ("%s: there is no '%s': it is policy"):format(name, tostring(field)) end
+    end
+    if not is_table or type(queue.policy) ~= "string" then
       return nil, ('%s must be { policy = "FILE" }'):format(name)
     end
   end

@@ -67,6 +67,15 @@ describe("bodkin", function()
       assert.truthy(text:find("usage: bodkin " .. name, 1, true), text)
       assert.equal(text, select(2, run { name, "--help" }))
     end
+    -- All that a config may hold, and each policy that ships.
+    local _, serve = run { "help", "serve" }
+    local _, wrong = require("bodkin.config").check { none = 1 }
+    for name in wrong:match "it is one of (.*)$":gmatch "[%w_]+" do
+      local option = "--" .. name:gsub("_", "-") .. "[ ,\n]"
+      assert.truthy(serve:find("%f[%w_]" .. name .. "%f[^%w_]") or serve:find((option:gsub("%-", "%%-"))), name)
+    end
+    local _, replay = run { "help", "replay" }
+    for name in pairs(require("bodkin.policy.source").BUILTIN) do assert.truthy(replay:find(name, 1, true), name) end
   end)
 
   it("calls wrong usage by its name and exits with 2", function()

@@ -116,6 +116,7 @@ describe("a webhook", function()
     assert.equal(0, count "webhook_posted")
     began = core.now()
     assert(os.execute("kill -TERM $(pgrep -P " .. server.pid .. ")"))
+    expect(server, "(the backend was not told of 2 matches: the server stops)")
     expect(server, "(stopped)")
     assert.is_true(core.now() - began < 2000000)
   end)
@@ -153,8 +154,9 @@ describe("what a webhook says", function()
     local world = require("bodkin.sim.world").new {}
     local env = world:host({ name = "server", ip = "198.51.100.10" }).env
     local counters, sent, hear = core.counters(), {}, nil
-    local none = function() end
-    local hook = webhook.new({ env = env, counters = counters, log = { warn = none, error = none } }, {
+    local none, last = function() end, nil
+    local function note(_, format, ...) last = format:format(...) end
+    local hook = webhook.new({ env = env, counters = counters, log = { warn = none, error = note } }, {
       url = "http://x/", secret = SECRET,
       open_link = function(on_message)
         hear = on_message
@@ -175,7 +177,13 @@ describe("what a webhook says", function()
     hook:matched { match = ("m"):rep(16), queue = "q", app = "a", players = players, encoded = "\xc0" }
     hear { "ended", sent[#sent], 204, "" }
     assert.equal(1, counters:get "webhook_posted")
+    for i = 1, 20 do
+      hook:matched { match = ("%016d"):format(i), queue = "q", app = "a", players = players, encoded = "\xc0" }
+    end
+    hear { "ended", sent[#sent], 200, "" }
     hook:close()
+    assert.equal(1005 + 19, counters:get "webhook_failed")
+    assert.equal("the backend was not told of 19 matches: the server stops", last)
     world:close()
   end)
 end)

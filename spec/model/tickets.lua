@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Many clients, their tickets, and the queues of a server, on virtual time: they come alone and in parties, wait in
 -- several queues, accept, decline and say nothing, take tickets back and lose their registrations, while policies are
--- reloaded, fail, and have their process killed. A seed says when. What must hold is checked as it happens and, once
--- all is quiet, of everything that was ever queued.
+-- reloaded, fail, and have their process killed, and answers are lost. A seed says when. What must hold is checked as
+-- it happens and, once all is quiet, of everything that was ever queued.
 
 local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
@@ -94,9 +94,20 @@ local function ended(self, ticket, how)
   t.state = how
 end
 
+-- Whether a ticket ended at its client, which asks for it yet, or takes it back once it has an answer.
+local function is_late(self, ticket, t)
+  if t.state ~= "closed" and t.state ~= "cancelled" then return false end
+  for _, asked in pairs(self.asked) do
+    if asked.ticket == ticket then return true end
+  end
+  return t.is_late
+end
+
 -- What `matched` would tell.
 local function announce(self, m)
-  if chance(self, 0.03) then return false end
+  if chance(self, self.quiet and 0 or 0.03) then
+    return false, pick(self, { false, m.members[1], m.members[#m.members], m.present[1] }) or nil
+  end
   local seen, parties, run = {}, {}, self.matches[m.match]
   if (run ~= nil) ~= (#m.present > 0) then wrong(self, "a match joined that is not running, or made twice") end
   local players = run and run.players or {}
@@ -110,13 +121,13 @@ local function announce(self, m)
   end
   for _, one in ipairs(m.members) do
     local t = self.tickets[one.ticket]
-    if not t or t.state ~= "open" then
+    if not t or t.state ~= "open" and not is_late(self, one.ticket, t) then
       wrong(self, "a ticket is matched that is %s", t and t.state or "unknown")
     elseif t.client.id ~= one.id or t.queue ~= m.queue then
       wrong(self, "a ticket is matched as another's")
     elseif seen[one.id] or players[one.id] then
       wrong(self, "a client is twice in a match")
-    else
+    elseif t.state == "open" then
       t.state, t.matched = "matched", m.match
       if t.asked and t.answer ~= "accept" then wrong(self, "a match is made that one did not accept") end
     end
@@ -172,7 +183,7 @@ local function new_server(self)
     open_policy_link = self.process and function(...) return open_link(self, ...) end or nil,
   }
   function server.refuse(_, reply, tx, code) return reply("refused", tx, code) end
-  function server.push(_, _, name, tx) self:answered(tx, name) end
+  function server.push(_, _, name, tx) self:answered(tx, name, true) end
   function server.at_close(_, fn) table.insert(server.closers, fn) end
   function server.at_status() end
   server.registry = { get = function(_, id)
@@ -185,36 +196,67 @@ local function new_server(self)
   server.policy_slots = assert(policies.read(slots))
   self.server = server
   self.queues = queues.install(server, self.on, {
-    announce = function(_, m) return announce(self, m) end,
+    announce = function(_, m) return announce(self, m) end, behind = function() return false end,
     notices = { push = function(_, ...) told(self, ...) end, gone = function() end },
   })
 end
 
 -- --- clients
+-- What is not answered is asked again, by the same tx.
+local function request(self, tx, asked)
+  local client = asked.client
+  local reply = setmetatable({ who = function() return client.id, client.id, 1 end },
+    { __call = function(_, answer) self:answered(tx, answer) end })
+  self.on[asked.name](reply, "", tx, table.unpack(asked.arguments, 1, asked.arguments.n))
+  if not self.asked[tx] then return end
+  self.env.timer(between(self, 200, 500), function()
+    self:end_turn()
+    if self.asked[tx] then request(self, tx, asked) end
+  end)
+end
+
+-- Of who is in a match, nothing else waits.
+function Model:end_turn()
+  for _, one in ipairs(self.turn) do self:taken(one) end
+  self.turn = {}
+end
+
 function Model:ask(client, name, ...)
   self.tx = self.tx + 1
   local tx = ("tx%010d"):format(self.tx)
-  local reply = setmetatable({ who = function() return client.id, client.id, 1 end },
-    { __call = function(_, answer) self:answered(tx, answer) end })
-  self.asked[tx] = { name = name, ticket = ... }
-  self.on[name](reply, "", tx, ...)
-  -- The end of a turn: of who is in a match, nothing else waits.
-  for _, one in ipairs(self.turn) do self:taken(one) end
-  self.turn = {}
+  local asked = { client = client, name = name, ticket = ..., arguments = table.pack(...) }
+  self.asked[tx] = asked
+  request(self, tx, asked)
+  if name == "enqueue" and chance(self, 0.1) then request(self, tx, asked) end -- a copy
+  self:end_turn()
   return tx
 end
 
-function Model:answered(tx, name)
+-- pushed: it comes later than the request, when it is decided, and stays so.
+function Model:answered(tx, name, pushed)
   local asked = self.asked[tx]
   if not asked then return end
+  if asked.was_refused and name ~= "refused" then wrong(self, "%s was refused, and is %s", asked.name, name) end
+  if chance(self, self.quiet and 0 or 0.1) then
+    asked.was_refused = asked.was_refused or pushed and name == "refused"
+    return
+  end
   self.asked[tx] = nil
-  if asked.name == "enqueue" and name == "refused" then ended(self, asked.ticket, "refused") end
+  if asked.name ~= "enqueue" then return end
+  if name == "refused" then return ended(self, asked.ticket, "refused") end
+  local t = self.tickets[asked.ticket]
+  if t.state == "open" or t.state == "matched" then return end
+  t.is_late = true
+  self.env.timer(1, function() self:ask(t.client, "cancel", t.ticket) end) -- it ended meanwhile
 end
 
 function Model:taken(client)
   for ticket, t in pairs(self.tickets) do
     if t.client == client and t.state == "open" then
-      wrong(self, "a client is in a match, and ticket %s waits", core.crypto.hex(ticket):sub(1, 4))
+      if self.queues.by_ticket[ticket] then
+        wrong(self, "a client is in a match, and ticket %s waits", core.crypto.hex(ticket):sub(1, 4))
+      end
+      t.state = "closed" -- as it knows by itself, whatever it has not heard of it
     end
   end
 end
@@ -230,8 +272,6 @@ local function enqueue(self, client, queue, party)
   local ticket = ("%016d"):format(self.made)
   self.tickets[ticket] = { client = client, queue = queue, state = "open", party = party, ticket = ticket }
   self:ask(client, "enqueue", ticket, queue, "\x80", party and party.id, party and party.size)
-  if not chance(self, 0.1) then return end
-  self:ask(client, "enqueue", ticket, queue, "\x80", party and party.id, party and party.size) -- a copy
 end
 
 function act.enqueue(self)
@@ -276,6 +316,9 @@ function act.lose(self)
     return
   end
   client.registered = false
+  for tx, asked in pairs(self.asked) do
+    if asked.client == client then self.asked[tx] = nil end
+  end
   local list = open_of(self, client)
   for _, run in pairs(self.matches) do run.players[client.id] = nil end
   self.queues:gone(client.id)
@@ -320,8 +363,7 @@ end
 
 local function advance(self, ms)
   self.env.loop:advance(ms * 1000)
-  for _, one in ipairs(self.turn) do self:taken(one) end
-  self.turn = {}
+  self:end_turn()
 end
 
 -- --- in the end
@@ -334,6 +376,7 @@ local function check_quiet(self)
     end
     if t.state == "open" then waiting = waiting + 1 end
   end
+  for _, asked in pairs(self.asked) do wrong(self, "%s is never answered", asked.name) end
   if q.total ~= waiting then wrong(self, "%d tickets wait, the server counts %d", waiting, q.total) end
   if q.proposals.count ~= 0 then wrong(self, "%d proposals are left", q.proposals.count) end
   for name, queue in pairs(q.queues) do

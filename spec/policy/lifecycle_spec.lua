@@ -499,6 +499,43 @@ describe("tickets", function()
       assert.same({ "you are banned", "refused" }, { names(c) })
     end)
 
+    -- What a node hears of by watching.
+    local function watched(node, query)
+      local seen = {}
+      local stop, err, code = s:run(function()
+        return node:watch(query, function(change)
+          for _, what in ipairs { "came", "gone", "changed" } do
+            for _, e in ipairs(change[what]) do seen[#seen + 1] = what .. " " .. e.name end
+          end
+        end)
+      end)
+      return stop and seen, err, code
+    end
+
+    it("is what is watched, too", function()
+      world { ["*"] = [[return bodkin.policy { on_search = function(client, query)
+        if client.props.banned then return false, "you are banned" end
+        return { "and", query, { "=", "hidden", false } }
+      end }]] }
+      local a = open(1, { name = "a" })
+      local seen = assert(watched(a, {}))
+      s.world:run(2000)
+      local listed = count "listed" -- as it does whenever it is told of something
+      assert.equal(1, listed)
+      local b = open(2, { name = "b", props = { hidden = true } })
+      s.world:run(2000)
+      b:close()
+      s.world:run(2000)
+      assert.equal(listed, count "listed")
+      open(3, { name = "c", props = { hidden = false } })
+      s.world:run(2000)
+      assert.same({ "came c" }, seen)
+      assert.same({ nil, "you are banned", "refused" }, { watched(open(4, { props = { banned = true } }), {}) })
+      assert.equal(1, s.server:status().info.watches)
+      s.world:run(60000) -- asked again with each registration: nothing is new
+      assert.equal(1, s.server:status().info.watches)
+    end)
+
     it("fails closed: on an error, on what is no query, and when its process dies", function()
       world { ["*"] = [[return bodkin.policy { on_search = function(client, query)
         if query.x == 1 then error "no" end

@@ -156,6 +156,27 @@ describe("bodkin serve --policy", function()
     assert.matches('late.rec:%d+: recorded: match "duel" .*"eno"\nreplayed: match "duel" .*"one"\n$', text)
   end)
 
+  it("records to a file that a server before it left with half a line", function()
+    local file = processes.dir .. "/all.rec"
+    local function stop()
+      signal "TERM"
+      expect(server, "(stopped)")
+      while server.out:read "l" do end
+      server.out:close()
+    end
+    write(data "one")
+    for i = 1, 2 do
+      serve(path .. " --record " .. file)
+      duel()
+      stop()
+      if i == 1 then assert(os.execute("truncate -s -3 " .. file)) end
+    end
+    local pipe <close> = assert(io.popen(("%s replay %s 2>&1"):format(bodkin, file)))
+    local said = pipe:read "a"
+    assert.matches("all.rec:%d+: this line is incomplete and left out", said)
+    assert.matches("\n%d+ inputs, %d+ outputs.*: all as recorded\n$", said)
+  end)
+
   it("says why a ticket waits", function()
     write [[return bodkin.policy { compatible = function() return false, "never" end }]]
     serve(path)

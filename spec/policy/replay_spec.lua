@@ -107,6 +107,23 @@ describe("a record of matchmaking", function()
     assert.matches("empty", select(2, replay.run(lines_of "")), 1, true)
   end)
 
+  it("goes on where a server was killed in the middle of a line, and says which is left out", function()
+    local ends = {}
+    for at in record:sub(1, #record // 2):gmatch "()\n" do ends[#ends + 1] = at end
+    for _, cut in ipairs { ends[10] + 1, ends[10] + 7, ends[#ends] - 2, record:find "\nbodkin%-desk 1 1 " + 9 } do
+      for _, again in ipairs { "", record } do
+        local left_out, part = nil, record:sub(1, cut) .. "\n"
+        local result, why, number = replay.run(lines_of(part .. again), nil, function(n) left_out = n end)
+        assert(result, ("%s: %s"):format(number, why))
+        assert.equal(select(2, part:gsub("\n", "")), left_out)
+        assert(compare.run(lines_of(part .. again), support.source "return bodkin.policy {}"))
+      end
+    end
+    -- What is no part of a line is none anywhere.
+    local result, why, number = replay.run(lines_of(record:sub(1, ends[10]) .. ">\xff\n" .. record:sub(ends[10] + 1)))
+    assert.same({ nil, "not a line of a record: >?", 11 }, { result, why, number })
+  end)
+
   describe("under another policy", function()
     local function text(...)
       local rows = assert(compare.run(...))

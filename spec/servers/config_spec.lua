@@ -56,6 +56,12 @@ describe("config file", function()
       ["config: limits: limits: there is no 'room'"] = { limits = { room = 1 } },
       ["config: limits: limits: room_members must be an integer from 1 to 32"] = { limits = { room_members = 99 } },
       ["config: there is no '1'"] = { "x" },
+      ['config: queues: duel must be { policy = "FILE" }'] = { queues = { duel = {} } },
+      ["config: queues: duel: there is no 'polcy': it is policy"] = { queues = { duel = { polcy = "a.lua" } } },
+      ["config: queues: duel: there is no '1': it is policy"] = { queues = { duel = { "x", policy = "a.lua" } } },
+      ["config: queues: duel has no props of its own: its policy declares them, bodkin.policy { props = … }"] = {
+        queues = { duel = { policy = "a.lua", props = { n = "number" } } },
+      },
       ["config: there is no 'metrics'"] = { metrics = "0.0.0.0:9100" },
       ["config: admin: 0.0.0.0:9000 is a network address: the admin socket is a Unix socket, give its path"] = {
         admin = "0.0.0.0:9000",

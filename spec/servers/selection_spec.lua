@@ -416,6 +416,9 @@ describe("rooms", function()
     assert.equal(match, sent[1].match)
     s:register(who(5), at(5), { app = "other/1" })
     assert.not_equal(code, s:room(who(5), at(5), code, match).code)
+    -- They have a host again when theirs leaves.
+    local told = only(s:ask(who(2), at(2), "leave", s:next_tx(), match), "room_host")
+    assert.same({ 2, who(1).id, code }, { #told, told[1] and told[1].host, told[1] and told[1].code })
   end)
 
   it("live while anybody is in them, and a minute longer for their host", function()

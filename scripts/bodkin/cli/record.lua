@@ -50,10 +50,15 @@ function M.writer(env, path, max_bytes)
   local file, size, timer, broken
   local function open()
     local err
-    file, err = io.open(path, "ab")
+    file, err = io.open(path, "a+b")
     if not file then return nil, ("cannot record: %s; is the directory there?"):format(err), "invalid" end
     file:setvbuf("full", 1 << 16)
     size = file:seek "end"
+    if size == 0 then return true end
+    file:seek("end", -1)
+    local last = file:read(1)
+    file:seek "end"
+    if last ~= "\n" then file:write "\n" end -- a server that was killed may have left half a line
     return true
   end
   local function close()

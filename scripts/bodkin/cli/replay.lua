@@ -29,9 +29,10 @@ differs: it says which.
 
 FILE may also be a record of matchmaking (bodkin record, bodkin serve --record): its policies are told the same, and
 must make the same of it. With --policy, what another policy would have made of the same tickets stands beside what
-was: they come, and go unmatched, when they did; who was matched then waits on until this policy matches them.]],
+was: they come, and go unmatched, when they did; who was matched then waits on until this policy matches them. These
+ship: first_come, skill, teams, rooms, lobby, latency_first, host_and_clients.]],
   options = {
-    { "policy", arg = "FILE", help = "another policy: a file, or first_come, skill, rooms" },
+    { "policy", arg = "FILE", help = "another policy: a file, or the name of one that ships" },
   },
   arguments = 1,
 }
@@ -66,13 +67,21 @@ local function session(values, file, path)
   return 0
 end
 
+-- Says that a line of a record was left out.
+local function cut_off(path)
+  return function(number)
+    io.stderr:write(("%s:%d: this line is incomplete and left out: the server ended there\n"):format(
+      output.printable(path), number))
+  end
+end
+
 local function matchmaking(values, file, path)
   local replay = require "bodkin.policy.replay"
   local function each(mark, message)
     if not values.verbose then return end
     print(output.printable(message and mark .. " " .. replay.text(message) or "# a desk begins"))
   end
-  local result, message, number = replay.run(file:lines(), each)
+  local result, message, number = replay.run(file:lines(), each, cut_off(path))
   if not result then return differs(path, message, number) end
   print(("%d inputs, %d outputs%s: all as recorded"):format(result.inputs, result.outputs, result.unheard > 0
     and (", and %d that nobody heard"):format(result.unheard) or ""))
@@ -122,7 +131,7 @@ local function under(values, file, path)
   local source, why, code = require("bodkin.policy.source").read(values.policy)
   if not source then return nil, why, code end
   local rows, number
-  rows, why, number = require("bodkin.policy.compare").run(file:lines(), source)
+  rows, why, number = require("bodkin.policy.compare").run(file:lines(), source, nil, cut_off(path))
   if not rows and number then return differs(path, why, number) end
   if not rows then return nil, "the policy does not load: " .. why, "invalid" end
   local out, is_failed = output.of(values), false

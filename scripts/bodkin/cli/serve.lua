@@ -47,7 +47,8 @@ The file of --config is Lua and ends with return bodkin.config { … }: the opti
 role_files, expose_addresses (true: list and lookup show addresses), local_addresses, stun (false: the address role
 answers no STUN client), limits, token_keys = { KEY, … } and require_token (see bodkin keygen --token-key),
 queues = { name = { policy = FILE } }, relays = { "ADDR:PORT", … }: up to two on other machines that share the key file,
-shared_clock (true: clients run on this machine and count commit_ms from when the server made the match). Options given
+shared_clock (true: clients run on this machine and count commit_ms from when the server made the match),
+webhook = { url = URL, key_file = FILE }: a game's backend that is told of each match (docs/POLICY.md). Options given
 here win.
 
 For clients whose network lets no UDP out: --listen-tcp 0.0.0.0:443, and once more with [::]:443. They do all over that

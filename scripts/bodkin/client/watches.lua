@@ -96,10 +96,12 @@ function Watches:renew(node)
   local list = {}
   for _, w in pairs(self.by_raw) do list[#list + 1] = w end
   table.sort(list, function(a, b) return a.raw < b.raw end)
-  for _, w in ipairs(list) do
-    task.spawn(function() node.sharing:watch(w.raw, w.where, true) end)
-    if w.missed then read(self, node, w) end
-  end
+  task.spawn(function() -- one after the other: a server may have only so many asked at once
+    for _, w in ipairs(list) do
+      if self.by_raw[w.raw] == w then node.sharing:watch(w.raw, w.where, true) end
+      if w.missed then read(self, node, w) end
+    end
+  end)
 end
 
 function Watches:close() self.by_raw = {} end

@@ -130,7 +130,7 @@ local function new_reader()
 end
 
 -- The runs of a server that a record tells of: readers; or nil, message, number of the line.
-local function read(lines)
+local function read(lines, cut_off)
   local list, chunk_no = {}, -1
   local function numbered() -- the number of a chunk stands in its first line, which `each` does not give
     return function()
@@ -143,7 +143,7 @@ local function read(lines)
   local ok, why, number = replay.each(numbered(), function(mark, message)
     if mark == "#" and (chunk_no == 0 or not list[1]) then list[#list + 1] = new_reader() end
     list[#list]:line(mark, message)
-  end)
+  end, cut_off)
   if not ok then return nil, why, number end
   return list
 end
@@ -272,12 +272,13 @@ local function add_up(into, side)
   end
 end
 
--- lines: an iterator of a record's; source: see source.lua. Returns { { queue =, recorded = side, other = side }, … }
--- by queue, where a side is { tickets, refused, matches, matched, left = unmatched, waiting = at the end, failed = runs
--- of the policy, why = the first did, wait_ms = { n, p50, p90, p99 }, gaps = { { name = of a property, n, p50, p90,
--- p99 }, … } within a match }; or nil, message, number of a line or nothing.
-function M.run(lines, source, limits)
-  local readers, why, number = read(lines)
+-- lines: an iterator of a record's; source: see source.lua; cut_off: see M.each in replay.lua. Returns { { queue =,
+-- recorded = side, other = side }, … } by queue, where a side is { tickets, refused, matches, matched, left =
+-- unmatched, waiting = at the end, failed = runs of the policy, why = the first did, wait_ms = { n, p50, p90, p99 },
+-- gaps = { { name = of a property, n, p50, p90, p99 }, … } within a match }; or nil, message, number of a line or
+-- nothing.
+function M.run(lines, source, limits, cut_off)
+  local readers, why, number = read(lines, cut_off)
   if not readers then return nil, why, number end
   local by_name, out = {}, {}
   for _, reader in ipairs(readers) do

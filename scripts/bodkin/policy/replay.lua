@@ -7,7 +7,7 @@ local links = require "bodkin.policy.link"
 
 local M = {}
 
-M.HEAD = "^bodkin%-desk (%S+)"
+M.HEAD = "^bodkin%-desk (%S+) ?(%d*)"
 local FORMAT = "1"
 
 local function value_text(v)
@@ -43,25 +43,39 @@ local function shown(packed)
   return message and M.text(message) or "nothing"
 end
 
--- Each line of a record as fn(mark, message, packed, number); mark "#": a chunk begins. true, or nil, message, number.
-function M.each(lines, fn)
-  local number = 0
+-- Whether it may be the first part of a line.
+local function is_part(line)
+  return line:find "^[=<>]" ~= nil or ("bodkin-desk " .. FORMAT):sub(1, #line) == line
+end
+
+-- Each line of a record as fn(mark, message, packed, number). Mark "#": a chunk begins; message is true there where a
+-- server before it ended, false where the same one goes on. A line that such an end cut off is left out: cut_off(its
+-- number). true, or nil, message, number.
+function M.each(lines, fn, cut_off)
+  local number, cut = 0, nil -- cut: of the line before, where it is none
   for line in lines do
     number = number + 1
-    local version = line:match(M.HEAD)
+    local version, of_server = line:match(M.HEAD)
     if version and version ~= FORMAT then
       return nil, ("a record of format %s; this version reads %s"):format(version, FORMAT), number
     end
     if number == 1 and not version then return nil, "this is no record of policies", 1 end
-    local mark, packed = line:sub(1, 1), line:sub(2)
-    local message = not version and (mark == "=" or mark == "<" or mark == ">") and links.unpack(packed)
-    if not version and not message then
-      return nil, "not a line of a record: " .. line:sub(1, 40):gsub("[^\32-\126]", "?"), number
+    if cut and not version then return nil, cut, number - 1 end
+    if cut and cut_off then cut_off(number - 1) end
+    local mark, packed, message = version and "#" or line:sub(1, 1), line:sub(2), nil
+    if version then message = cut ~= nil or of_server == "0" end
+    if mark:find "[=<>]" then message = links.unpack(packed) end
+    cut = nil
+    if message == nil then
+      cut = "not a line of a record: " .. line:sub(1, 40):gsub("[^\32-\126]", "?")
+      if not is_part(line) then return nil, cut, number end
+    else
+      local ok, why = fn(mark, message, packed, number)
+      if ok == false then return nil, why, number end
     end
-    local ok, why = fn(version and "#" or mark, message, packed, number)
-    if ok == false then return nil, why, number end
   end
   if number == 0 then return nil, "the file is empty", 0 end
+  if cut and cut_off then cut_off(number) end
   return true
 end
 
@@ -74,10 +88,10 @@ local function begin(desk, message)
   desk:input(message)
 end
 
--- lines: an iterator; each(mark, message): sees every line after it was checked. Returns { chunks =, inputs =,
--- outputs =, unheard = outputs that were never heard of: the desk's process ended, or the record }; or nil, message,
--- number of the line that differs or is none.
-function M.run(lines, each)
+-- lines: an iterator; each(mark, message): sees every line after it was checked; cut_off: see M.each. Returns
+-- { chunks =, inputs =, outputs =, unheard = outputs that were never heard of: the desk's process ended, or the
+-- record }; or nil, message, number of the line that differs or is none.
+function M.run(lines, each, cut_off)
   local result = { chunks = 0, inputs = 0, outputs = 0, unheard = 0 }
   local desk, told, first, count, muted, last
   -- A desk that was told to renew was heard to the end.
@@ -91,9 +105,9 @@ function M.run(lines, each)
     return true
   end
   local handlers = {}
-  handlers["#"] = function()
+  handlers["#"] = function(is_end)
     if desk then
-      local ok, why = complete()
+      local ok, why = complete(is_end)
       if not ok then return ok, why end
     end
     told, first, count, last = {}, 1, 0, nil
@@ -123,9 +137,9 @@ function M.run(lines, each)
   end
   local ok, why, number = M.each(lines, function(mark, message, packed)
     local good, wrong = handlers[mark](message, packed)
-    if good ~= false and each then each(mark, message) end
+    if good ~= false and each then each(mark, mark ~= "#" and message or nil) end
     return good, wrong
-  end)
+  end, cut_off)
   if desk then complete(true) end
   if not ok then return nil, why, number end
   return result

@@ -13,12 +13,19 @@ Backfills.__index = Backfills
 
 local REPEAT_US, REPEATS_MAX = 30000000, 8192 -- how long a request is known again: seats are not opened twice
 local TEAMS_MAX = 32
+local PAUSE_MS = 1000
 
-local function withdraw(self, run)
+-- code, text: what its host is told, if it waits for an answer yet; code nil: its seats are taken.
+local function withdraw(self, run, code, text)
   local b = run.open
   run.open = nil
-  if b then self.queues:remove(b) end
+  if not b then return end
+  if b.pause then b.pause:cancel() end
+  self.queues:remove(b)
+  self.queues:decided(b, code, text)
 end
+
+local function ended(self, run) withdraw(self, run, "closed", "the match is over, or you left it") end
 
 -- Those of a match that are registered: { id, ticket, team, person }.
 function Backfills:present(run)
@@ -62,6 +69,15 @@ function Backfills:free(b)
   self.queues:settle(b)
 end
 
+-- One who is in it does not answer: whoever would join waits for nothing, and so is not asked for a while.
+function Backfills:pause(b)
+  b.pause = b.pause or self.queues.server.env.timer(PAUSE_MS, function()
+    b.pause = nil
+    self.queues:settle(b)
+  end)
+  self.queues:settle(b)
+end
+
 -- A match was made, m as in queues.lua.
 function Backfills:formed(m, host, players)
   local b = m.joins
@@ -83,12 +99,12 @@ end
 -- A client left a match.
 function Backfills:left(id, match)
   local run = self.running:left(id, match)
-  if run and run.open and run.open.by == id then withdraw(self, run) end
+  if run and run.open and run.open.by == id then ended(self, run) end
 end
 
 function Backfills:gone(id)
   for _, run in ipairs(self.running:gone(id)) do
-    if run.open and run.open.by == id then withdraw(self, run) end
+    if run.open and run.open.by == id then ended(self, run) end
   end
 end
 
@@ -130,6 +146,7 @@ local function handler(self, on)
     local before = repeats:get(now, id .. tx)
     if before then
       if before.asker then return end -- its answer comes when the policy has said something
+      if before.refused then return server:refuse(reply, tx, before.refused.code, before.refused.text) end
       return reply("done", tx)
     end
     local run = self.running:get(match)
@@ -147,7 +164,7 @@ local function handler(self, on)
     end
     local q = #wanted > 0 and queues:queue_of(run.queue)
     if q == nil then return server:refuse(reply, tx, "limit", "too many queues here") end
-    withdraw(self, run)
+    withdraw(self, run, "closed", "something else was asked for since")
     if not q then
       repeats:put(now, id .. tx, {})
       return reply("done", tx)
@@ -164,7 +181,7 @@ end
 -- Adds its handler to `on`; queues: see queues.lua.
 function M.install(queues, on)
   local self = setmetatable({ queues = queues }, Backfills)
-  self.running = running.new(queues.server.limits.running, function(run) withdraw(self, run) end)
+  self.running = running.new(queues.server.limits.running, function(run) ended(self, run) end)
   handler(self, on)
   return self
 end

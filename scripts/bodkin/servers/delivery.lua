@@ -62,6 +62,11 @@ function Delivery:fits(id, more)
   return (self.count[id] or 0) + more <= self.server.limits.pending
 end
 
+-- Whether one cannot be, because of what it leaves unacknowledged.
+function Delivery:behind(id, more)
+  return self.count[id] ~= nil and not self:fits(id, more)
+end
+
 -- Whether `more` further messages can be kept at all.
 function Delivery:room_for(more)
   return self.total + more <= self.server.limits.pending_all

@@ -116,7 +116,8 @@ end
 
 local function questions(server, on, asked_of)
   local counters, registry = server.counters, server.registry
-  local pending = {} -- lists of which the policy has not said anything yet
+  local pending = {}  -- requests of which the policy has not said anything yet …
+  local watching = {} -- … and the last of them to watch, by who and which
 
   local function visible_locals(locals, pubs, from)
     return addresses.visible(server.local_rule, locals, pubs, { from })
@@ -128,24 +129,6 @@ local function questions(server, on, asked_of)
     local terms, wrong, where = core.query(query)
     if terms then return query, terms end
     server:refuse(reply, tx, "invalid", policies.reason(("query%s: %s"):format(where, wrong), wrong))
-  end
-
-  function on.watch(reply, _, tx, watch, app, given, is_on)
-    local id = reply:who()
-    local query = checked(reply, tx, given)
-    if not query then return end
-    if not is_on then
-      server.watches:clear(id, watch)
-      return reply("done", tx)
-    end
-    if not registry:get(id) then
-      if server.registrar:deciding(id) then return end
-      return server:refuse(reply, tx, "refused", "not registered: register first")
-    end
-    if not server.watches:set(id, watch, app, query) then
-      return server:refuse(reply, tx, "limit", "too much is watched")
-    end
-    reply("done", tx)
   end
 
   local function fill(from, app, query, terms, cursor, want_addr)
@@ -161,10 +144,12 @@ local function questions(server, on, asked_of)
   end
 
   -- Asks the policy first; the answer may come later, and a repeat of the request is not answered meanwhile.
-  local function search(reply, from, tx, app, given, cursor, want_addr)
+  -- found(answer, query, terms), with what it lets this client look for in place of what was given; or refused().
+  -- False where it cannot be asked now.
+  local function search(reply, tx, app, given, found, refused)
     local id, _, assoc = reply:who()
     local key, is_later = id .. tx, false
-    if pending[key] then return end
+    if pending[key] then return true end
     pending[key] = true
     local function answer(...)
       if is_later then server:push(assoc, ...) else reply(...) end
@@ -177,20 +162,60 @@ local function questions(server, on, asked_of)
       local query = ok and (said or given)
       local terms = query and core.query(query)
       if ok and not terms then said = "cannot decide now, try again" end -- what it gave is no query
-      if not terms then return answer("refused", tx, math.abs(core.errors.refused.value), said) end
-      answer("page", tx, fill(from, app, query, terms, cursor, want_addr))
+      if terms then return found(answer, query, terms) end
+      if refused then refused() end
+      answer("refused", tx, math.abs(core.errors.refused.value), said)
     end)
     is_later = true
-    if put then return end
+    if put then return true end
     pending[key] = nil
     server:refuse(reply, tx, "limit", "too many ask at once: try again")
+    return false
   end
 
   function on.list(reply, from, tx, app, given, cursor, want_addr)
     local query, terms = checked(reply, tx, given)
     if not query then return end
-    if asked_of:searcher() then return search(reply, from, tx, app, query, cursor, want_addr) end
-    reply("page", tx, fill(from, app, query, terms, cursor, want_addr))
+    local function found(answer, allowed, n)
+      answer("page", tx, fill(from, app, allowed, n, cursor, want_addr))
+    end
+    if asked_of:searcher() then return search(reply, tx, app, query, found) end
+    found(reply, query, terms)
+  end
+
+  function on.watch(reply, _, tx, watch, app, given, is_on)
+    local id = reply:who()
+    local query = checked(reply, tx, given)
+    if not query then return end
+    if not is_on then
+      watching[id .. watch] = nil
+      server.watches:clear(id, watch)
+      return reply("done", tx)
+    end
+    if not registry:get(id) then
+      if server.registrar:deciding(id) then return end
+      return server:refuse(reply, tx, "refused", "not registered: register first")
+    end
+    local function found(answer, allowed)
+      local is_set = server.watches:set(id, watch, app, allowed)
+      if is_set then return answer("done", tx) end
+      answer("refused", tx, math.abs(core.errors.limit.value), "too much is watched")
+    end
+    if not asked_of:searcher() then return found(reply, query) end
+    watching[id .. watch] = tx
+    -- Only for who is there yet, and asked for nothing else meanwhile.
+    local function last()
+      local is_last = watching[id .. watch] == tx
+      if is_last then watching[id .. watch] = nil end
+      return is_last and registry:get(id) ~= nil
+    end
+    local is_asked = search(reply, tx, app, query, function(answer, allowed)
+      if last() then return found(answer, allowed) end
+      answer("done", tx)
+    end, function()
+      if last() then server.watches:clear(id, watch) end
+    end)
+    if not is_asked then watching[id .. watch] = nil end -- what it watches already, it was let
   end
 
   function on.lookup(reply, from, tx, id)

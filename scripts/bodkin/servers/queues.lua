@@ -21,16 +21,42 @@ Queues.__index = Queues
 
 local IDLE_MS = 60000                              -- an empty queue is forgotten after
 local REPEAT_US, REPEATS_MAX = 30000000, 65536     -- how long an ended ticket is known again
+local KNOWN = {} -- how one ended: as its client knows by itself
 
 local function now_ms(self) return self.server.env.now() // 1000 end
 
+local function forget(self, q)
+  if q.timer then q.timer:cancel() end
+  self.queues[q.name] = nil
+  self.count = self.count - 1
+  if not q.is_named then self.others = self.others - 1 end
+  self.policies:forget(q.name)
+end
+
+-- The oldest queue that is empty, and has no policy of its own.
+local function oldest_empty(self)
+  local found
+  for _, q in pairs(self.queues) do
+    if q.count == 0 and not q.is_named and (not found or q.no < found.no) then found = q end
+  end
+  return found
+end
+
+-- Anybody may name a queue. So there are only so many, and those with a policy of their own are not among these.
 function Queues:queue_of(name)
   local q = self.queues[name]
   if q then return q end
-  if self.count >= self.server.limits.queues then return nil end
-  q = { name = name, parties = {}, count = 0, order = {}, first = 1, last = 0 }
+  local is_named = self.server.policy_slots[name] ~= nil
+  if not is_named and self.others >= self.server.limits.queues then
+    local empty = oldest_empty(self)
+    if not empty then return nil end
+    forget(self, empty)
+  end
+  self.made = self.made + 1
+  q = { no = self.made, name = name, is_named = is_named, parties = {}, count = 0, order = {}, first = 1, last = 0 }
   self.queues[name] = q
   self.count = self.count + 1
+  if not is_named then self.others = self.others + 1 end
   return q
 end
 
@@ -57,7 +83,7 @@ end
 -- Lists a party, or takes it back from the policy, as it should be.
 function Queues:settle(p)
   if not alive(p) then return end
-  local ready = not p.held and #p.tickets == p.size
+  local ready = not p.held and not p.pause and #p.tickets == p.size
   for _, t in ipairs(p.tickets) do ready = ready and not self.proposals:busy(t.id) end
   if ready == p.listed then return end
   p.listed = ready
@@ -129,6 +155,14 @@ end
 
 local function number_of(code) return -core.errors[code].value end
 
+-- Answers a host that wants more players: refused where there is a code. Who asks again is told the same.
+function Queues:decided(b, code, text)
+  if not b.asker then return end
+  if not code then return answer(self, b, "done") end
+  b.refused = { code = code, text = text }
+  answer(self, b, "refused", number_of(code), text)
+end
+
 -- Takes a ticket from its party; how and match: see waits.lua. Whether it was there.
 local function detach(self, t, how, match)
   if self.by_ticket[t.ticket] ~= t then return false end
@@ -137,14 +171,16 @@ local function detach(self, t, how, match)
   local of = self.of[t.id]
   of[t.ticket] = nil
   if not next(of) then self.of[t.id] = nil end
-  self.ended:put(self.server.env.now(), t.ticket, true)
+  self.ended:put(self.server.env.now(), t.ticket, KNOWN)
   for i, other in ipairs(t.party.tickets) do
     if other == t then table.remove(t.party.tickets, i) break end
   end
   return true
 end
 
+-- Who has not heard of it asks again, and is told the same.
 local function tell_end(self, t, code, text)
+  self.ended:put(self.server.env.now(), t.ticket, { code = code, text = text })
   if answer(self, t, "refused", number_of(code), text) then return end
   self.notices:push(t.id, "ended", t.ticket, function() return number_of(code), text end)
 end
@@ -208,9 +244,7 @@ local function arm(self, q)
       expire(self, q)
       self.policies:tick(q.name)
     elseif empty then
-      self.queues[q.name] = nil
-      self.count = self.count - 1
-      return self.policies:forget(q.name)
+      return forget(self, q)
     end
     arm(self, q)
   end)
@@ -233,7 +267,7 @@ local function verdict(self, queue, no, ok, text)
   if not p or p.admitted or not p.listed then return end
   if ok then
     p.admitted = true
-    if p.seats then return answer(self, p, "done") end
+    if p.seats then return self:decided(p) end
     for _, t in ipairs(p.tickets) do
       if t.asker then
         self.server.counters:add "ticket_queued"
@@ -245,7 +279,7 @@ local function verdict(self, queue, no, ok, text)
   text = policies.reason(text, "the queue does not admit you")
   self.server.counters:add("ticket_refused", math.max(1, #p.tickets))
   if p.seats then
-    answer(self, p, "refused", number_of "refused", text)
+    self:decided(p, "refused", text)
     return self:remove(p)
   end
   finish_all(self, p, "refused", text)
@@ -327,7 +361,8 @@ local function taken(self, list, match)
 end
 
 -- Makes the match that m = { queue, version, list, match, joins (what is filled up, or nil), teams, host, data,
--- encoded, players by team } says. False while one of them leaves too much unacknowledged.
+-- encoded, players by team } says. False while one of them leaves too much unacknowledged: that one's ticket ends, and
+-- where it is in the match that is filled up, that looks for nobody for a while.
 local function commit(self, m)
   local q, run = m.queue, m.joins and m.joins.run
   local players, host = players_of(self, m.list), nil
@@ -335,8 +370,13 @@ local function commit(self, m)
     if l.party.no == m.host then host = l.party.tickets[1].id end
   end
   local present = run and self.backfills:present(run) or {}
-  local told = self.matches:announce { match = m.match, members = players, present = present,
+  local told, behind = self.matches:announce { match = m.match, members = players, present = present,
     host = host or run and run.host, data = run and run.data or m.encoded, queue = q.name }
+  if behind and behind.t then
+    finish(self, behind.t, "limit", "too much is unacknowledged", "one of the party does not answer")
+  elseif behind then
+    self.backfills:pause(m.joins)
+  end
   if not told then return false end
   if run then
     self.server.counters:add("match_joined", #players)
@@ -483,9 +523,9 @@ local function handlers(self, on)
     if not known then return refuse(reply, tx, "refused", "not registered: register first") end
     local t = self.by_ticket[ticket]
     if t and t.id ~= id then return refuse(reply, tx, "bad_key", "this ticket is another's") end
-    if t and not t.asker and (t.party.key or t.party.admitted) or self.ended:get(env.now(), ticket) then
-      return reply("queued", tx, ticket)
-    end
+    local before = self.ended:get(env.now(), ticket)
+    if before and before.code then return server:refuse(reply, tx, before.code, before.text) end
+    if before or t and not t.asker and (t.party.key or t.party.admitted) then return reply("queued", tx, ticket) end
     local asker = { assoc = assoc, tx = tx }
     if t then
       t.asker = asker
@@ -499,6 +539,7 @@ local function handlers(self, on)
       return refuse(reply, tx, "invalid", "a party has an id and a size")
     end
     local text = too_many(id)
+    if self.matches:behind(id, self.policies:about(queue).size[2] - 1) then text = "too much is unacknowledged" end
     local q = not text and self:queue_of(queue)
     if not q then return refuse(reply, tx, "limit", text or "too many queues here") end
     replace(q, id)
@@ -579,8 +620,8 @@ end
 -- Adds its handlers to `on`; returns the object to tell when a registration ends. matches: see selection.lua.
 function M.install(server, on, matches)
   local self = setmetatable({
-    server = server, matches = matches, queues = {}, count = 0, by_ticket = {}, of = {}, total = 0, last = 0,
-    count_tickets = 0, parties = {}, notices = matches.notices,
+    server = server, matches = matches, queues = {}, count = 0, others = 0, made = 0, by_ticket = {}, of = {},
+    total = 0, last = 0, count_tickets = 0, parties = {}, notices = matches.notices,
     ended = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = server.env.now() },
   }, Queues)
   self.proposals = proposals.new(server.env, self.notices, function(t)
@@ -620,6 +661,9 @@ function M.install(server, on, matches)
   server:at_close(function()
     for _, q in pairs(self.queues) do
       if q.timer then q.timer:cancel() end
+      for _, p in pairs(q.parties) do
+        if p.pause then p.pause:cancel() end
+      end
     end
     self.proposals:close()
     self.policies:close()

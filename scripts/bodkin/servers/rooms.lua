@@ -117,11 +117,12 @@ function Rooms.member(_, room, id)
   return (find(room, id))
 end
 
--- The host has left: the member that came first, is registered and has no room of its own is the next.
+-- The host has left: the member that came first, is registered and has no other room of its own is the next. (Who
+-- opened this one again after a restart has it.)
 function Rooms:pass_on(room)
   room.host = nil
   for _, member in ipairs(room.members) do
-    if self.registered(member.id) and not self.by_host[member.id] then
+    if self.registered(member.id) and (self.by_host[member.id] or room) == room then
       room.host, self.by_host[member.id] = member.id, room
       return self.hosted(room)
     end

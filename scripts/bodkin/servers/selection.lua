@@ -192,16 +192,17 @@ end
 
 -- A match that a queue made, or more players for one: all new pairs are told in one instant. m: match (its id), members
 -- and present (who is in it already), each { person, ticket, team }, host (an id or nil), data (encoded), queue (its
--- name). False, and nobody is told, while one of them leaves too much unacknowledged.
+-- name). False, and nobody is told, while one of them leaves too much unacknowledged, and which.
 function Matches:announce(m)
   local rule, n, old = self.server.local_rule, #m.members, #m.present
   if not self.delivery:room_for(n * (n - 1 + 2 * old)) then return false end
-  for _, one in ipairs(m.members) do
-    if not self.delivery:fits(one.person.id, n - 1 + old) then return false end
+  local function behind(list, more)
+    for _, one in ipairs(list) do
+      if self.delivery:behind(one.person.id, more) then return one end
+    end
   end
-  for _, one in ipairs(m.present) do
-    if not self.delivery:fits(one.person.id, n) then return false end
-  end
+  local late = behind(m.members, n - 1 + old) or behind(m.present, n)
+  if late then return false, late end
   local function tell(to, peer, pair, ticket)
     return self.delivery:push {
       to = to.person, peer = peer.person, match = m.match, key = pair.key, ticket = ticket, of_n = n + old,
@@ -220,6 +221,9 @@ function Matches:announce(m)
   end
   return true
 end
+
+-- Whether a client leaves so much unacknowledged that it cannot be told of `more` peers.
+function Matches:behind(id, more) return self.delivery:behind(id, more) end
 
 -- A registration ended.
 function Matches:gone(id)

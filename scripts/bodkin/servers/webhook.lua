@@ -171,6 +171,9 @@ function Webhook:close()
   self.closed = true
   for timer in pairs(self.timers) do timer:cancel() end
   if self.link then self.link:close() end
+  if self.waiting == 0 then return end
+  self.server.counters:add("webhook_failed", self.waiting)
+  self.server.log:error("the backend was not told of %d matches: the server stops", self.waiting)
 end
 
 return M

@@ -1,0 +1,202 @@
+-- SPDX-License-Identifier: MIT
+-- Queues, message by message: what is answered, and again where the answer was lost.
+local core = require "bodkin.core"
+local desks = require "bodkin.policy.desk"
+local sources = require "bodkin.policy.source"
+local support = require "spec.servers.support"
+
+local only, who, wire = support.only, support.who, core.wire
+
+local function at(n) return support.addr("203.0.113." .. n .. ":4000") end
+
+describe("a server's queues", function()
+  local s, flow
+
+  -- queues: { name = policy }; flow() has their process read what it was told since.
+  local function open(queues, limits, is_apart)
+    local slots, held, desk = {}, {}, nil
+    for name, text in pairs(queues) do
+      slots[name] = { policy = sources.text('local bodkin = require "bodkin"\n' .. text) }
+    end
+    local function link(on_message)
+      desk = desks.new(on_message)
+      local none = function() end
+      return { send = function(_, message) held[#held + 1] = message end, kill = none,
+        close = function() desk:close() end }
+    end
+    function flow()
+      while held[1] do desk:input(table.remove(held, 1)) end
+      return s:drain()
+    end
+    s = support.server { queues = slots, limits = limits, open_policy_link = is_apart and link or nil,
+      roles = { "matching" } }
+  end
+
+  local function enqueue(n, queue, ticket, props, tx)
+    return s:ask(who(n), at(n), "enqueue", tx or s:next_tx(), ticket or ("%016d"):format(s.tx), queue,
+      wire.encode(props or {}))
+  end
+
+  after_each(function() s:close() end)
+
+  it("refuse again what they refused", function()
+    open { q = "return bodkin.policy { size = 2, expire_ms = 1000, admit = function(t) return t.props.ok, 'no' end }" }
+    s:register(who(1), at(1))
+    local tx, ticket = s:next_tx(), ("t"):rep(16)
+    for _ = 1, 3 do
+      local answers = enqueue(1, "q", ticket, { ok = false }, tx)
+      assert.same({ 1, "refused", "no" }, { #answers, answers[1].name_of, answers[1].text })
+      s:advance(500)
+    end
+    assert.equal(1, s:count "ticket_refused")
+    -- Also what ended since: its client may not have heard of that, either.
+    local late = ("l"):rep(16)
+    assert.equal("queued", enqueue(1, "q", late, { ok = true })[1].name_of)
+    s:advance(2000)
+    local again = enqueue(1, "q", late, { ok = true })[1]
+    assert.same({ "refused", "no match came about in time" }, { again.name_of, again.text })
+    -- But not what its client ended by itself.
+    local mine = ("m"):rep(16)
+    enqueue(1, "q", mine, { ok = true })
+    s:ask(who(1), at(1), "cancel", s:next_tx(), mine)
+    assert.equal("queued", enqueue(1, "q", mine, { ok = true })[1].name_of)
+  end)
+
+  it("of many names lock nobody out of those with a policy, and those that are empty make room", function()
+    open({ duel = "return bodkin.policy { size = 2 }", ["*"] = "return bodkin.policy { size = 4 }" }, { queues = 3 })
+    for n = 1, 3 do s:register(who(n), at(n)) end
+    for i = 1, 10 do
+      local ticket = ("%016d"):format(i)
+      assert.equal("queued", enqueue(1, "name" .. i, ticket)[1].name_of)
+      s:ask(who(1), at(1), "cancel", s:next_tx(), ticket)
+    end
+    assert.equal(3, s.server:status().info.queues)
+    for i = 8, 10 do assert.equal("queued", enqueue(1, "name" .. i)[1].name_of) end
+    local refused = enqueue(2, "free")[1]
+    assert.same({ "refused", "too many queues here" }, { refused.name_of, refused.text })
+    for n = 2, 3 do assert.equal("queued", enqueue(n, "duel")[1].name_of) end
+    s:advance(200)
+    assert.equal(1, s:count "match_formed")
+    s:advance(130000)
+    assert.equal(0, s.server:status().info.queues) -- nobody registered again
+  end)
+
+  -- Has two `matched` sent to this client, who does not acknowledge them.
+  local function burden(n)
+    local list = {}
+    for k = 21, 22 do
+      for _, m in ipairs(only(s:select(who(k), at(k), { target = who(n).id }), "matched")) do
+        if m.who.id == who(n).id then list[#list + 1] = m else s:ack { m } end
+      end
+    end
+    assert(#list == 2)
+    return list
+  end
+
+  it("end the ticket of who leaves too much unacknowledged, and match the others", function()
+    open({ duel = "return bodkin.policy { size = 2, party = 2 }" }, { pending = 2 })
+    for n = 1, 5 do s:register(who(n), at(n)) end
+    enqueue(1, "duel", ("x"):rep(16))
+    local owed = burden(1)
+    enqueue(2, "duel")
+    local ended = only(s:advance(150), "ended")[1]
+    assert.same({ ("x"):rep(16), -core.errors.limit.value, "too much is unacknowledged" },
+      { ended.ticket, ended.code, ended.text })
+    local again = enqueue(1, "duel")[1]
+    assert.same({ "refused", "too much is unacknowledged" }, { again.name_of, again.text })
+    enqueue(3, "duel")
+    s:advance(150)
+    assert.equal(1, s:count "match_formed")
+    s:ack(owed)
+    s:advance(10)
+    assert.equal("queued", enqueue(1, "duel")[1].name_of)
+  end)
+
+  it("take the party of who leaves too much unacknowledged from the policy until it is whole again", function()
+    open({ duel = "return bodkin.policy { size = 4, party = 2 }" }, { pending = 3 })
+    local function member(n)
+      local tx = s:next_tx()
+      return s:ask(who(n), at(n), "enqueue", tx, tx .. "abcd", "duel", wire.encode {}, ("p"):rep(16), 2)
+    end
+    for n = 1, 6 do s:register(who(n), at(n)) end
+    for n = 1, 2 do member(n) end
+    burden(1)
+    for n = 3, 4 do enqueue(n, "duel") end
+    local told = s:advance(150)
+    assert.truthy(only(told, "ended")[1])
+    assert.equal("one of the party does not answer", only(told, "waiting")[#only(told, "waiting")].text)
+    for n = 5, 6 do enqueue(n, "duel") end
+    s:advance(150)
+    assert.equal(1, s:count "match_formed")
+    assert.equal(1, s.server:status().info.tickets)
+  end)
+
+  describe("with a match to fill up", function()
+    local function run()
+      open({ q = [[return bodkin.policy { size = { 2, 4 }, props = { mode = "string?" },
+        on_backfill = function(m, near) return near[1] and { teams = { { near[1] } } } end }]] }, { pending = 2 }, true)
+      for n = 1, 2 do
+        s:register(who(n), at(n))
+        enqueue(n, "q")
+      end
+      flow()
+      s:advance(150)
+      local told = only(flow(), "matched")
+      assert.equal(2, #told)
+      s:ack(told)
+      return told[1].match
+    end
+    local function backfill(match, seats, tx, props)
+      return s:ask(who(1), at(1), "backfill", tx or s:next_tx(), match, wire.encode(seats), wire.encode(props or {}))
+    end
+
+    it("refuse again what the policy refused", function()
+      local match, tx = run(), s:next_tx()
+      assert.same({}, backfill(match, { 1 }, tx, { mode = 1 }))
+      assert.same({}, backfill(match, { 1 }, tx, { mode = 1 }))
+      local refused = flow()
+      assert.same({ 1, "refused" }, { #refused, refused[1] and refused[1].name_of })
+      local again = backfill(match, { 1 }, tx, { mode = 1 })
+      assert.same({ 1, "refused", refused[1].text }, { #again, again[1].name_of, again[1].text })
+    end)
+
+    it("answer what was replaced before it was decided, and that again", function()
+      local match, tx, other = run(), s:next_tx(), s:next_tx()
+      assert.same({}, backfill(match, { 1 }, tx))
+      local replaced = backfill(match, { 2 }, other)
+      assert.same({ 1, "refused", tx, -core.errors.closed.value },
+        { #replaced, replaced[1].name_of, replaced[1].tx, replaced[1].code })
+      assert.equal("refused", backfill(match, { 1 }, tx)[1].name_of)
+      local done = flow()
+      assert.same({ 1, "done", other }, { #done, done[1].name_of, done[1].tx })
+      -- Taken back: what was done stays so.
+      assert.equal("done", backfill(match, {})[1].name_of)
+      assert.equal("done", backfill(match, { 2 }, other)[1].name_of)
+    end)
+
+    it("keep nobody waiting for a member of it that does not answer", function()
+      local match = run()
+      backfill(match, { 2 })
+      flow()
+      local owed = burden(2)
+      for n = 3, 4 do
+        s:register(who(n), at(n))
+        enqueue(n, "q")
+        flow()
+      end
+      for _ = 1, 5 do
+        s:advance(110)
+        flow()
+      end
+      assert.same({ 2, 0 }, { s:count "match_formed", s:count "match_joined" })
+      s:ack(owed)
+      s:register(who(5), at(5))
+      enqueue(5, "q")
+      for _ = 1, 12 do
+        s:advance(110)
+        flow()
+      end
+      assert.same({ 2, 1 }, { s:count "match_formed", s:count "match_joined" })
+    end)
+  end)
+end)
