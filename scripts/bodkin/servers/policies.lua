@@ -17,6 +17,7 @@ local Policies = {}
 Policies.__index = Policies
 
 local TEXT_MAX = 40                      -- of a refusal
+local UNTELLABLE = "its properties nest too deep"
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
@@ -75,8 +76,9 @@ local function all_versions(self)
   return list
 end
 
+-- True, or nil where nobody is there to be told, or message, code: why it cannot be.
 local function send(self, message, versions)
-  if not self.desk and not self.link then return end
+  if not self.desk and not self.link then return nil end
   local packed, err, code = links.pack(message)
   if not packed then return nil, err, code end
   self.recording:told(message, packed, versions)
@@ -84,9 +86,10 @@ local function send(self, message, versions)
   if self.desk then self.desk:input(message) else self.link:send(message, packed) end
   self.depth = self.depth - 1
   -- Not from within what the desk in this process is about to do.
-  if self.depth > 0 or not self.recording:is_full() then return end
+  if self.depth > 0 or not self.recording:is_full() then return true end
   self.renewals = self.renewals + 1
-  return send(self, { "renew", self.renewals }, all_versions(self))
+  send(self, { "renew", self.renewals }, all_versions(self))
+  return true
 end
 
 local function tell(self, list)
@@ -403,8 +406,11 @@ end
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end
   local version = version_for(self, queue)
-  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.members, t.admitted or false, ms(self),
-    t.seats or false })
+  local ok, err = send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.members, t.admitted or false,
+    ms(self), t.seats or false })
+  if ok or not err then return end
+  self.server.log:warn("queue %s: a ticket is refused, its policy cannot be told of it: %s", queue, err)
+  self.on.verdict(queue, t.no, false, UNTELLABLE)
 end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end
