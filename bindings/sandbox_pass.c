@@ -459,6 +459,16 @@ static void read_team(lua_State *L, queue *q, const at *a, result *r, uint32_t t
   lua_pop(L, 1);
 }
 
+// Whether data is within the bounds of messages also where it is told to on_match: in a table in a message.
+static bool fits_told(const uint8_t *data, size_t len) {
+  uint8_t told[2 + DATA_MAX];
+  bdk_packer p = bdk_packer_init(told, sizeof told);
+  bdk_pack_array(&p, 1);
+  bdk_pack_array(&p, 1);
+  bdk_pack_raw(&p, data, len);
+  return bdk_wire_check(told, p.len);
+}
+
 // What form made, on the top; `data` is then encoded into `out`. [-0, +0, e]
 static void read_result(lua_State *L, queue *q, const at *a, result *r, uint8_t out[BDK_DATAGRAM_MAX]) {
   int made = lua_gettop(L);
@@ -488,6 +498,7 @@ static void read_result(lua_State *L, queue *q, const at *a, result *r, uint8_t 
   if (!r->data_len) fail(L, a, "form returned data that is not told: %s", why);
   if (r->data_len > DATA_MAX)
     fail(L, a, "form returned data that is not told: %d bytes; at most %d", (int)r->data_len, DATA_MAX);
+  if (!fits_told(out, r->data_len)) fail(L, a, "form returned data that is not told: nested deeper than 6");
   r->data = out;
   lua_settop(L, made);
 }

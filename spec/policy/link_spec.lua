@@ -55,6 +55,7 @@ describe("a link", function()
     assert.equal("limit", code)
     ok, err, code = two:send { ("x"):rep(1100), deep }
     assert.is_nil(ok)
+    assert.is_string(err)
     assert.equal("limit", code)
     ok, err, code = two:send { ("x"):rep(2000) }
     assert.is_nil(ok)

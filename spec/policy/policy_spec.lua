@@ -156,6 +156,8 @@ describe("a pass", function()
       ["return { teams = { { a, near[1], near[2] } } }"] = "form returned 3 players; at most 2",
       ["return { teams = { { a, near[1] } }, host = near[2] }"] = "a host that is not in the match",
       ["return { teams = { { a, near[1] } }, data = ('x'):rep(600) }"] = "not told: 603 bytes; at most 512",
+      ["return { teams = { { a, near[1] } }, data = {{{{{{{}}}}}}} }"] = "data that is not told: nested deeper than 6",
+      ["return { teams = { { a, near[1] } }, data = {{{{{{{{}}}}}}}} }"] = "not told: nested deeper than 6",
       ["return { teams = { { a, near[1] } }, data = print }"] = "data that is not told: only nil, booleans",
     } do
       local matches, err = tick(body)

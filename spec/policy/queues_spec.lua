@@ -229,6 +229,18 @@ describe("a queue", function()
     assert.equal(0, s.server:status().info.tickets)
   end)
 
+  it("tells data as deep as can be, also to on_match", function()
+    world { duel = [[
+      return bodkin.policy { size = 2, form = function(a, near)
+        return { teams = { { a, near[1] } }, data = {{{{{{ 7 }}}}}} }
+      end, on_match = function(m) print("made of " .. m.data[1][1][1][1][1][1]) end }]] }
+    local one = wait(open(1), "duel")
+    wait(open(2), "duel")
+    s.world:run(2500)
+    assert.same({ { { { { { 7 } } } } } }, one.result[1].data)
+    assert.truthy(logged "made of 7")
+  end)
+
   describe("whose policy fails", function()
     local failing = [[
       local n = 0
@@ -264,6 +276,21 @@ describe("a queue", function()
       -- A new instance of it: it works again, once.
       assert.equal(1, we.result[1].data)
       assert.equal(we.result[1].id, wf.result[1].id)
+    end)
+
+    it("is served by first_come also where what it made or said is more than can be told", function()
+      for text, expect in pairs {
+        ["return { teams = { { a, near[1] } }, data = {{{{{{{1}}}}}}} }"] = "not told: nested deeper than 6",
+        ["error(('x'):rep(1200))"] = "policy.lua:2: " .. ("x"):rep(900),
+      } do
+        world { duel = "return bodkin.policy { size = 2, form = function(a, near) " .. text .. " end }" }
+        local one, two = wait(open(1), "duel"), wait(open(2), "duel")
+        s.world:run(2500)
+        assert.truthy(logged(expect))
+        assert.equal(one.result[1].id, two.result[1].id)
+        s:close()
+        s = nil
+      end
     end)
 
     it("is served by the last good version", function()
