@@ -541,6 +541,15 @@ describe("tickets", function()
       assert.truthy(said "on_search failed: policy.lua:3: no" > 0)
     end)
 
+    it("is asked also where client and query are more than a datagram", function()
+      world { ["*"] = [[return bodkin.policy { on_search = function(client, query)
+        return { "or", query, { "=", "n", client.props.n } }
+      end }]] }
+      local a = open(1, { name = ("a"):rep(32), props = { n = 1, s = ("x"):rep(118) } })
+      s.server.admission.of = function() return ("\x81\xa1c\xda\x01\xf0" .. ("y"):rep(496)) end
+      assert.equal(("a"):rep(32), names(a, { "=", "s", ("z"):rep(503) }))
+    end)
+
     it("is not asked where the policy has none", function()
       world { ["*"] = "return bodkin.policy { size = 2 } -- on_search" }
       local a = open(1, { name = "a" })

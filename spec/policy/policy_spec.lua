@@ -170,6 +170,18 @@ describe("a pass", function()
     assert.same({}, tick "return nil")
   end)
 
+  it("puts nobody of another app or shard into a match, whatever bytes are in their names", function()
+    local d = support.desk "return bodkin.policy { size = 2, props = { s = 'string' }, shard = 's' }"
+    d:add({ s = "c" }, { app = "a\0b" })
+    d:add({ s = "b\0c" }, { app = "a" })
+    d:add({ s = "b:c" }, { app = "1:a" })
+    d:add({ s = "1:ab" }, { app = "" })
+    d:add({ s = "" }, { app = "1:ab" })
+    assert.same({}, d:tick(0))
+    d:add({ s = "b\0c" }, { app = "a" })
+    assert.same({ { { { 2, 6 } }, false } }, d:tick(0))
+  end)
+
   it("asks admit once, and says why not", function()
     local d = support.desk [[
       return bodkin.policy { size = 2, props = { age = "integer" },

@@ -31,7 +31,7 @@ local function clean(props)
 end
 
 local function pool_of(app, props)
-  local key = app .. "\0" .. (policy.shard and tostring(props[policy.shard]) or "")
+  local key = #app .. ":" .. app .. (policy.shard and tostring(props[policy.shard]) or "") -- both may hold any byte
   local pool = by_key[key]
   if not pool then
     pool = { key = key, app = app, number = queue:pool() }

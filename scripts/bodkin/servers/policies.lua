@@ -277,13 +277,9 @@ local function ask(self, serial, client)
   local v = client.query and self:searcher() or not client.query and self:registrar()
   if not v then return "free" end
   if not self.desk and not self.link then return "later" end
-  if client.query then
-    send(self, { "search", v.n, serial, client.id, client.app, client.name, client.props, client.claims,
-      client.query })
-    return "asked"
-  end
-  send(self, { "ask", v.n, serial, client.id, client.app, client.name, client.props, client.claims })
-  return "asked"
+  local message = { client.query and "search" or "ask", v.n, serial, client.id, client.app, client.name, client.props,
+    client.claims, client.query }
+  return send(self, message) and "asked" or "refused"
 end
 
 -- --- files that change
@@ -345,7 +341,7 @@ function M.new(options)
   self.questions = questions.new {
     env = self.server.env, ask = function(...) return ask(self, ...) end,
     kill = function()
-      if not self.link then return end
+      if not self.link then return self.questions:lost() end -- in this process it could not tell what it has to
       self.server.log:warn("the policy process does not answer: it is killed")
       self.link:kill()
     end,
