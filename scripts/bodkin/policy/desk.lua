@@ -22,6 +22,8 @@
 --                                                messages "file", "load", "network", "state" and "wait" to another desk
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
+--        { "unfit", queue, version, no, text }           one admitted before is none that this version takes: it is not
+--                                                seen, but kept for another version until it is dropped
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
 --        { "failed", queue, version, message, serial | false, no | nothing }     a run went wrong, of a pass or of the
@@ -170,9 +172,9 @@ local function instance_of(self, q, version, now_ms)
   if not instance then return nil, err end
   q.instance, q.version, q.kept_ms = instance, version, now_ms
   for _, ticket in ipairs(in_order(q)) do
-    -- One that this version would not admit waits all the same: another one admitted it.
     local ok, why = instance:add(ticket, true, now_ms)
     if ok == nil then return nil, why end
+    if not ok then self.tell { "unfit", q.name, version, ticket.no, why } end
   end
   return instance
 end
@@ -195,7 +197,11 @@ function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   if ok or asked then q.tickets[no] = ticket end -- one that was admitted waits, whatever fails
   if ok == nil then return failed(self, name, q, version, err, nil, no) end
   said(self, name, q)
-  if not asked then self.tell { "verdict", name, no, ok, err } end
+  if not asked then
+    self.tell { "verdict", name, no, ok, err }
+  elseif not ok then
+    self.tell { "unfit", name, version, no, err }
+  end
 end
 
 function on:wait(name, no, app, since_ms, members, seats)

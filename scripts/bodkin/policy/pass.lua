@@ -85,6 +85,7 @@ function M.start()
   return {
     kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms,
     on_register = policy.on_register ~= nil, on_search = policy.on_search ~= nil, party = policy.party,
+    gated = policy.admit ~= nil or policy.claims ~= nil, -- it says who may wait
     accept_ms = policy.accept_ms, expire_ms = policy.expire_ms, backfill = policy.on_backfill ~= nil, hooks = hooks,
   }
 end
