@@ -42,7 +42,7 @@ local TEXTS = {
     "local n = 0 return bodkin.policy { teams = { 2, 2 }, party = 2, form = function(a, near) "
       .. "local list = { a, table.unpack(near, 1, #near) } local teams = bodkin.pack(list, { 2, 2 }) "
       .. "if not teams then return nil end n = n + 1 local data = { n } "
-      .. "for _ = 1, n % 4 == 0 and 7 or n % 6 do data = { data } end return { teams = teams, data = data } end, "
+      .. "for _ = 1, n % 3 == 2 and 7 or n % 6 do data = { data } end return { teams = teams, data = data } end, "
       .. "on_match = function(m) assert(m.data) end }",
   },
   arena = {
@@ -84,11 +84,11 @@ local function open_link(self, on_message, on_end)
   end
   local desk = desks.new(function(message)
     local copy = copied(message)
-    soon(function() on_message(copy) end)
+    soon(function() if copy then on_message(copy) end end)
   end)
   function link.send(_, message)
     local copy = copied(message)
-    soon(function() desk:input(copy) end)
+    soon(function() if copy then desk:input(copy) end end)
     return true
   end
   function link.kill()
