@@ -121,7 +121,7 @@ static void *sandbox_alloc(void *ud, void *p, size_t osize, size_t nsize) {
   }
   if (nsize > old) {
     size_t more = nsize - old;
-    size_t cap = s->cap + (size_t)s->load * BDK_SANDBOX_EACH_BYTES;
+    size_t cap = bdk_sandbox_room(s);
     bool too_long = !p && osize == LUA_TSTRING && nsize > BDK_SANDBOX_STRING_MAX + 64;
     if (s->running && (too_long || s->used + more > cap)) kill_it(s, too_long ? over_string : over_memory);
     if (too_long || s->used + more > cap + RESERVE) return NULL;
@@ -146,9 +146,22 @@ int bdk_sandbox_die(lua_State *L) {
   return lua_error(L);
 }
 
+size_t bdk_sandbox_room(const bdk_sandbox *s) { return s->cap + (size_t)s->load * BDK_SANDBOX_EACH_BYTES; }
+
+void bdk_sandbox_hold(bdk_sandbox *s) {
+  s->holds = true;
+  lua_gc(s->L, LUA_GCSTOP);
+}
+
+void bdk_sandbox_release(bdk_sandbox *s) {
+  if (s->holds) lua_gc(s->L, LUA_GCRESTART);
+  s->holds = false;
+}
+
 void bdk_sandbox_charge(lua_State *L, uint64_t work) {
   bdk_sandbox *s = bdk_sandbox_of(L);
   s->work += work;
+  if (s->holds && s->used > bdk_sandbox_room(s) / 8 * 7) bdk_sandbox_release(s); // one function may make that much
   if (!s->dead && s->work <= s->limit) return;
   s->current = L;
   kill_it(s, over_work);
@@ -324,6 +337,7 @@ int bdk_sandbox_run(bdk_sandbox *s, lua_CFunction fn, void *job, int extra, int 
   int status = lua_pcall(in, 1 + extra, results, at);
   // What died stays so, even where it managed to return.
   if (s->dead && status == LUA_OK) status = LUA_ERRRUN;
+  bdk_sandbox_release(s); // where an error ended it
   s->running = false;
   s->current = NULL;
   return status;
@@ -412,7 +426,7 @@ static int module(lua_State *L) {
 
 // [-0, +1|3, e] sandbox:load(text, chunkname) | (chunk) -> true | nil, message, code. Runs it; the table it returns
 // holds what call finds. A chunk of the owner's is trusted, and gets { encode, decode, array, bin, null, where, left,
-// tickets }.
+// tickets, helpers }.
 static int load(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_check(L);
   if (s->dead) return bdk_sandbox_push_failure(L, s, LUA_ERRRUN);

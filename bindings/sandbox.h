@@ -35,17 +35,21 @@ typedef struct bdk_sandbox {
   uint8_t *told; // pieces, each after its length in two bytes
   size_t told_len, told_cap;
   bool running;
+  bool holds;          // garbage is left where it is, while there is room
   struct bdk_net *net; // see sandbox_net.h; NULL: nothing is known
 } bdk_sandbox;
 
 static inline bdk_sandbox *bdk_sandbox_of(lua_State *L) { return *(bdk_sandbox **)lua_getextraspace(L); }
 
-// The sandbox at index 1, open and not running. [-0, +0, e]
-bdk_sandbox *bdk_sandbox_check(lua_State *L);
 // Charges work done in C. Does not return once the account is spent. [-0, +0, v]
 void bdk_sandbox_charge(lua_State *L, uint64_t work);
 // Raises the error that ends a sandbox; called again wherever something may have caught it. [-0, +0, v]
 int bdk_sandbox_die(lua_State *L);
+
+// Garbage is left until much of the room is used, or the run ends; and is collected again. [-0, +0, -]
+size_t bdk_sandbox_room(const bdk_sandbox *s);
+void bdk_sandbox_hold(bdk_sandbox *s);
+void bdk_sandbox_release(bdk_sandbox *s);
 
 // Tells the owner at most 65535 bytes more, see sandbox:told. [-0, +0, e]
 void bdk_sandbox_tell(lua_State *L, const uint8_t *bytes, size_t len);

@@ -22,6 +22,7 @@ typedef struct queue {
   // The search of the anchor under way, and whom it found.
   bdk_search search;
   uint32_t found, near[NEAR_MAX], anchor;
+  uint32_t filled; // of those, how many near was given. The policy may write into that table, so it says nothing
   const void *near_view[NEAR_MAX], *anchor_view; // as they were given: mostly these come back
   bool over;
 } queue;
@@ -82,6 +83,25 @@ static int queue_gc(lua_State *L) {
 // --- tickets
 static int no_memory(lua_State *L) { return luaL_error(L, "not enough memory for this ticket"); }
 
+// A pool's number. It comes by way of Lua, where a policy may have changed what ours relies on.
+static uint32_t check_pool(lua_State *L, const queue *q, int idx) {
+  lua_Integer pool = luaL_checkinteger(L, idx);
+  bool is = pool >= 0 && pool < UINT32_MAX && bdk_tickets_is_pool(q->table, (uint32_t)pool);
+  luaL_argcheck(L, is, idx, "no such pool");
+  return (uint32_t)pool;
+}
+
+// What the search under way found is not to be read from now on: another begins, or its pool changes.
+static void end_search(lua_State *L) {
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, NEAR);
+}
+
+static bool prepare(lua_State *L, queue *q, uint32_t pool) {
+  end_search(L);
+  return bdk_tickets_prepare(q->table, pool);
+}
+
 // [-0, +1, e] queue:pool() -> a new pool's number
 static int new_pool(lua_State *L) {
   uint32_t pool = bdk_tickets_pool(check(L)->table);
@@ -93,8 +113,8 @@ static int new_pool(lua_State *L) {
 // [-0, +1, e] queue:release(pool) -> whether it was empty, and is gone
 static int release(lua_State *L) {
   queue *q = check(L);
-  uint32_t pool = (uint32_t)luaL_checkinteger(L, 2);
-  bool empty = bdk_tickets_pool_count(q->table, pool) == 0 && bdk_tickets_prepare(q->table, pool);
+  uint32_t pool = check_pool(L, q, 2);
+  bool empty = bdk_tickets_pool_count(q->table, pool) == 0 && prepare(L, q, pool);
   if (empty) bdk_tickets_release(q->table, pool);
   lua_pushboolean(L, empty);
   return 1;
@@ -103,8 +123,8 @@ static int release(lua_State *L) {
 // [-0, +1, e] queue:count([pool])
 static int count(lua_State *L) {
   queue *q = check(L);
-  uint32_t n = lua_isnoneornil(L, 2) ? bdk_tickets_count(q->table)
-                                     : bdk_tickets_pool_count(q->table, (uint32_t)lua_tointeger(L, 2));
+  uint32_t n =
+      lua_isnoneornil(L, 2) ? bdk_tickets_count(q->table) : bdk_tickets_pool_count(q->table, check_pool(L, q, 2));
   lua_pushinteger(L, n);
   return 1;
 }
@@ -119,10 +139,14 @@ static void load_changed(lua_State *L, const queue *q) {
 // [-0, +0, e] queue:add(pool, no, since_ms, value, size, view)
 static int add(lua_State *L) {
   queue *q = check(L);
+  uint32_t pool = check_pool(L, q, 2);
+  uint64_t no = (uint64_t)luaL_checkinteger(L, 3);
+  lua_Integer size = luaL_checkinteger(L, 6);
   luaL_checktype(L, 7, LUA_TTABLE);
+  luaL_argcheck(L, bdk_tickets_find(q->table, no) == BDK_TICKET_NONE, 3, "it waits already");
+  luaL_argcheck(L, size >= 1 && size <= PLAYERS_MAX, 6, "no size of a party");
   uint32_t place =
-      bdk_tickets_add(q->table, (uint32_t)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3),
-                      (uint64_t)luaL_checkinteger(L, 4), luaL_checknumber(L, 5), (uint8_t)luaL_checkinteger(L, 6));
+      bdk_tickets_add(q->table, pool, no, (uint64_t)luaL_checkinteger(L, 4), luaL_checknumber(L, 5), (uint8_t)size);
   if (place == BDK_TICKET_NONE) return no_memory(L);
   lua_getiuservalue(L, 1, VIEWS);
   lua_pushvalue(L, 7);
@@ -142,6 +166,7 @@ static int drop(lua_State *L) {
   queue *q = check(L);
   uint32_t place = bdk_tickets_find(q->table, (uint64_t)luaL_checkinteger(L, 2));
   if (place != BDK_TICKET_NONE) {
+    end_search(L);
     lua_getiuservalue(L, 1, VIEWS);
     drop_place(L, q, lua_gettop(L), place);
     load_changed(L, q);
@@ -150,14 +175,14 @@ static int drop(lua_State *L) {
   return 1;
 }
 
-// Pushes the view of a place, its waited_ms as of this run.
+// Pushes the view of a place, its waited_ms as of this run. Runs nothing of the policy's, whatever it did to views.
 static void push_view(lua_State *L, queue *q, int views, uint32_t place) {
   bdk_ticket *k = bdk_tickets_at(q->table, place);
-  lua_rawgeti(L, views, (lua_Integer)place + 1);
-  if (k->pass == q->pass) return;
+  if (lua_rawgeti(L, views, (lua_Integer)place + 1) != LUA_TTABLE || k->pass == q->pass) return;
   k->pass = q->pass;
+  lua_pushliteral(L, "waited_ms");
   lua_pushinteger(L, q->now_ms - (lua_Integer)k->since);
-  lua_setfield(L, -2, "waited_ms");
+  lua_rawset(L, -3);
 }
 
 // [-0, +1, e] queue:view(no, now_ms) -> view or nil
@@ -179,7 +204,7 @@ static int others(lua_State *L) {
   luaL_argcheck(L, place != BDK_TICKET_NONE, 2, "it waits no more");
   bdk_search s;
   uint32_t pool = bdk_tickets_at(q->table, place)->pool;
-  if (!bdk_tickets_prepare(q->table, pool)) return no_memory(L);
+  if (!prepare(L, q, pool)) return no_memory(L);
   bdk_search_begin(q->table, &s, pool, place, bdk_tickets_at(q->table, place)->value);
   lua_getiuservalue(L, 1, VIEWS);
   int views = lua_gettop(L);
@@ -234,7 +259,8 @@ static bool fits(lua_State *L, queue *q, const at *a, int one, uint32_t place) {
   return ok;
 }
 
-// Finds one more who is compatible with the anchor.
+// Finds one more who is compatible with the anchor. `compatible` may read near, and so come here again: what was found
+// meanwhile counts.
 static bool find_one(lua_State *L, queue *q, const at *a) {
   while (!q->over && q->found < NEAR_MAX) {
     q->search.enough = q->party == 1 && q->found + 1 >= q->min;
@@ -242,6 +268,7 @@ static bool find_one(lua_State *L, queue *q, const at *a) {
     if (place == BDK_TICKET_NONE) break;
     bdk_sandbox_charge(L, 10);
     if (!fits(L, q, a, a->anchor, place)) continue;
+    if (q->found == NEAR_MAX) break;
     q->near_view[q->found] = NULL;
     q->near[q->found++] = place;
     return true;
@@ -268,13 +295,12 @@ static queue *run_of(lua_State *L, int near, at *a) {
 
 // Fills the list at `near` to `n`; once it has all it is a table like others.
 static void fill_to(lua_State *L, queue *q, const at *a, int near, lua_Integer n) {
-  lua_Integer have = (lua_Integer)lua_rawlen(L, near);
-  while (have < n && ((uint32_t)have < q->found || find_one(L, q, a))) {
-    push_view(L, q, a->views, q->near[have]);
-    q->near_view[have] = lua_topointer(L, -1);
-    lua_rawseti(L, near, ++have);
+  while (q->filled < n && (q->filled < q->found || find_one(L, q, a))) {
+    push_view(L, q, a->views, q->near[q->filled]);
+    q->near_view[q->filled] = lua_topointer(L, -1);
+    lua_rawseti(L, near, ++q->filled);
   }
-  if (have >= n) return;
+  if (q->filled >= n) return;
   lua_pushnil(L);
   lua_setmetatable(L, near);
 }
@@ -350,6 +376,7 @@ static void push_near(lua_State *L, queue *q, const at *a, int meta) {
     q->near_view[i] = lua_topointer(L, -1);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
+  q->filled = q->found;
   lua_pushvalue(L, meta);
   lua_setmetatable(L, -2);
   lua_pushvalue(L, -1);
@@ -432,6 +459,16 @@ static void read_team(lua_State *L, queue *q, const at *a, result *r, uint32_t t
   lua_pop(L, 1);
 }
 
+// Whether data is within the bounds of messages also where it is told to on_match: in a table in a message.
+static bool fits_told(const uint8_t *data, size_t len) {
+  uint8_t told[2 + DATA_MAX];
+  bdk_packer p = bdk_packer_init(told, sizeof told);
+  bdk_pack_array(&p, 1);
+  bdk_pack_array(&p, 1);
+  bdk_pack_raw(&p, data, len);
+  return bdk_wire_check(told, p.len);
+}
+
 // What form made, on the top; `data` is then encoded into `out`. [-0, +0, e]
 static void read_result(lua_State *L, queue *q, const at *a, result *r, uint8_t out[BDK_DATAGRAM_MAX]) {
   int made = lua_gettop(L);
@@ -461,6 +498,7 @@ static void read_result(lua_State *L, queue *q, const at *a, result *r, uint8_t 
   if (!r->data_len) fail(L, a, "form returned data that is not told: %s", why);
   if (r->data_len > DATA_MAX)
     fail(L, a, "form returned data that is not told: %d bytes; at most %d", (int)r->data_len, DATA_MAX);
+  if (!fits_told(out, r->data_len)) fail(L, a, "form returned data that is not told: nested deeper than 6");
   r->data = out;
   lua_settop(L, made);
 }
@@ -540,11 +578,11 @@ static bool fill(lua_State *L, queue *q, const at *a, uint32_t anchor, result *r
 }
 
 // --- the pass
-static bool begin(queue *q, uint32_t pool, uint32_t place, double value) {
-  q->found = 0;
+static void begin(lua_State *L, queue *q, uint32_t pool, uint32_t place, double value) {
+  end_search(L);
+  q->found = q->filled = 0;
   q->over = false;
   bdk_search_begin(q->table, &q->search, pool, place, value);
-  return true;
 }
 
 static void try_anchor(lua_State *L, queue *q, at *a, int meta, uint32_t place) {
@@ -552,7 +590,7 @@ static void try_anchor(lua_State *L, queue *q, at *a, int meta, uint32_t place) 
   uint8_t data[BDK_DATAGRAM_MAX];
   result r = {0};
   const bdk_ticket *k = bdk_tickets_at(q->table, place);
-  begin(q, k->pool, place, k->value);
+  begin(L, q, k->pool, place, k->value);
   push_view(L, q, a->views, place);
   a->anchor = lua_gettop(L);
   q->anchor = place;
@@ -592,8 +630,7 @@ static int begin_run(lua_State *L, queue *q, lua_Integer now_ms, at *a) {
 }
 
 static void end_run(lua_State *L) {
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, NEAR);
+  end_search(L);
   lua_pushnil(L);
   lua_setiuservalue(L, 1, ANCHOR);
 }
@@ -603,27 +640,25 @@ static void end_run(lua_State *L) {
 static int pass(lua_State *L) {
   queue *q = check(L);
   at a;
-  uint32_t pool = (uint32_t)luaL_checkinteger(L, 2), place;
+  uint32_t pool = check_pool(L, q, 2), place;
   uint64_t no = (uint64_t)luaL_checkinteger(L, 3);
   int meta = begin_run(L, q, luaL_checkinteger(L, 4), &a);
-  if (!bdk_tickets_prepare(q->table, pool)) return no_memory(L);
+  if (!prepare(L, q, pool)) return no_memory(L);
   uint32_t position = bdk_tickets_seek(q->table, pool, no);
-  const bdk_sandbox *s = bdk_sandbox_of(L);
-  size_t room = s->cap + s->load * BDK_SANDBOX_EACH_BYTES;
-  bool collects = false;
-  lua_gc(L, LUA_GCSTOP); // what it leaves behind is collected between passes, while there is room for it
+  bdk_sandbox *s = bdk_sandbox_of(L);
+  size_t room = bdk_sandbox_room(s);
+  bdk_sandbox_hold(s); // what it leaves behind is collected between passes, while there is room for it
   while ((place = bdk_tickets_anchor(q->table, pool, &position)) != BDK_TICKET_NONE) {
     bdk_sandbox_charge(L, 20);
     if ((double)s->work > (1 - ENOUGH) * (double)s->limit) break;
-    if (!collects && s->used > room / 4 * 3) {
+    if (s->holds && s->used > room / 4 * 3) {
       lua_gc(L, LUA_GCCOLLECT);
       bdk_sandbox_charge(L, s->used / 64);
-      collects = s->used > room / 2;
-      if (collects) lua_gc(L, LUA_GCRESTART);
+      if (s->used > room / 2) bdk_sandbox_release(s);
     }
     try_anchor(L, q, &a, meta, place);
   }
-  if (!collects) lua_gc(L, LUA_GCRESTART);
+  bdk_sandbox_release(s);
   end_run(L);
   load_changed(L, q);
   if (place == BDK_TICKET_NONE) return 0;
@@ -636,13 +671,13 @@ static int pass(lua_State *L) {
 static int near(lua_State *L) {
   queue *q = check(L);
   at a;
-  uint32_t pool = (uint32_t)luaL_checkinteger(L, 2);
+  uint32_t pool = check_pool(L, q, 2);
   luaL_checktype(L, 3, LUA_TTABLE);
   double value = luaL_checknumber(L, 4);
   int meta = begin_run(L, q, luaL_checkinteger(L, 5), &a);
   a.anchor = 3;
-  if (!bdk_tickets_prepare(q->table, pool)) return no_memory(L);
-  begin(q, pool, BDK_TICKET_NONE, value);
+  if (!prepare(L, q, pool)) return no_memory(L);
+  begin(L, q, pool, BDK_TICKET_NONE, value);
   push_near(L, q, &a, meta);
   return 1;
 }

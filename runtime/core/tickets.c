@@ -150,6 +150,8 @@ uint32_t bdk_tickets_pool_count(const bdk_tickets *t, uint32_t which) {
   return t->pools[which].count - t->pools[which].gone;
 }
 
+bool bdk_tickets_is_pool(const bdk_tickets *t, uint32_t which) { return which < t->pool_count; }
+
 static bool reserve_pool(bdk_tickets *t, pool *p) {
   if (p->count < p->cap) return true;
   uint32_t cap = p->cap ? p->cap * 2 : 8;

@@ -36,6 +36,7 @@ uint32_t bdk_tickets_count(const bdk_tickets *t);
 uint32_t bdk_tickets_pool(bdk_tickets *t);
 void bdk_tickets_release(bdk_tickets *t, uint32_t pool);
 uint32_t bdk_tickets_pool_count(const bdk_tickets *t, uint32_t pool);
+bool bdk_tickets_is_pool(const bdk_tickets *t, uint32_t pool);
 
 // The place of a new ticket (its number is not there yet), or BDK_TICKET_NONE: no memory, and nothing has changed.
 uint32_t bdk_tickets_add(bdk_tickets *t, uint32_t pool, uint64_t no, uint64_t since, double value, uint8_t size);

@@ -8,6 +8,7 @@ local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
 local desks = require "bodkin.policy.desk"
 local limits = require "bodkin.servers.limits"
+local links = require "bodkin.policy.link"
 local policies = require "bodkin.servers.policies"
 local queues = require "bodkin.servers.queues"
 local random = require "bodkin.sim.random"
@@ -24,6 +25,7 @@ local TEXTS = {
   duel = {
     "return bodkin.policy { size = 2, party = 2 }",
     "return bodkin.policy { size = 2, party = 2, window_ms = 50, compatible = function(a, b) return true end }",
+    "return bodkin.policy { size = 2, props = { text = 'string?', n = 'integer?' } }", -- none that are deep
     "return bodkin.policy { size = 2, admit = function(t) return t.id % 7 ~= 0, 'no' end }",
     "local n = 0 return bodkin.policy { size = 2, compatible = function() n = n + 1 if n > 20 then error 'x' end "
       .. "return true end }",
@@ -36,6 +38,12 @@ local TEXTS = {
       .. "on_match = function(m) assert(#m.teams == 2) end }",
     "return bodkin.policy { teams = { 2, 2 }, party = 2 }",
     "return bodkin.policy { teams = { 2, 2 }, party = 2, on_match = function(m) error 'told' end }",
+    -- data that is there, at times deeper than can be told
+    "local n = 0 return bodkin.policy { teams = { 2, 2 }, party = 2, form = function(a, near) "
+      .. "local list = { a, table.unpack(near, 1, #near) } local teams = bodkin.pack(list, { 2, 2 }) "
+      .. "if not teams then return nil end n = n + 1 local data = { n } "
+      .. "for _ = 1, n % 3 == 2 and 7 or n % 6 do data = { data } end return { teams = teams, data = data } end, "
+      .. "on_match = function(m) assert(m.data) end }",
   },
   arena = {
     "return bodkin.policy { size = { 2, 4 }, party = 2, on_backfill = function(m, near) "
@@ -48,6 +56,13 @@ local QUEUES = { "duel", "team", "arena" }
 local SIZE = { duel = 2, team = 4, arena = 4 }
 local CLIENTS = 24
 
+-- What tickets say, encoded: nothing, so much that a party is more than a datagram, and deep; and deeper than can be
+-- told of.
+local function nested(n) return n == 0 and 1 or { nested(n - 1) } end
+local PROPS = { "\x80", core.wire.encode { text = ("x"):rep(110), n = 1 }, core.wire.encode { deep = nested(4) } }
+local UNTELLABLE = core.wire.encode { deep = nested(6) }
+local CLAIMS = { "\x80", core.wire.encode { a = ("c"):rep(490) } }
+
 local function chance(self, p) return self.rng:float() < p end
 local function pick(self, list) return list[1 + (self.rng:integer() >> 1) % #list] end
 local function between(self, low, high) return low + (self.rng:integer() >> 1) % (high - low + 1) end
@@ -59,17 +74,21 @@ end
 -- --- the policy's process, with a delay each way; what is under way is lost with it
 local function open_link(self, on_message, on_end)
   local link = { alive = true }
-  local function copied(message) return core.wire.decode((core.wire.encode(core.wire.array(message)))) end
+  local function copied(message)
+    local packed, why = links.pack(message)
+    if not packed then return wrong(self, "%s cannot be told: %s", message[1], why) end
+    return links.unpack(packed)
+  end
   local function soon(fn)
     self.env.timer(self.slow and 40 or 3, function() if link.alive then fn() end end)
   end
   local desk = desks.new(function(message)
     local copy = copied(message)
-    soon(function() on_message(copy) end)
+    soon(function() if copy then on_message(copy) end end)
   end)
   function link.send(_, message)
     local copy = copied(message)
-    soon(function() desk:input(copy) end)
+    soon(function() if copy then desk:input(copy) end end)
     return true
   end
   function link.kill()
@@ -178,7 +197,8 @@ local function new_server(self)
   local server = {
     env = env, counters = core.counters(), limits = assert(limits.check { tickets_each = 3, tickets = 100000 }),
     closers = {}, log = setmetatable({}, { __index = function() return function() end end }),
-    registrar = { deciding = function() return false end }, admission = { of = function() return "\x80" end },
+    registrar = { deciding = function() return false end },
+    admission = { of = function(_, id) return CLAIMS[1 + tonumber(id) % 2] end },
     network = { of = function() end },
     open_policy_link = self.process and function(...) return open_link(self, ...) end or nil,
   }
@@ -269,9 +289,9 @@ local function enqueue(self, client, queue, party)
   for _, t in pairs(self.tickets) do -- another takes its place
     if t.client == client and t.queue == queue and t.state == "open" then t.replaced = true end
   end
-  local ticket = ("%016d"):format(self.made)
+  local ticket, props = ("%016d"):format(self.made), chance(self, 0.03) and UNTELLABLE or pick(self, PROPS)
   self.tickets[ticket] = { client = client, queue = queue, state = "open", party = party, ticket = ticket }
-  self:ask(client, "enqueue", ticket, queue, "\x80", party and party.id, party and party.size)
+  self:ask(client, "enqueue", ticket, queue, props, party and party.id, party and party.size)
 end
 
 function act.enqueue(self)
@@ -385,6 +405,7 @@ local function check_quiet(self)
       n = n + 1
       local complete = not p.seats and #p.tickets == p.size
       if p.listed ~= (complete or p.seats ~= nil) then wrong(self, "%s: a party is whole and not listed", name) end
+      if complete and not p.admitted then wrong(self, "%s: a party is not answered", name) end
       if complete then whole[p.size] = whole[p.size] + 1 end
     end
     if n ~= queue.count then wrong(self, "%s: %d parties, %d counted", name, n, queue.count) end

@@ -176,6 +176,37 @@ describe("tickets", function()
       assert.same({ nil, "the party is complete already", "limit" }, { table.unpack(w[3].result, 1, 3) })
     end)
 
+    it("are matched though they are more than one datagram tells", function()
+      world { team = [[return bodkin.policy { teams = { 12, 2 }, party = 12, compatible = function(a, b)
+        return a.size + b.size == 14 or a.members[12].props.name:sub(1, 3) == "12x"
+      end }]] }
+      local w = {}
+      for i = 1, 14 do
+        local party = i <= 12 and { id = "us", size = 12 } or { id = "you", size = 2 }
+        w[i] = wait(open(i), "team", { party = party }, { name = i .. ("x"):rep(110) })
+      end
+      s.world:run(3000)
+      for i = 1, 14 do
+        assert.equal(w[1].result[1].id, w[i].result[1].id)
+        assert.equal(w[i].result[1].team, w[i <= 12 and 1 or 14].result[1].team)
+      end
+    end)
+
+    it("hear of it where their policy cannot be told of them", function()
+      world { team = teams, solo = "return bodkin.policy {}" }
+      local n, w, deep = {}, {}, 1
+      for _ = 1, 6 do deep = { deep = deep } end
+      for i = 1, 3 do n[i] = open(i) end
+      w[1], w[2] = wait(n[1], "team", pair "us"), wait(n[2], "team", pair "us", deep)
+      w[3] = wait(n[3], "solo", nil, deep)
+      s.world:run(500)
+      for i = 1, 3 do
+        assert.same({ nil, "its properties nest too deep", "refused" }, { table.unpack(w[i].result, 1, 3) })
+      end
+      assert.equal(0, s.server:status().info.tickets)
+      assert.equal(2, said "a ticket is refused, its policy cannot be told of it: nested deeper than 8")
+    end)
+
     it("are queued again together after a restart of the server", function()
       world { team = teams }
       local n, w = {}, {}
@@ -545,6 +576,15 @@ describe("tickets", function()
       assert.same({ "cannot decide now, try again", "refused" }, { names(a, { x = 1 }) })
       assert.same({ "cannot decide now, try again", "refused" }, { names(a) })
       assert.truthy(said "on_search failed: policy.lua:3: no" > 0)
+    end)
+
+    it("is asked also where client and query are more than a datagram", function()
+      world { ["*"] = [[return bodkin.policy { on_search = function(client, query)
+        return { "or", query, { "=", "n", client.props.n } }
+      end }]] }
+      local a = open(1, { name = ("a"):rep(32), props = { n = 1, s = ("x"):rep(118) } })
+      s.server.admission.of = function() return ("\x81\xa1c\xda\x01\xf0" .. ("y"):rep(496)) end
+      assert.equal(("a"):rep(32), names(a, { "=", "s", ("z"):rep(503) }))
     end)
 
     it("is not asked where the policy has none", function()

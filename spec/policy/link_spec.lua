@@ -47,9 +47,33 @@ describe("a link", function()
     for _, m in ipairs(messages) do assert.is_true(one:send(m)) end
     run(100)
     assert.same(messages, got)
-    local ok, err, code = two:send { ("x"):rep(2000) }
+    local deep = {}
+    for _ = 1, 8 do deep = { deep } end
+    local ok, err, code = two:send { "a", deep }
+    assert.is_nil(ok)
+    assert.matches("nested deeper than 8", err, 1, true)
+    assert.equal("limit", code)
+    ok, err, code = two:send { ("x"):rep(1100), deep }
+    assert.is_nil(ok)
+    assert.is_string(err)
+    assert.equal("limit", code)
+    ok, err, code = two:send { ("x"):rep(2000) }
     assert.is_nil(ok)
     assert.matches("longer than 1200 bytes", err, 1, true)
+    assert.equal("limit", code)
+  end)
+
+  it("tells lists that are longer than a datagram", function()
+    local got, members = {}, {}
+    for i = 1, 32 do members[i] = { { name = ("x"):rep(110) }, ("\n\0"):rep(250), ("y"):rep(40) } end
+    local messages = { { "add", "q", 1, members, false }, { "failed", ("é"):rep(640) }, { ("\n"):rep(1280) } }
+    local one = pair { function() end, function(m) got[#got + 1] = m end }
+    for _, m in ipairs(messages) do assert.is_true(one:send(m)) end
+    run(100)
+    assert.same(messages, got)
+    for i = 33, 100 do members[i] = members[1] end
+    local ok, _, code = one:send { "add", "q", 1, members }
+    assert.is_nil(ok)
     assert.equal("limit", code)
   end)
 

@@ -156,6 +156,8 @@ describe("a pass", function()
       ["return { teams = { { a, near[1], near[2] } } }"] = "form returned 3 players; at most 2",
       ["return { teams = { { a, near[1] } }, host = near[2] }"] = "a host that is not in the match",
       ["return { teams = { { a, near[1] } }, data = ('x'):rep(600) }"] = "not told: 603 bytes; at most 512",
+      ["return { teams = { { a, near[1] } }, data = {{{{{{{}}}}}}} }"] = "data that is not told: nested deeper than 6",
+      ["return { teams = { { a, near[1] } }, data = {{{{{{{{}}}}}}}} }"] = "not told: nested deeper than 6",
       ["return { teams = { { a, near[1] } }, data = print }"] = "data that is not told: only nil, booleans",
     } do
       local matches, err = tick(body)
@@ -166,6 +168,18 @@ describe("a pass", function()
     local _, err = tick("return { teams = { { a, near[1] }, { near[2] } } }", "teams = { 1, 2 },")
     assert.matches("form returned a team of 2 in place of 1", err, 1, true)
     assert.same({}, tick "return nil")
+  end)
+
+  it("puts nobody of another app or shard into a match, whatever bytes are in their names", function()
+    local d = support.desk "return bodkin.policy { size = 2, props = { s = 'string' }, shard = 's' }"
+    d:add({ s = "c" }, { app = "a\0b" })
+    d:add({ s = "b\0c" }, { app = "a" })
+    d:add({ s = "b:c" }, { app = "1:a" })
+    d:add({ s = "1:ab" }, { app = "" })
+    d:add({ s = "" }, { app = "1:ab" })
+    assert.same({}, d:tick(0))
+    d:add({ s = "b\0c" }, { app = "a" })
+    assert.same({ { { { 2, 6 } }, false } }, d:tick(0))
   end)
 
   it("asks admit once, and says why not", function()

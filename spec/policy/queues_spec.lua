@@ -277,6 +277,73 @@ describe("a queue", function()
     assert.equal(0, s.server:status().info.tickets)
   end)
 
+  it("tells data as deep as can be, also to on_match", function()
+    world { duel = [[
+      return bodkin.policy { size = 2, form = function(a, near)
+        return { teams = { { a, near[1] } }, data = {{{{{{ 7 }}}}}} }
+      end, on_match = function(m) print("made of " .. m.data[1][1][1][1][1][1]) end }]] }
+    local one = wait(open(1), "duel")
+    wait(open(2), "duel")
+    s.world:run(2500)
+    assert.same({ { { { { { 7 } } } } } }, one.result[1].data)
+    assert.truthy(logged "made of 7")
+  end)
+
+  describe("whose policy is another", function()
+    local path, nodes, waits
+    local function write(text)
+      local file <close> = assert(io.open(path, "w"))
+      file:write(policy.prelude .. text)
+    end
+    before_each(function()
+      path, nodes, waits = os.tmpname(), {}, {}
+      write "return bodkin.policy { size = 2, compatible = function() return false end }"
+      world { ["*"] = path }
+      for n = 1, 5 do nodes[n] = open(n) end
+      waits[1], waits[2] = wait(nodes[1], "duel", { mmr = 1 }), wait(nodes[2], "duel")
+      s.world:run(500)
+    end)
+    after_each(function() os.remove(path) end)
+
+    it("goes on with those that this one takes, and ends the others with its reason", function()
+      write "return bodkin.policy { size = 2, props = { mmr = 'number' } }"
+      s.server:reload()
+      s.world:run(500)
+      assert.same({ nil, "the property mmr is missing", "refused" }, { table.unpack(waits[2].result, 1, 3) })
+      assert.is_nil(waits[1].result)
+      assert.equal(1, s.server:status().info.tickets)
+      local ended
+      s.server:why_waits(nodes[2].id, function(list) ended = list[1] end)
+      assert.equal("the property mmr is missing", ended.how)
+      waits[3] = wait(nodes[3], "duel", { mmr = 2 })
+      s.world:run(2000)
+      assert.equal(waits[1].result[1].id, waits[3].result[1].id)
+      assert.equal(1, count "ticket_refused")
+    end)
+
+    it("ends nobody because of a version that serves but for a while", function()
+      local function failing(text)
+        write("return bodkin.policy { size = 4, party = 2, compatible = function(a, b) " .. text .. " end }")
+        s.server:reload()
+      end
+      failing "if a.size + b.size > 2 then error 'x' end"
+      for n = 3, 4 do
+        waits[n] = {}
+        task.spawn(function()
+          waits[n].result = table.pack(nodes[n]:match("duel", {}, { party = { id = "us", size = 2 } }))
+        end)
+      end
+      s.world:run(700)
+      assert.truthy(logged ":2: x; ")
+      assert.is_nil(waits[3].result)
+      assert.equal(waits[1].result[1].id, waits[2].result[1].id) -- by first_come, which takes no parties
+      failing "return true"
+      waits[5], waits[6] = wait(nodes[5], "duel"), wait(open(6), "duel")
+      s.world:run(3000)
+      for n = 4, 6 do assert.equal(waits[3].result[1].id, waits[n].result[1].id) end
+    end)
+  end)
+
   describe("whose policy fails", function()
     local failing = [[
       local n = 0
@@ -312,6 +379,21 @@ describe("a queue", function()
       -- A new instance of it: it works again, once.
       assert.equal(1, we.result[1].data)
       assert.equal(we.result[1].id, wf.result[1].id)
+    end)
+
+    it("is served by first_come also where what it made or said is more than can be told", function()
+      for text, expect in pairs {
+        ["return { teams = { { a, near[1] } }, data = {{{{{{{1}}}}}}} }"] = "not told: nested deeper than 6",
+        ["error(('x'):rep(1200))"] = "policy.lua:2: " .. ("x"):rep(900),
+      } do
+        world { duel = "return bodkin.policy { size = 2, form = function(a, near) " .. text .. " end }" }
+        local one, two = wait(open(1), "duel"), wait(open(2), "duel")
+        s.world:run(2500)
+        assert.truthy(logged(expect))
+        assert.equal(one.result[1].id, two.result[1].id)
+        s:close()
+        s = nil
+      end
     end)
 
     it("is served by the last good version", function()
@@ -353,13 +435,44 @@ describe("a queue", function()
       assert.equal("good", we.result[1].data)
     end)
 
-    it("in admit, is asked no more: the next version admits", function()
-      world { duel = "return bodkin.policy { size = 2, admit = function() error 'on admission' end }" }
+    it("in an index, is asked no more: the next version admits", function()
+      world { duel = "return bodkin.policy { size = 2, index = function() error 'on admission' end }" }
       local a, b = open(1), open(2)
       local wa, wb = wait(a, "duel"), wait(b, "duel")
       s.world:run(1000)
       assert.equal(wa.result[1].id, wb.result[1].id)
       assert.truthy(logged "policy.lua:2: on admission; first_come serves")
+    end)
+
+    it("and which says who may wait, lets nobody in meanwhile; who waits is matched", function()
+      for _, text in ipairs {
+        "admit = function(t) if t.props.bad then error 'on admission' end return true end",
+        "claims = { mmr = 'number?' }, compatible = function(a, b) if b.props.bad then error 'x' end return false end",
+      } do
+        world { duel = "return bodkin.policy { size = 2, window_ms = 100, " .. text .. " }" }
+        local nodes, waits = {}, {}
+        for n = 1, 4 do nodes[n] = open(n) end
+        waits[1] = wait(nodes[1], "duel")
+        s.world:run(150)
+        waits[2] = wait(nodes[2], "duel", { bad = true })
+        s.world:run(200)
+        waits[3] = wait(nodes[3], "duel")
+        s.world:run(400)
+        local refused = { nil, "the policy failed: try again in a while", "refused" }
+        assert.same(refused, { table.unpack(waits[3].result, 1, 3) })
+        if text:find "admit" then
+          assert.same(refused, { table.unpack(waits[2].result, 1, 3) })
+          assert.is_nil(waits[1].result)
+          s.world:run(1000)
+          waits[4] = wait(nodes[4], "duel")
+          s.world:run(2000)
+          assert.equal(waits[1].result[1].id, waits[4].result[1].id)
+        else
+          assert.equal(waits[1].result[1].id, waits[2].result[1].id)
+        end
+        s:close()
+        s = nil
+      end
     end)
 
     it("at the start, is an error of the start", function()

@@ -172,6 +172,32 @@ describe("a record of matchmaking", function()
     end)
   end)
 
+  it("keeps a state until all of the next one is there, also where the process ends in between", function()
+    local r = recordings.new { max_bytes = 1 << 18, time = function() return 7 end }
+    local function heard(...)
+      local message = { ... }
+      r:heard(message, (links.pack(message)))
+    end
+    local function pieces()
+      local out = {}
+      for i, message in ipairs(r:kept()[1] or {}) do out[i] = message[5] end
+      return table.concat(out, " ")
+    end
+    r:begin()
+    heard("kept", "q", 1, 2, "a")
+    assert.equal("", pieces())
+    heard("kept", "q", 2, 2, "b")
+    assert.equal("a b", pieces())
+    heard("kept", "q", 1, 3, "c")
+    heard("kept", "q", 2, 3, "d")
+    assert.equal("a b", pieces())
+    r:begin()
+    heard("kept", "q", 3, 3, "of the one that ended")
+    assert.equal("a b", pieces())
+    heard("kept", "q", 1, 1, "e")
+    assert.equal("e", pieces())
+  end)
+
   it("is bounded, and what is left can be walked", function()
     local r = recordings.new { max_bytes = 1 << 18, time = function() return 7 end }
     local serial, most = 0, 0

@@ -22,6 +22,8 @@
 --                                                messages "file", "load", "network", "state" and "wait" to another desk
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
+--        { "unfit", queue, version, no, text }           one admitted before is none that this version takes: it is not
+--                                                seen, but kept for another version until it is dropped
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
 --        { "ticked", queue, serial, work }               after the matches of that pass
 --        { "failed", queue, version, message, serial | false, no | nothing }     a run went wrong, of a pass or of the
@@ -43,6 +45,7 @@ Desk.__index = Desk
 local PIECE = 1000     -- bytes of a state in one message
 local KEEP_MS = 10000  -- how often it is told, where it changed
 local EMPTY = "\x80"   -- a state without anything in it
+local WHY_MAX = 1000   -- bytes of an error, so that it can be told
 
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
@@ -50,6 +53,10 @@ function M.new(tell, limits)
     tell = tell, limits = limits, sources = {}, queues = {}, registrar = { name = "*", tickets = {} },
     searcher = { tickets = {}, around = "bodkin.policy.search" }, -- without a state
   }, Desk)
+end
+
+local function cut(why)
+  return #why <= WHY_MAX and why or why:sub(1, utf8.offset(why, 0, WHY_MAX + 1) - 1) .. " …"
 end
 
 local function source_of(self, version)
@@ -83,7 +90,7 @@ function on:load(version, builtin)
     file.text, file.pieces = table.concat(file.pieces), nil
   end
   local about, err = instances.about(source, self.limits)
-  if not about then return self.tell { "refused", version, err } end
+  if not about then return self.tell { "refused", version, cut(err) } end
   if about.kind == "policy" then
     self.tell { "loaded", version, about }
   else
@@ -100,7 +107,7 @@ end
 local function keep(self, q)
   local bytes, why = q.instance:state()
   if not bytes then
-    if q.unkept ~= why then self.tell { "unkept", q.name, q.version, why } end
+    if q.unkept ~= why then self.tell { "unkept", q.name, q.version, cut(why) } end
     q.unkept = why
     return
   end
@@ -126,7 +133,7 @@ end
 local function failed(self, name, q, version, err, serial, no)
   said(self, name, q)
   close(q)
-  self.tell { "failed", name, version, err, serial or false, no }
+  self.tell { "failed", name, version, cut(err), serial or false, no }
 end
 
 -- An instance of a source, with that state, told what is known of NATs; or nil, message. around: see instance.lua.
@@ -165,9 +172,9 @@ local function instance_of(self, q, version, now_ms)
   if not instance then return nil, err end
   q.instance, q.version, q.kept_ms = instance, version, now_ms
   for _, ticket in ipairs(in_order(q)) do
-    -- One that this version would not admit waits all the same: another one admitted it.
     local ok, why = instance:add(ticket, true, now_ms)
     if ok == nil then return nil, why end
+    if not ok then self.tell { "unfit", q.name, version, ticket.no, why } end
   end
   return instance
 end
@@ -190,7 +197,11 @@ function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   if ok or asked then q.tickets[no] = ticket end -- one that was admitted waits, whatever fails
   if ok == nil then return failed(self, name, q, version, err, nil, no) end
   said(self, name, q)
-  if not asked then self.tell { "verdict", name, no, ok, err } end
+  if not asked then
+    self.tell { "verdict", name, no, ok, err }
+  elseif not ok then
+    self.tell { "unfit", name, version, no, err }
+  end
 end
 
 function on:wait(name, no, app, since_ms, members, seats)
@@ -245,12 +256,12 @@ end
 -- kept; ask(instance) -> as register and search of instance.lua.
 local function put(self, asked, version, serial, ask)
   local instance, err = instance_of(self, asked, version, 0)
-  if not instance then return self.tell { "unanswered", serial, err } end
+  if not instance then return self.tell { "unanswered", serial, cut(err) } end
   local ok, what = ask(instance)
   said(self, "*", asked)
   if ok ~= nil then return self.tell { "answered", serial, ok, what } end
   close(asked)
-  self.tell { "unanswered", serial, what }
+  self.tell { "unanswered", serial, cut(what) }
 end
 
 function on:ask(version, serial, id, app, name, props, claims)

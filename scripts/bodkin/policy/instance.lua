@@ -173,6 +173,18 @@ function Instance:drop(no)
   return self.sandbox:call("drop", wire.encode(no))
 end
 
+-- Whether that is a match as a pass tells it: policies have the functions that ours there uses, and may change them.
+local function is_match(match)
+  if type(match) ~= "table" or type(match[1]) ~= "table" then return false end
+  for _, team in ipairs(match[1]) do
+    if type(team) ~= "table" then return false end
+    for _, no in ipairs(team) do
+      if math.type(no) ~= "integer" then return false end
+    end
+  end
+  return match[4] == nil or math.type(match[4]) == "integer"
+end
+
 -- Those of a match wait no more; one that does not come about has them added again.
 local function forget(sandbox, match)
   for _, team in ipairs(match[1]) do
@@ -193,7 +205,10 @@ function Instance:tick(now_ms)
   end
   local told = self.sandbox:told()
   out = out[1] and table.move(told, 1, #told, #out + 1, out) or told
-  for _, match in ipairs(out) do forget(self.sandbox, match) end
+  for _, match in ipairs(out) do
+    if not is_match(match) then return nil, self.source.name .. ": the pass told what is no match", "invalid" end
+    forget(self.sandbox, match)
+  end
   return out
 end
 

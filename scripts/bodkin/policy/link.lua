@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Messages between a server and its policy process, each one line on a stream: msgpack with "\n" and "\\" escaped.
+-- Messages between a server and its policy process, each one line on a stream: msgpack with "\n" and "\\" escaped. One
+-- may be longer than a datagram: a party has up to 32 members.
 -- What is on its way unread is bounded, since a stream drops what is too much: after each piece a sync is awaited.
 
 local wire = require("bodkin.core").wire
@@ -9,12 +10,38 @@ local Link = {}
 Link.__index = Link
 
 local PIECE, AHEAD = 65536, 262144 -- bytes between two syncs, and bytes not yet acknowledged; the stream takes 1 MB
+local TEXT_MAX, LINE_MAX = 1280, 65000 -- bytes of a text, as in a sandbox; and of a line: the stream takes 65536
+
+local function is_list(value)
+  local n = 0
+  for _ in pairs(value) do n = n + 1 end
+  return n == #value
+end
+
+-- A list of any length, put together from its parts; nil where one of them is too long, and no list.
+local function joined(list)
+  local out = { (">BI2"):pack(0xdc, #list) }
+  for i = 1, #list do
+    local part = list[i]
+    local bytes = wire.encode(part)
+    if not bytes and type(part) == "string" and #part <= TEXT_MAX then bytes = (">Bs2"):pack(0xc5, part) end
+    if not bytes and type(part) == "table" and is_list(part) then bytes = joined(part) end
+    if not bytes then return nil end
+    out[i + 1] = bytes
+  end
+  return table.concat(out)
+end
 
 -- A message as a line, without its end; nil, message, code when it cannot be told.
 function M.pack(message)
   local bytes, err, code = wire.encode(wire.array(message))
-  if not bytes then return nil, err, code end
-  return (bytes:gsub("[\n\\]", { ["\n"] = "\\n", ["\\"] = "\\\\" }))
+  if not bytes then
+    bytes = joined(message)
+    if not bytes or not wire.decode(bytes) then return nil, err, code end -- each part may be less deep than all of it
+  end
+  local packed = bytes:gsub("[\n\\]", { ["\n"] = "\\n", ["\\"] = "\\\\" })
+  if #packed > LINE_MAX then return nil, "longer than a line", "limit" end
+  return packed
 end
 
 -- The message of a line, or nil.

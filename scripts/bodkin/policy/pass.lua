@@ -31,7 +31,7 @@ local function clean(props)
 end
 
 local function pool_of(app, props)
-  local key = app .. "\0" .. (policy.shard and tostring(props[policy.shard]) or "")
+  local key = #app .. ":" .. app .. (policy.shard and tostring(props[policy.shard]) or "") -- both may hold any byte
   local pool = by_key[key]
   if not pool then
     pool = { key = key, app = app, number = queue:pool() }
@@ -85,6 +85,7 @@ function M.start()
   return {
     kind = "policy", size = policy.size, teams = policy.teams, window_ms = policy.window_ms,
     on_register = policy.on_register ~= nil, on_search = policy.on_search ~= nil, party = policy.party,
+    gated = policy.admit ~= nil or policy.claims ~= nil, -- it says who may wait
     accept_ms = policy.accept_ms, expire_ms = policy.expire_ms, backfill = policy.on_backfill ~= nil, hooks = hooks,
   }
 end

@@ -3,7 +3,8 @@
 -- another, which may die at any time and is then told everything again.
 --
 -- A version that fails (an error, a budget, a result that is not one) is set aside for a while, twice as long each
--- time; the last good version before it, else first_come, serves meanwhile, beginning with the next pass.
+-- time; the last good version before it, else first_come, serves meanwhile, beginning with the next pass. But where it
+-- says who may wait, first_come does not say so in its place.
 
 local desks = require "bodkin.policy.desk"
 local instances = require "bodkin.policy.instance"
@@ -17,6 +18,8 @@ local Policies = {}
 Policies.__index = Policies
 
 local TEXT_MAX = 40                      -- of a refusal
+local UNTELLABLE = "its properties nest too deep"
+local SET_ASIDE = "the policy failed: try again in a while"
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
@@ -75,8 +78,9 @@ local function all_versions(self)
   return list
 end
 
+-- True, or nil where nobody is there to be told, or message, code: why it cannot be.
 local function send(self, message, versions)
-  if not self.desk and not self.link then return end
+  if not self.desk and not self.link then return nil end
   local packed, err, code = links.pack(message)
   if not packed then return nil, err, code end
   self.recording:told(message, packed, versions)
@@ -84,9 +88,10 @@ local function send(self, message, versions)
   if self.desk then self.desk:input(message) else self.link:send(message, packed) end
   self.depth = self.depth - 1
   -- Not from within what the desk in this process is about to do.
-  if self.depth > 0 or not self.recording:is_full() then return end
+  if self.depth > 0 or not self.recording:is_full() then return true end
   self.renewals = self.renewals + 1
-  return send(self, { "renew", self.renewals }, all_versions(self))
+  send(self, { "renew", self.renewals }, all_versions(self))
+  return true
 end
 
 local function tell(self, list)
@@ -151,6 +156,12 @@ function on.refused(self, n, why)
 end
 
 function on.verdict(self, queue, no, ok, text) self.on.verdict(queue, no, ok, text) end
+
+-- What the version does not take that is to serve, it will never take. One that serves in its place does not count.
+function on.unfit(self, queue, n, no, text)
+  local v = self.versions[n]
+  if v and v.slot and v.slot.current == v then self.on.unfit(queue, no, text) end
+end
 
 function on.match(self, queue, serial, teams, host, data, joins)
   local pass = self.passes[queue]
@@ -274,13 +285,9 @@ local function ask(self, serial, client)
   local v = client.query and self:searcher() or not client.query and self:registrar()
   if not v then return "free" end
   if not self.desk and not self.link then return "later" end
-  if client.query then
-    send(self, { "search", v.n, serial, client.id, client.app, client.name, client.props, client.claims,
-      client.query })
-    return "asked"
-  end
-  send(self, { "ask", v.n, serial, client.id, client.app, client.name, client.props, client.claims })
-  return "asked"
+  local message = { client.query and "search" or "ask", v.n, serial, client.id, client.app, client.name, client.props,
+    client.claims, client.query }
+  return send(self, message) and "asked" or "refused"
 end
 
 -- --- files that change
@@ -324,10 +331,11 @@ local function watch(self)
   end)
 end
 
--- server; slots: what read gave; on = { verdict(queue, no, ok, text), match(queue, version, teams, host, data, joins),
--- resend() all tickets again, ask_again(queue): verdicts that are still awaited }; on_record(text, begins): all that is
--- recorded, as it comes, see recording.lua; watch = true: files that change are read again; open_link(on_message,
--- on_end) -> link with send, kill, close: for a process beside this one.
+-- server; slots: what read gave; on = { verdict(queue, no, ok, text), unfit(queue, no, text): one that was admitted is
+-- not taken any more, match(queue, version, teams, host, data, joins), resend() all tickets again, ask_again(queue):
+-- verdicts that are still awaited }; on_record(text, begins): all that is recorded, as it comes, see recording.lua;
+-- watch = true: files that change are read again; open_link(on_message, on_end) -> link with send, kill, close: for a
+-- process beside this one.
 function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
@@ -342,7 +350,7 @@ function M.new(options)
   self.questions = questions.new {
     env = self.server.env, ask = function(...) return ask(self, ...) end,
     kill = function()
-      if not self.link then return end
+      if not self.link then return self.questions:lost() end -- in this process it could not tell what it has to
       self.server.log:warn("the policy process does not answer: it is killed")
       self.link:kill()
     end,
@@ -403,8 +411,15 @@ end
 function Policies:add(queue, t)
   if not self.desk and not self.link and not self.timer then return start(self) end
   local version = version_for(self, queue)
-  send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.members, t.admitted or false, ms(self),
-    t.seats or false })
+  local is_new = not t.admitted and not t.seats
+  if is_new and version == self.first_come and self:about(queue).gated then
+    return self.on.verdict(queue, t.no, false, SET_ASIDE)
+  end
+  local ok, err = send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.members, t.admitted or false,
+    ms(self), t.seats or false })
+  if ok or not err then return end
+  self.server.log:warn("queue %s: a ticket is refused, its policy cannot be told of it: %s", queue, err)
+  self.on.verdict(queue, t.no, false, UNTELLABLE)
 end
 
 function Policies:drop(queue, no) send(self, { "drop", queue, no }) end

@@ -1,28 +1,35 @@
 -- SPDX-License-Identifier: MIT
--- What a policy is asked about clients before they are registered: one question at a time, so that no pass waits
--- behind more than one of them, and each is answered in PATIENCE_MS at the latest: with a refusal where the policy was
--- not able to, since nobody is let in unasked.
+-- What a policy is asked about clients: before they are registered and, after all of these, before they list. One
+-- question at a time, so that no pass waits behind more than one of them, and each is answered in PATIENCE_MS at the
+-- latest: with a refusal where the policy was not able to, since nobody is let in unasked.
 
 local M = {}
 local Questions = {}
 Questions.__index = Questions
 
 local PATIENCE_MS = 2000 -- the client's own ends after 5 s
-local MAX = 4096
+local MAX = 4096         -- that wait, of each kind
+local SEARCHES_EACH = 2  -- of one client
 M.UNDECIDED = "cannot decide now, try again"
 
--- env; ask(serial, client) -> "asked", "later" (resume() follows), or "free": nothing is asked any more; kill(): what
--- was asked is not answered.
+local function new_line() return { count = 0, first = 1, last = 0 } end
+
+-- env; ask(serial, client) -> "asked", "later" (resume() follows), "free": nothing is asked any more, or "refused": it
+-- cannot be; kill(): what was asked is not answered.
 function M.new(options)
-  return setmetatable({ env = options.env, ask = options.ask, kill = options.kill, serial = 0, count = 0,
-    waiting = {}, first = 1, last = 0 }, Questions)
+  return setmetatable({ env = options.env, ask = options.ask, kill = options.kill, serial = 0,
+    registrations = new_line(), searches = new_line(), searching = {} }, Questions)
 end
 
 local function over(self, q)
   if q.over then return false end
   q.over = true
   q.timer:cancel()
-  self.count = self.count - 1
+  q.line.count = q.line.count - 1
+  if q.line == self.searches then
+    local n = self.searching[q.client.id] - 1
+    self.searching[q.client.id] = n > 0 and n or nil
+  end
   return true
 end
 
@@ -30,14 +37,16 @@ local function finish(self, q, ok, text)
   if over(self, q) then q.done(ok, text) end
 end
 
--- The next one that somebody still waits for.
-local function next_of(self)
-  while self.first <= self.last do
-    local q = self.waiting[self.first]
+local function shift(line) line[line.first], line.first = nil, line.first + 1 end
+
+-- The next one of a line that somebody still waits for.
+local function next_in(line)
+  while line.first <= line.last do
+    local q = line[line.first]
     if not q.over then return q end
-    self.waiting[self.first], self.first = nil, self.first + 1
+    shift(line)
   end
-  self.first, self.last = 1, 0
+  line.first, line.last = 1, 0
 end
 
 local function watch(self, q)
@@ -49,7 +58,7 @@ end
 
 function Questions:resume()
   while not self.asked do
-    local q = next_of(self)
+    local q = next_in(self.registrations) or next_in(self.searches)
     if not q then return end
     self.asked = q
     local how = self.ask(q.serial, q.client)
@@ -57,11 +66,10 @@ function Questions:resume()
       self.asked = nil
       return
     end
-    if how == "free" then
+    if how == "free" or how == "refused" then
       self.asked = nil
-      finish(self, q, true)
+      finish(self, q, how == "free", M.UNDECIDED)
     elseif self.asked == q then -- else it is answered
-      self.waiting[self.first], self.first = nil, self.first + 1
       watch(self, q)
     end
   end
@@ -70,11 +78,14 @@ end
 -- done(true, what was asked for, if anything) or done(false, text), at once or later. Returns the question, or nil when
 -- too many wait.
 function Questions:put(client, done)
-  if self.count >= MAX then return nil end
-  self.serial, self.count, self.last = self.serial + 1, self.count + 1, self.last + 1
-  local q = { serial = self.serial, client = client, done = done }
+  local line = client.query and self.searches or self.registrations
+  local searching = client.query and (self.searching[client.id] or 0) + 1
+  if line.count >= MAX or searching and searching > SEARCHES_EACH then return nil end
+  if searching then self.searching[client.id] = searching end
+  self.serial, line.count, line.last = self.serial + 1, line.count + 1, line.last + 1
+  local q = { serial = self.serial, client = client, done = done, line = line }
   q.timer = self.env.timer(PATIENCE_MS, function() finish(self, q, false, M.UNDECIDED) end)
-  self.waiting[self.last] = q
+  line[line.last] = q
   self:resume()
   return q
 end
@@ -105,7 +116,9 @@ function Questions:close()
   local q = self.asked
   if q and q.watch then q.watch:cancel() end
   if q then over(self, q) end
-  for i = self.first, self.last do over(self, self.waiting[i]) end
+  for _, line in ipairs { self.registrations, self.searches } do
+    for i = line.first, line.last do over(self, line[i]) end
+  end
 end
 
 return M

@@ -285,6 +285,15 @@ local function verdict(self, queue, no, ok, text)
   finish_all(self, p, "refused", text)
 end
 
+local function unfit(self, queue, no, text)
+  local q = self.queues[queue]
+  local p = q and q.parties[no]
+  if not p then return self.policies:drop(queue, no) end
+  if p.seats or not p.listed then return end
+  self.server.counters:add("ticket_refused", #p.tickets)
+  finish_all(self, p, "refused", policies.reason(text, "the queue's policy does not take you"))
+end
+
 local function sizes_wrong(about, teams, players, count)
   if about.teams then
     if #teams ~= #about.teams then return true end
@@ -643,6 +652,7 @@ function M.install(server, on, matches)
     watch = server.watch,
     on = {
       verdict = function(...) verdict(self, ...) end,
+      unfit = function(...) unfit(self, ...) end,
       match = function(queue, ...)
         local q = self.queues[queue]
         if q then result(self, q, ...) end

@@ -27,7 +27,7 @@ local PIECE = 65536    -- bytes that are joined to one text, as long as they com
 function M.new(options)
   return setmetatable({
     max_bytes = options.max_bytes, time = options.time, on_text = options.on_text, chunks = {}, bytes = 0, count = 0,
-    waiting = {}, asked = {}, states = {}, of_snapshot = 0, tickets = 0,
+    waiting = {}, asked = {}, states = {}, coming = {}, of_snapshot = 0, tickets = 0,
   }, Recording)
 end
 
@@ -78,7 +78,7 @@ end
 
 -- A new desk, which knows nothing.
 function Recording:begin()
-  self.pending, self.waiting, self.asked, self.tickets = nil, {}, {}, 0
+  self.pending, self.waiting, self.asked, self.coming, self.tickets = nil, {}, {}, {}, 0
   open(self)
   self.of_snapshot = 0
 end
@@ -100,7 +100,7 @@ function Recording:is_full()
 end
 
 -- A queue is no more.
-function Recording:forget(queue) self.states[queue] = nil end
+function Recording:forget(queue) self.states[queue], self.coming[queue] = nil, nil end
 
 -- --- told: by first words
 local told = {}
@@ -178,10 +178,14 @@ function heard:failed(message)
   if message[6] then decided(self, message[2], message[6], false) end
 end
 
+-- Until all of a state is there, the one before it counts: the process may end in between.
 function heard:kept(message)
-  local name, i = message[2], message[3]
-  if i == 1 then self.states[name] = {} end
-  if self.states[name] then self.states[name][i] = { "state", table.unpack(message, 2, 5) } end
+  local name, i, of = message[2], message[3], message[4]
+  if i == 1 then self.coming[name] = {} end
+  local pieces = self.coming[name]
+  if not pieces then return end
+  pieces[i] = { "state", table.unpack(message, 2, 5) }
+  if i == of then self.states[name], self.coming[name] = pieces, nil end
 end
 
 function heard:renewed(message)
