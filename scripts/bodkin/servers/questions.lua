@@ -9,7 +9,7 @@ Questions.__index = Questions
 
 local PATIENCE_MS = 2000 -- the client's own ends after 5 s
 local MAX = 4096         -- that wait, of each kind
-local SEARCHES_EACH = 2  -- of one client
+local SEARCHES_EACH = 8  -- of one client, which may watch four things and read each anew
 M.UNDECIDED = "cannot decide now, try again"
 
 local function new_line() return { count = 0, first = 1, last = 0 } end
