@@ -23,7 +23,7 @@
   X(tcp_rx_bytes, "bytes of them")                                                                                     \
   X(tcp_tx, "datagrams sent over TCP")                                                                                 \
   X(tcp_tx_bytes, "bytes of them")                                                                                     \
-  X(tcp_tx_dropped, "datagrams over TCP dropped: no connection there, or 64 KiB wait in it already")                   \
+  X(tcp_tx_dropped, "datagrams over TCP dropped: no connection there, 64 KiB wait in it, or 16 MiB in all")             \
   X(tcp_opened, "TCP connections opened, by either side")                                                              \
   X(tcp_refused, "TCP connections closed at once: too many, in all or from their source")                              \
   X(tcp_failed, "TCP connections that failed: refused, reset, or no answer")                                           \
@@ -94,7 +94,7 @@
   X(ticket_expired, "tickets that waited longer than their policy lets them")                                          \
   X(webhook_posted, "matches that the backend was told of, and said so")                                               \
   X(webhook_again, "attempts to tell the backend of a match that failed, and are made again")                          \
-  X(webhook_failed, "matches that the backend was not told of: too many attempts, too many waiting, the server stops") \
+  X(webhook_failed, "matches that the backend did not confirm: too many attempts, too many waiting, the server stops") \
   X(policy_failed, "runs or loads of a policy that failed")                                                            \
   X(policy_restarted, "ends of the policy process, each followed by a new one")                                        \
   X(whereabouts_told, "clients told where their peer is now")                                                          \

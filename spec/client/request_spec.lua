@@ -76,8 +76,8 @@ describe("request", function()
     assert.equal(11, #sent)
   end)
 
-  it("is repeated after two round trips, once these are known to be less, but after 100 ms at least", function()
-    for rtt_ms, gap_ms in pairs { [1] = 100, [70] = 140, [300] = 200 } do
+  it("is repeated after one and a half round trips, once these are known to be less, 60 ms at least", function()
+    for rtt_ms, gap_ms in pairs { [1] = 60, [70] = 105, [300] = 200 } do
       rtts.known, sent = rtt_ms, {}
       ask()
       world:run(gap_ms)
@@ -99,14 +99,14 @@ describe("request", function()
       task.spawn(function()
         results = table.pack(requests:call { to = server, expect = "address_report", anew = true, build = question })
       end)
-      world:run(310) -- after 0, 100, 300 ms
+      world:run(270) -- after 0, 60, 260 ms
       assert.equal(3, #sent)
       local txs = {}
       for i, s in ipairs(sent) do txs[i] = message.address_request:decode(s.bytes) end
       for i = 1, 2 do assert.not_equal(txs[i], txs[i + 1]) end
       answer(server, message.address_report, txs[copy], core.addr.mask(me, txs[copy]), ("p"):rep(20))
       assert.equal(true, results[1])
-      assert.same({ ({ 310000, 210000, 10000 })[copy] }, rtts)
+      assert.same({ ({ 270000, 210000, 10000 })[copy] }, rtts)
       for i = 1, 3 do -- of no request any more
         local before = env.counters:get "drop_reply"
         answer(server, message.address_report, txs[i], core.addr.mask(me, txs[i]), ("p"):rep(20))

@@ -81,7 +81,7 @@ describe("a server's queues", function()
     assert.equal(0, s.server:status().info.queues) -- nobody registered again
   end)
 
-  -- Has two `matched` sent to this client, who does not acknowledge them.
+  -- Has two `matched` sent to this client, who has not acknowledged them for long enough to be behind.
   local function burden(n)
     local list = {}
     for k = 21, 22 do
@@ -90,6 +90,7 @@ describe("a server's queues", function()
       end
     end
     assert(#list == 2)
+    s:advance(650)
     return list
   end
 
@@ -110,6 +111,25 @@ describe("a server's queues", function()
     s:ack(owed)
     s:advance(10)
     assert.equal("queued", enqueue(1, "duel")[1].name_of)
+  end)
+
+  it("end nobody's ticket for what is merely on its way", function()
+    open({ duel = "return bodkin.policy { size = 2 }" }, { pending = 2 })
+    for n = 1, 2 do s:register(who(n), at(n)) end
+    enqueue(1, "duel", ("x"):rep(16))
+    local owed = {}
+    for k = 21, 22 do
+      for _, m in ipairs(only(s:select(who(k), at(k), { target = who(1).id }), "matched")) do
+        if m.who.id == who(1).id then owed[#owed + 1] = m else s:ack { m } end
+      end
+    end
+    enqueue(2, "duel")
+    local told = s:advance(150) -- more is not told before that is acknowledged
+    assert.same({}, only(told, "ended"))
+    assert.equal(0, s:count "match_formed")
+    s:ack(owed)
+    s:advance(300)
+    assert.equal(1, s:count "match_formed")
   end)
 
   it("take the party of who leaves too much unacknowledged from the policy until it is whole again", function()

@@ -269,7 +269,8 @@ function Addresses:left()
       if addr.same_ip(i.addr, source) then by = i.name end
     end
     for _, i in ipairs(by and interfaces(self) or {}) do
-      if i.name ~= by and not i.loopback and addr.family(i.addr) == family then out[#out + 1] = i.addr end
+      local peers_know = not i.loopback and kind_of(i.name) ~= "container" and addr.class(i.addr) ~= "link_local"
+      if i.name ~= by and peers_know and addr.family(i.addr) == family then out[#out + 1] = i.addr end
     end
   end
   return out

@@ -14,9 +14,10 @@ local Requests = {}
 Requests.__index = Requests
 
 local first_gap_ms, longest_gap_ms = 200, 500
--- Where it is known how long an answer takes, twice that, if it is less; and for what goes under a new id each time, so
--- that an answer that was slow, not lost, tells how long it took all the same.
-local soon_gap_ms = 100
+-- Where it is known how long an answer takes, half as long again, if it is less; and for what goes under a new id each
+-- time, so that an answer that was slow, not lost, tells how long it took all the same. To wait longer costs whoever
+-- lost one; to ask twice, where a policy takes its time, costs a small datagram.
+local soon_gap_ms = 60
 -- Of strangers' STUN servers no more is asked than RFC 8489 section 6.2.1 has it.
 local stun_gap_ms, stun_longest_ms = 500, 8000
 -- A server that answers one request with ever new proofs is broken; so many are taken.
@@ -26,6 +27,11 @@ local replies = { "address_report", "registered", "page", "found", "room_opened"
 local masked = { address_report = true, registered = true }
 -- Answered as soon as they come, whatever a policy has to say: what they take is the way there and back.
 local prompt = { address_report = true, opened = true, maintained = true, done = true, page = true, key_report = true }
+
+-- These, too, unless a policy is asked.
+local soon = { registered = true, room_opened = true, selected = true, found = true, whereabouts = true,
+  relay_opened = true }
+for kind in pairs(prompt) do soon[kind] = true end
 
 local code_names = {}
 for name, e in pairs(core.errors) do code_names[-e.value] = name end
@@ -173,14 +179,14 @@ function Requests:repeat_later(r, gap_ms)
   r.timer = self.env.timer(math.max(wait_ms, 0), function()
     if self.env.now() >= r.end_us then return self:timed_out(r) end
     self:transmit(r)
-    self:repeat_later(r, math.min(gap_ms * 2, r.longest_ms))
+    self:repeat_later(r, math.min(math.max(gap_ms * 2, first_gap_ms), r.longest_ms))
   end)
 end
 
 local function first_gap(self, spec)
   if spec.anew then return soon_gap_ms end
-  local rtt_ms = prompt[spec.expect] and not spec.slow and self.rtt_for(spec.to)
-  return rtt_ms and math.min(math.max(2 * rtt_ms, soon_gap_ms), first_gap_ms) or first_gap_ms
+  local rtt_ms = soon[spec.expect] and not spec.slow and self.rtt_for(spec.to)
+  return rtt_ms and math.min(math.max(1.5 * rtt_ms, soon_gap_ms), first_gap_ms) or first_gap_ms
 end
 
 -- `spec`: to; expect = name of the message that answers it; build(tx, proof) -> bytes | nil, message, code

@@ -137,7 +137,7 @@ function Sharing:list(query, want_addr)
   end
   for _ = 1, pages_max do
     local ok, entries, next_id = self.requests:call {
-      to = self.server, sealed = true, expect = "page", timeout_ms = self.timeout_ms,
+      to = self.server, sealed = true, expect = "page", timeout_ms = self.timeout_ms, slow = true,
       build = function(tx)
         return message.list:encode(tx, self.app, q.where, cursor, want_addr or false)
       end,
@@ -161,7 +161,7 @@ end
 -- more.
 function Sharing:watch(watch, where, on)
   local ok, err, code = self.requests:call {
-    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true,
+    to = self.server, sealed = true, expect = "done", timeout_ms = self.timeout_ms, quiet = true, slow = true,
     build = function(tx) return message.watch:encode(tx, watch, self.app, where, on) end,
   }
   if not ok then return nil, err, code end

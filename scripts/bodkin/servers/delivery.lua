@@ -12,6 +12,7 @@ Delivery.__index = Delivery
 
 local OWN_LEN = 8 -- of an ephemeral, to tell its owner which it was
 local FIRST_WAIT_MS, TRIES = 20, 10 -- 0, 20, 60, 140, 300, 620, 1260, 2540, 5100, 10220 ms
+local LATE = 6 -- sent so often, more than any way there and back takes
 
 -- So much at most: a client that claims to be far away delays its own matches by that, and nobody else's.
 local WAIT_MAX_MS = 500
@@ -25,7 +26,8 @@ end
 -- locate(person) -> the association by which that client is to be reached now; acknowledged(d), of one pushed.
 function M.new(server, locate, acknowledged)
   return setmetatable({
-    server = server, locate = locate, acknowledged = acknowledged, by_tx = {}, by_pair = {}, count = {}, total = 0,
+    server = server, locate = locate, acknowledged = acknowledged, by_tx = {}, by_pair = {}, total = 0,
+    count = {}, late = {}, -- by client: of all on their way, and of those sent LATE times
   }, Delivery)
 end
 
@@ -36,6 +38,10 @@ local function drop(self, d)
   if self.by_pair[d.pair] == d then self.by_pair[d.pair] = nil end
   local n = self.count[d.to.id] - 1
   self.count[d.to.id] = n > 0 and n or nil
+  if d.tries >= LATE then
+    local late = self.late[d.to.id] - 1
+    self.late[d.to.id] = late > 0 and late or nil
+  end
   self.total = self.total - 1
 end
 
@@ -49,6 +55,7 @@ local function send(self, d)
     server.shared_clock and d.commit_us or nil, d.to.nat, peer.nat)
   server.counters:add("matched_sent")
   d.tries = d.tries + 1
+  if d.tries == LATE then self.late[d.to.id] = (self.late[d.to.id] or 0) + 1 end
   d.timer = server.env.timer(d.wait_ms, function()
     if d.tries < TRIES then return send(self, d) end
     server.counters:add("matched_lost")
@@ -62,9 +69,9 @@ function Delivery:fits(id, more)
   return (self.count[id] or 0) + more <= self.server.limits.pending
 end
 
--- Whether one cannot be, because of what it leaves unacknowledged.
+-- Whether one cannot be, because of what it has left unacknowledged for long: what is merely on its way tells nothing.
 function Delivery:behind(id, more)
-  return self.count[id] ~= nil and not self:fits(id, more)
+  return self.late[id] ~= nil and not self:fits(id, more)
 end
 
 -- Whether `more` further messages can be kept at all.

@@ -6,11 +6,13 @@ local core = require "bodkin.core"
 local addresses = require "bodkin.servers.addresses"
 local admission = require "bodkin.servers.admission"
 local associations = require "bodkin.servers.associations"
+local limits = require "bodkin.servers.limits"
 local network = require "bodkin.servers.network"
 local page = require "bodkin.servers.page"
 local people = require "bodkin.servers.people"
 local policies = require "bodkin.servers.policies"
 local queues = require "bodkin.servers.queues"
+local questions_of = require "bodkin.servers.questions"
 local registrar = require "bodkin.servers.registrar"
 local selection = require "bodkin.servers.selection"
 local watches = require "bodkin.servers.watches"
@@ -18,7 +20,6 @@ local role = require("bodkin.servers.role").role
 
 local LIFETIME_S = 60
 local NIL, NONE = "\xc0", "\x80" -- and an empty map
-local TERMS_FREE = 8 -- comparisons of a query
 
 -- gone(id, its entry where that is known yet) is called when a registration ends.
 local function registration(server, on, gone)
@@ -134,7 +135,7 @@ local function questions(server, on, asked_of)
   local function fill(from, app, query, terms, cursor, want_addr)
     local with = want_addr and server.expose_addresses
     -- Who asks more of each entry has fewer of them looked at for a page.
-    local budget = math.max(1, server.limits.page_budget // (1 + terms // TERMS_FREE))
+    local budget = math.max(1, server.limits.page_budget // limits.weight(terms))
     counters:add("listed")
     return page.fill(registry, cursor, app, query ~= NONE and query or nil, budget, function(e)
       if not with then return page.entry(e) end
@@ -144,7 +145,8 @@ local function questions(server, on, asked_of)
   end
 
   -- Asks the policy first; the answer may come later, and a repeat of the request is not answered meanwhile.
-  -- found(answer, query, terms), with what it lets this client look for in place of what was given; or refused().
+  -- found(answer, query, terms), with what it lets this client look for in place of what was given; or refused(), where
+  -- it lets it look for nothing.
   -- False where it cannot be asked now.
   local function search(reply, tx, app, given, found, refused)
     local id, _, assoc = reply:who()
@@ -161,9 +163,9 @@ local function questions(server, on, asked_of)
       pending[key] = nil
       local query = ok and (said or given)
       local terms = query and core.query(query)
-      if ok and not terms then said = "cannot decide now, try again" end -- what it gave is no query
+      if ok and not terms then said = questions_of.UNDECIDED end -- what it gave is no query
       if terms then return found(answer, query, terms) end
-      if refused then refused() end
+      if refused and said ~= questions_of.UNDECIDED then refused() end
       answer("refused", tx, math.abs(core.errors.refused.value), said)
     end)
     is_later = true
@@ -202,6 +204,7 @@ local function questions(server, on, asked_of)
       answer("refused", tx, math.abs(core.errors.limit.value), "too much is watched")
     end
     if not asked_of:searcher() then return found(reply, query) end
+    local before = watching[id .. watch]
     watching[id .. watch] = tx
     -- Only for who is there yet, and asked for nothing else meanwhile.
     local function last()
@@ -215,7 +218,7 @@ local function questions(server, on, asked_of)
     end, function()
       if last() then server.watches:clear(id, watch) end
     end)
-    if not is_asked then watching[id .. watch] = nil end -- what it watches already, it was let
+    if not is_asked then watching[id .. watch] = before end -- what it watches already, it was let
   end
 
   function on.lookup(reply, from, tx, id)

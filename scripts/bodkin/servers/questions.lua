@@ -58,7 +58,8 @@ end
 
 function Questions:resume()
   while not self.asked do
-    local q = next_in(self.registrations) or next_in(self.searches)
+    local registration, search = next_in(self.registrations), next_in(self.searches)
+    local q = registration or search
     if not q then return end
     self.asked = q
     local how = self.ask(q.serial, q.client)
@@ -81,6 +82,7 @@ function Questions:put(client, done)
   local line = client.query and self.searches or self.registrations
   local searching = client.query and (self.searching[client.id] or 0) + 1
   if line.count >= MAX or searching and searching > SEARCHES_EACH then return nil end
+  next_in(line) -- those that nobody waits for any more make room
   if searching then self.searching[client.id] = searching end
   self.serial, line.count, line.last = self.serial + 1, line.count + 1, line.last + 1
   local q = { serial = self.serial, client = client, done = done, line = line }

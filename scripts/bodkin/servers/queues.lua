@@ -33,13 +33,20 @@ local function forget(self, q)
   self.policies:forget(q.name)
 end
 
--- The oldest queue that is empty, and has no policy of its own.
-local function oldest_empty(self)
+-- The queue that has been empty for longest, of those without a policy of their own.
+local function longest_empty(self)
   local found
   for _, q in pairs(self.queues) do
-    if q.count == 0 and not q.is_named and (not found or q.no < found.no) then found = q end
+    local longer = not found or q.emptied < found.emptied
+    if q.count == 0 and not q.is_named and longer then found = q end
   end
   return found
+end
+
+-- It is the last that became empty.
+local function emptied(self, q)
+  self.emptied = self.emptied + 1
+  q.emptied = self.emptied
 end
 
 -- Anybody may name a queue. So there are only so many, and those with a policy of their own are not among these.
@@ -48,12 +55,13 @@ function Queues:queue_of(name)
   if q then return q end
   local is_named = self.server.policy_slots[name] ~= nil
   if not is_named and self.others >= self.server.limits.queues then
-    local empty = oldest_empty(self)
-    if not empty then return nil end
-    forget(self, empty)
+    local other = longest_empty(self)
+    if not other then return nil end
+    forget(self, other)
   end
   self.made = self.made + 1
   q = { no = self.made, name = name, is_named = is_named, parties = {}, count = 0, order = {}, first = 1, last = 0 }
+  emptied(self, q)
   self.queues[name] = q
   self.count = self.count + 1
   if not is_named then self.others = self.others + 1 end
@@ -115,6 +123,7 @@ function Queues:remove(p)
   if not alive(p) then return end
   local q = p.queue
   q.parties[p.no], q.count = nil, q.count - 1
+  if q.count == 0 then emptied(self, q) end
   if p.key then self.parties[p.key] = nil end
   if p.listed then self.policies:drop(q.name, p.no) end
   p.listed = false
@@ -629,8 +638,8 @@ end
 -- Adds its handlers to `on`; returns the object to tell when a registration ends. matches: see selection.lua.
 function M.install(server, on, matches)
   local self = setmetatable({
-    server = server, matches = matches, queues = {}, count = 0, others = 0, made = 0, by_ticket = {}, of = {},
-    total = 0, last = 0, count_tickets = 0, parties = {}, notices = matches.notices,
+    server = server, matches = matches, queues = {}, count = 0, others = 0, made = 0, emptied = 0, by_ticket = {},
+    of = {}, total = 0, last = 0, count_tickets = 0, parties = {}, notices = matches.notices,
     ended = recent.new { span_us = REPEAT_US, max = REPEATS_MAX, now_us = server.env.now() },
   }, Queues)
   self.proposals = proposals.new(server.env, self.notices, function(t)

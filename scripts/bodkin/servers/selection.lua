@@ -192,17 +192,21 @@ end
 
 -- A match that a queue made, or more players for one: all new pairs are told in one instant. m: match (its id), members
 -- and present (who is in it already), each { person, ticket, team }, host (an id or nil), data (encoded), queue (its
--- name). False, and nobody is told, while one of them leaves too much unacknowledged, and which.
+-- name). False, and nobody is told, while too much is on its way to one of them; and to which, where that has left it
+-- unacknowledged for long.
 function Matches:announce(m)
   local rule, n, old = self.server.local_rule, #m.members, #m.present
   if not self.delivery:room_for(n * (n - 1 + 2 * old)) then return false end
-  local function behind(list, more)
+  local late, fit = nil, true
+  local function look(list, more)
     for _, one in ipairs(list) do
-      if self.delivery:behind(one.person.id, more) then return one end
+      fit = fit and self.delivery:fits(one.person.id, more)
+      late = late or self.delivery:behind(one.person.id, more) and one
     end
   end
-  local late = behind(m.members, n - 1 + old) or behind(m.present, n)
-  if late then return false, late end
+  look(m.members, n - 1 + old)
+  look(m.present, n)
+  if not fit then return false, late end
   local function tell(to, peer, pair, ticket)
     return self.delivery:push {
       to = to.person, peer = peer.person, match = m.match, key = pair.key, ticket = ticket, of_n = n + old,

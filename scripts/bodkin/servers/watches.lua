@@ -7,6 +7,7 @@
 -- looked at so has all who watch it told, unseen, and then rests: what changes meanwhile is told when that is over.
 
 local core = require "bodkin.core"
+local limits = require "bodkin.servers.limits"
 
 local M = {}
 local Watches = {}
@@ -16,7 +17,6 @@ local GAP_MS = 1000
 local EACH = 4 -- of one client
 local SLICE_MS, SLICE_TERMS = 40, 4000 -- comparisons at once, about 2 ms, and how long until the next
 local WAITING_MAX, REST_MS = 64, 5000  -- changes of an app that are not looked at yet
-local TERMS_FREE = 8 -- for each so many comparisons, a watch counts once more
 
 function M.new(server, notices)
   local self = setmetatable({ server = server, notices = notices, of = {}, list = {}, count = 0, cost = 0, last = 0,
@@ -80,7 +80,7 @@ function Watches:set(id, watch, app, query)
   if w then drop(self, w) end
   local n, terms = 0, (core.query(query))
   for _ in pairs(self.of[id] or {}) do n = n + 1 end
-  local cost = 1 + terms // TERMS_FREE
+  local cost = limits.weight(terms)
   if n >= EACH or self.cost + cost > self.server.limits.watches then return nil end
   self.last = self.last + 1
   w = { no = self.last, key = key, id = id, watch = watch, app = app, query = query, terms = terms, cost = cost }
@@ -109,13 +109,17 @@ local function tell_unseen(self, app)
   end)
 end
 
+-- Something of it has changed, and what is not looked at.
+local function missed(self, app)
+  if not app.rest then return tell_unseen(self, app) end
+  app.is_missed = true
+end
+
 local function note(self, entry)
   local app = entry and self.apps[entry.app]
   if not app or app.waits[entry.props] then return end
-  if app.rest then
-    app.is_missed = true
-  elseif app.waiting >= WAITING_MAX then
-    tell_unseen(self, app)
+  if app.rest or app.waiting >= WAITING_MAX then
+    missed(self, app)
   else
     self.last_job = self.last_job + 1
     self.jobs[self.last_job] = { app = app, props = entry.props, at = 0 }
@@ -182,12 +186,10 @@ function Watches:gone(id, entry)
   for _, w in pairs(self.of[id] or {}) do mine[#mine + 1] = w end
   for _, w in ipairs(mine) do drop(self, w) end
   if entry then return self:changed(entry, nil) end
-  local list = {}
-  for _, w in pairs(self.list) do
-    if not w.timer then list[#list + 1] = w end
-  end
-  table.sort(list, function(a, b) return a.no < b.no end)
-  for _, w in ipairs(list) do touch(self, w) end
+  local names = {}
+  for name in pairs(self.apps) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do missed(self, self.apps[name]) end
 end
 
 return M

@@ -173,7 +173,7 @@ function Webhook:close()
   if self.link then self.link:close() end
   if self.waiting == 0 then return end
   self.server.counters:add("webhook_failed", self.waiting)
-  self.server.log:error("the backend was not told of %d matches: the server stops", self.waiting)
+  self.server.log:error("the backend did not confirm %d matches: the server stops", self.waiting)
 end
 
 return M
