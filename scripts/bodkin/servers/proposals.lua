@@ -6,6 +6,8 @@ local M = {}
 local Proposals = {}
 Proposals.__index = Proposals
 
+local ANSWERS = 8 -- of a ticket's, known again: more than it is asked in the 5 s in which it repeats one
+
 -- accepted(ticket), of each that does.
 function M.new(env, notices, accepted)
   return setmetatable({ env = env, notices = notices, accepted = accepted, of = {}, count = 0 }, Proposals)
@@ -35,19 +37,30 @@ function Proposals:open(match, tickets, ms, players, done)
   end
 end
 
--- The answer of a ticket's client about the match of this id; a late or repeated one changes nothing.
-function Proposals:accept(t, match)
+-- Whether an answer came before: a match that runs is proposed again under its id, and a repeat of what was said the
+-- last time says nothing of this time.
+local function again(t, tx)
+  t.answers = t.answers or {}
+  for _, known in ipairs(t.answers) do
+    if known == tx then return true end
+  end
+  table.insert(t.answers, tx)
+  if #t.answers > ANSWERS then table.remove(t.answers, 1) end
+end
+
+-- The answer of a ticket's client, by its tx, about the match of this id; a late or repeated one changes nothing.
+function Proposals:accept(t, tx, match)
   local p = self.of[t.id]
-  if not p or p.match ~= match or not p.asked[t] then return end
+  if again(t, tx) or not p or p.match ~= match or not p.asked[t] then return end
   p.asked[t], p.left = nil, p.left - 1
   self.accepted(t)
   if p.left == 0 then over(self, p, nil) end
 end
 
 -- Also who has accepted may.
-function Proposals:decline(t, match)
+function Proposals:decline(t, tx, match)
   local p = self.of[t.id]
-  if p and p.match == match and p.has[t] then over(self, p, { [t] = true }) end
+  if not again(t, tx) and p and p.match == match and p.has[t] then over(self, p, { [t] = true }) end
 end
 
 -- A ticket ended: what it is part of comes to nothing.

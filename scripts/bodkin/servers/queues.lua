@@ -607,7 +607,7 @@ local function handlers(self, on)
     local t = own(reply, tx, ticket)
     if t == false then return end
     reply("done", tx)
-    if t then self.proposals:accept(t, match) end
+    if t then self.proposals:accept(t, tx, match) end
   end
 
   function on.decline(reply, _, tx, ticket, match)
@@ -616,7 +616,7 @@ local function handlers(self, on)
     reply("done", tx)
     if not t then return end
     t.declined = true
-    self.proposals:decline(t, match)
+    self.proposals:decline(t, tx, match)
     t.declined = nil
   end
 end
