@@ -23,7 +23,7 @@
   X(tcp_rx_bytes, "bytes of them")                                                                                     \
   X(tcp_tx, "datagrams sent over TCP")                                                                                 \
   X(tcp_tx_bytes, "bytes of them")                                                                                     \
-  X(tcp_tx_dropped, "datagrams over TCP dropped: no connection there, 64 KiB wait in it, or 16 MiB in all")             \
+  X(tcp_tx_dropped, "datagrams over TCP dropped: no connection there, 64 KiB wait in it, or 16 MiB in all")            \
   X(tcp_opened, "TCP connections opened, by either side")                                                              \
   X(tcp_refused, "TCP connections closed at once: too many, in all or from their source")                              \
   X(tcp_failed, "TCP connections that failed: refused, reset, or no answer")                                           \
