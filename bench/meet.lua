@@ -4,6 +4,7 @@
 
 local bodkin = require "bodkin"
 local core = require "bodkin.core"
+require "bodkin.client.start" -- loaded by then, as libnice is
 
 local _, url, name, go_us, run_ms = table.unpack(arg)
 go_us = math.tointeger(go_us)

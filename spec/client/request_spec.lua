@@ -76,13 +76,14 @@ describe("request", function()
     assert.equal(11, #sent)
   end)
 
-  it("is repeated after one and a half round trips, once these are known to be less, 60 ms at least", function()
-    for rtt_ms, gap_ms in pairs { [1] = 60, [70] = 105, [300] = 200 } do
+  it("is repeated after a little more than a round trip, once these are known to be less, 40 ms at least", function()
+    for rtt_ms, gap_ms in pairs { [1] = 40, [34] = 44, [72] = 90, [300] = 200 } do
       rtts.known, sent = rtt_ms, {}
-      ask()
+      local tx = ask()
       world:run(gap_ms)
       assert.equal(2, #sent)
       assert.equal(gap_ms, sent[2].at_ms - sent[1].at_ms)
+      answer(server, message.opened, tx, noise)
     end
     for _, slow in ipairs { { expect = "queued" }, { expect = "done", slow = true } } do -- wait for more than the way
       local tx, copies = ask(slow), 0
@@ -92,6 +93,25 @@ describe("request", function()
     end
   end)
 
+  it("is repeated twice so soon, then backed off; and not soon where nobody answered the one before", function()
+    local function times()
+      sent = {}
+      ask()
+      world:run(2000)
+      local list = {}
+      for i, s in ipairs(sent) do list[i] = s.at_ms - sent[1].at_ms end
+      world:run(5000)
+      assert.equal("timeout", results[3])
+      return list
+    end
+    rtts.known = 40
+    assert.same({ 0, 50, 100, 200, 400, 800, 1300, 1800 }, times())
+    assert.same({ 0, 200, 600, 1100, 1600 }, times())
+    local tx = ask()
+    answer(server, message.opened, tx, noise)
+    assert.same({ 0, 50, 100, 200, 400, 800, 1300, 1800 }, times())
+  end)
+
   it("goes under a new id each time where it is to be timed, and ends with the answer to any", function()
     local function question(tx) return message.address_request:encode(tx) end
     for copy = 1, 3 do
@@ -99,14 +119,14 @@ describe("request", function()
       task.spawn(function()
         results = table.pack(requests:call { to = server, expect = "address_report", anew = true, build = question })
       end)
-      world:run(270) -- after 0, 60, 260 ms
+      world:run(100) -- after 0, 40, 80 ms
       assert.equal(3, #sent)
       local txs = {}
       for i, s in ipairs(sent) do txs[i] = message.address_request:decode(s.bytes) end
       for i = 1, 2 do assert.not_equal(txs[i], txs[i + 1]) end
       answer(server, message.address_report, txs[copy], core.addr.mask(me, txs[copy]), ("p"):rep(20))
       assert.equal(true, results[1])
-      assert.same({ ({ 270000, 210000, 10000 })[copy] }, rtts)
+      assert.same({ ({ 100000, 60000, 20000 })[copy] }, rtts)
       for i = 1, 3 do -- of no request any more
         local before = env.counters:get "drop_reply"
         answer(server, message.address_report, txs[i], core.addr.mask(me, txs[i]), ("p"):rep(20))
