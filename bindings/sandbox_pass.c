@@ -7,6 +7,7 @@
 
 #include "core/wire.h"
 #include "sandbox.h"
+#include "sandbox_net.h"
 
 static const char type[] = "bodkin.tickets";
 enum { VIEWS = 1, COMPATIBLE, FORM, NEAR, ANCHOR, FIELDS = ANCHOR }; // user values
@@ -503,7 +504,7 @@ static void read_result(lua_State *L, queue *q, const at *a, result *r, uint8_t 
   lua_settop(L, made);
 }
 
-// Tells the owner of a match, and lets its tickets go.
+// Tells the owner of a match, and lets its tickets go, with what is known of where they are.
 static void put_result(lua_State *L, queue *q, const at *a, const result *r) {
   uint8_t bytes[MATCH_MAX];
   bdk_packer p = bdk_packer_init(bytes, sizeof bytes);
@@ -522,7 +523,10 @@ static void put_result(lua_State *L, queue *q, const at *a, const result *r) {
     bdk_pack_bool(&p, false);
   if (has_data) bdk_pack_raw(&p, r->data, r->data_len);
   bdk_sandbox_tell(L, bytes, p.len);
-  for (uint32_t i = 0; i < r->count; i++) drop_place(L, q, a->views, r->place[i]);
+  for (uint32_t i = 0; i < r->count; i++) {
+    bdk_net_drop(bdk_sandbox_of(L), (lua_Integer)bdk_tickets_at(q->table, r->place[i])->no);
+    drop_place(L, q, a->views, r->place[i]);
+  }
 }
 
 // --- without form: the anchor and the first that are compatible with all chosen before, parties whole

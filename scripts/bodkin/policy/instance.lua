@@ -173,24 +173,25 @@ function Instance:drop(no)
   return self.sandbox:call("drop", wire.encode(no))
 end
 
--- Whether that is a match as a pass tells it: policies have the functions that ours there uses, and may change them.
-local function is_match(match)
-  if type(match) ~= "table" or type(match[1]) ~= "table" then return false end
+-- Whether that is what a running match is filled up with, as its run returns it: policies have the functions that ours
+-- there uses, and may change them. Matches come from C (sandbox:told), which nothing in there can change.
+local function is_fill(match)
+  if type(match) ~= "table" or type(match[1]) ~= "table" or math.type(match[4]) ~= "integer" then return false end
   for _, team in ipairs(match[1]) do
     if type(team) ~= "table" then return false end
     for _, no in ipairs(team) do
       if math.type(no) ~= "integer" then return false end
     end
   end
-  return match[4] == nil or math.type(match[4]) == "integer"
+  return true
 end
 
--- Those of a match wait no more; one that does not come about has them added again.
+-- Those of a match wait no more; one that does not come about has them added again. A told one's are forgotten there.
 local function forget(sandbox, match)
   for _, team in ipairs(match[1]) do
     for _, no in ipairs(team) do sandbox:net_drop(no) end
   end
-  if match[4] then sandbox:net_drop(match[4]) end
+  sandbox:net_drop(match[4])
 end
 
 -- One pass: an array of { teams of ticket numbers, host or false, data or null, number of the running match that they
@@ -198,18 +199,16 @@ end
 function Instance:tick(now_ms)
   local results = table.pack(self.sandbox:call("tick", wire.encode(now_ms)))
   if results[1] == nil then return nil, results[2], results[3] end
+  local told = self.sandbox:told()
+  if results[1] == NIL then return told end -- none is filled up
   local out = {}
   for i = 1, results.n do
     local match = wire.decode(results[i])
-    if match ~= wire.null then out[#out + 1] = match end
-  end
-  local told = self.sandbox:told()
-  out = out[1] and table.move(told, 1, #told, #out + 1, out) or told
-  for _, match in ipairs(out) do
-    if not is_match(match) then return nil, self.source.name .. ": the pass told what is no match", "invalid" end
+    if not is_fill(match) then return nil, self.source.name .. ": the pass told what is no match", "invalid" end
     forget(self.sandbox, match)
+    out[i] = match
   end
-  return out
+  return table.move(told, 1, #told, #out + 1, out)
 end
 
 -- The policy's table `state`, as bytes; nil, message, code where it cannot be kept.
