@@ -331,6 +331,7 @@ int bdk_sandbox_run(bdk_sandbox *s, lua_CFunction fn, void *job, int extra, int 
   lua_insert(in, at + 2);
   s->work = 0;
   s->limit = s->budget + s->load * BDK_SANDBOX_EACH;
+  if (s->share < 1) s->limit = (uint64_t)((double)s->limit * s->share);
   s->current = in;
   s->running = true;
   lua_sethook(in, on_count, LUA_MASKCOUNT, BDK_SANDBOX_PERIOD);
@@ -505,6 +506,15 @@ static int spent(lua_State *L) {
   return 2;
 }
 
+// [-0, +0, e] sandbox:share(part): from the next run on each may use only so much, 0 to 1, of its instructions
+static int share(lua_State *L) {
+  bdk_sandbox *s = bdk_sandbox_check(L);
+  lua_Number part = luaL_checknumber(L, 2);
+  luaL_argcheck(L, part >= 0 && part <= 1, 2, "0 to 1 expected");
+  s->share = part;
+  return 0;
+}
+
 // [-0, +1, e] sandbox:collect() -> bytes held when everything that can be was let go of
 static int collect(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_check(L);
@@ -552,6 +562,7 @@ static int new (lua_State *L) {
   memset(s, 0, sizeof *s);
   s->cap = (size_t)cap;
   s->budget = s->limit = (uint64_t)budget;
+  s->share = 1;
   luaL_setmetatable(L, type);
   s->L = lua_newstate(sandbox_alloc, s);
   if (!s->L) return luaL_error(L, "not enough memory for a sandbox");
@@ -569,6 +580,7 @@ void bdk_open_sandbox(lua_State *L) {
                                      {"told", told},
                                      {"collect", collect},
                                      {"spent", spent},
+                                     {"share", share},
                                      {"state", bdk_sandbox_state},
                                      {"restore", bdk_sandbox_restore},
                                      {"net_set", bdk_lua_net_set},

@@ -22,6 +22,7 @@ typedef struct bdk_sandbox {
   lua_State *current; // the thread that runs, while one does
   size_t used, cap;
   uint64_t work, budget, limit; // limit: of this run
+  double share;                 // of what a run may use
   uint64_t load;                // tickets that wait
   const char *dead;             // why it may not go on; NULL while it may
   char where[96];               // and where it was then

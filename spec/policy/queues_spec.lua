@@ -427,9 +427,73 @@ describe("a queue", function()
       assert.truthy(logged "policy.lua:2: on admission; first_come serves")
     end)
 
-    it("and which says who may wait, lets nobody in meanwhile; who waits is matched", function()
+    it("at one ticket after it let others in, refuses that one and goes on", function()
       for _, text in ipairs {
         "admit = function(t) if t.props.bad then error 'on admission' end return true end",
+        "index = function(t) if t.props.bad then error 'on admission' end return 1 end",
+      } do
+        world { duel = "return bodkin.policy { size = 2, window_ms = 100, form = function(a, near)\n"
+          .. "return { teams = { { a, near[1] } }, data = 'by it' } end, " .. text .. " }" }
+        local nodes, waits = {}, {}
+        for n = 1, 3 do
+          nodes[n] = open(n)
+          waits[n] = wait(nodes[n], "duel", n == 2 and { bad = true } or nil)
+          s.world:run(20)
+        end
+        s.world:run(500)
+        assert.same({ nil, "the policy failed: try again in a while", "refused" },
+          { table.unpack(waits[2].result, 1, 3) })
+        assert.equal("by it", waits[1].result[1].data)
+        assert.equal(waits[1].result[1].id, waits[3].result[1].id)
+        assert.truthy(logged "queue duel: policy policy.lua failed: policy.lua:3: on admission; that ticket is refused")
+        s:close()
+        s = nil
+      end
+    end)
+
+    it("is tried again at a time when no other is", function()
+      local bad = "return bodkin.policy { size = 2, window_ms = 10, index = function() error 'no' end }"
+      world { one = bad, two = bad }
+      for i, queue in ipairs { "one", "two" } do wait(open(i), queue) end
+      local times, before = {}, 0
+      for ms = 10, 4000, 10 do
+        s.world:run(10)
+        for _ = before + 1, count "policy_failed" do times[#times + 1] = ms end
+        before = #times
+      end
+      assert.is_true(#times >= 6, #times)
+      for i = 3, #times do -- the first two failed with their tickets
+        assert.is_true(times[i] - times[i - 1] >= 200, times[i])
+      end
+    end)
+
+    it("by using up what it may, is tried with less", function()
+      local d = policy.desk [[return bodkin.policy { size = 2, compatible = function(a, b)
+        if a.props.good then return true end
+        local n = 0
+        while true do
+          n = n + 1
+          if n % 100000 == 0 then print(n) end
+        end
+      end }]]
+      local function tried()
+        local said = 0
+        for _, m in ipairs(d:tell { "tick", "q", 1, 1, 1000 }) do said = said + (m[1] == "said" and 1 or 0) end
+        return said
+      end
+      for _ = 1, 2 do assert.truthy(d:add {}) end
+      local all = tried()
+      assert.is_true(all >= 8, all)
+      local list = {}
+      for i = 1, 4 do list[i] = tried() end
+      for i, part in ipairs { 1 / 8, 1 / 4, 1 / 2, 1 } do
+        assert.is_true(math.abs(list[i] - all * part) <= 1, list[i])
+      end
+    end)
+
+    it("and which says who may wait, lets nobody in meanwhile; who waits is matched", function()
+      for _, text in ipairs {
+        "admit = function(t) if t.props.bad then while true do end end return true end",
         "claims = { mmr = 'number?' }, compatible = function(a, b) if b.props.bad then error 'x' end return false end",
       } do
         world { duel = "return bodkin.policy { size = 2, window_ms = 100, " .. text .. " }" }
@@ -444,7 +508,6 @@ describe("a queue", function()
         local refused = { nil, "the policy failed: try again in a while", "refused" }
         assert.same(refused, { table.unpack(waits[3].result, 1, 3) })
         if text:find "admit" then
-          assert.same(refused, { table.unpack(waits[2].result, 1, 3) })
           assert.is_nil(waits[1].result)
           s.world:run(1000)
           waits[4] = wait(nodes[4], "duel")

@@ -53,7 +53,7 @@ function Desk:add(props, options)
     members, false, now_ms, options.seats or false }
   local last = told[#told]
   if last[1] == "verdict" and last[4] then return self.no end
-  return nil, last[1] == "verdict" and last[5] or last[4]
+  return nil, last[1] == "failed" and last[4] or last[5]
 end
 
 -- One pass: the matches as { teams, host, data }; or nil and why it failed.

@@ -22,6 +22,7 @@
 --                                                messages "file", "load", "network", "state" and "wait" to another desk
 -- Tells: { "loaded", version, about } | { "refused", version, message }
 --        { "verdict", queue, no, true } | { "verdict", queue, no, false, text }
+--        { "stumbled", queue, version, no, message }     admitting that ticket went wrong, where others went well
 --        { "unfit", queue, version, no, text }           one admitted before is none that this version takes: it is not
 --                                                seen, but kept for another version until it is dropped
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
@@ -46,6 +47,9 @@ local PIECE = 1000     -- bytes of a state in one message
 local KEEP_MS = 10000  -- how often it is told, where it changed
 local EMPTY = "\x80"   -- a state without anything in it
 local WHY_MAX = 1000   -- bytes of an error, so that it can be told
+-- A version that failed is tried with so much of the instructions of a run, until a pass of it ends well; with all from
+-- its fourth failure on, since one anchor may need them. So one that uses up what it is given keeps others for less.
+local TRIALS = { 1 / 8, 1 / 4, 1 / 2 }
 
 -- tell(message): the owner's ear; limits: see instance.lua.
 function M.new(tell, limits)
@@ -100,7 +104,7 @@ end
 
 local function close(q)
   if q.instance then q.instance:close() end
-  q.instance, q.version = nil, nil
+  q.instance, q.version, q.admits = nil, nil, nil
 end
 
 -- Takes the state of the instance at work, and tells it where it is another than before.
@@ -120,6 +124,7 @@ end
 
 function on:discard(version)
   self.sources[version] = nil
+  for _, q in pairs(self.queues) do q.failures[version] = nil end
   if self.searcher.version == version then close(self.searcher) end
   if self.registrar.version ~= version then return end
   keep(self, self.registrar)
@@ -133,6 +138,7 @@ end
 local function failed(self, name, q, version, err, serial, no)
   said(self, name, q)
   close(q)
+  q.failures[version] = (q.failures[version] or 0) + 1
   self.tell { "failed", name, version, cut(err), serial or false, no }
 end
 
@@ -171,6 +177,8 @@ local function instance_of(self, q, version, now_ms)
   local instance, err = instance_from(self, self.sources[version], q.state, q.around)
   if not instance then return nil, err end
   q.instance, q.version, q.kept_ms = instance, version, now_ms
+  local part = q.failures and TRIALS[q.failures[version]]
+  if part then instance.sandbox:share(part) end
   for _, ticket in ipairs(in_order(q)) do
     local ok, why = instance:add(ticket, true, now_ms)
     if ok == nil then return nil, why end
@@ -182,7 +190,7 @@ end
 local function queue_of(self, name)
   local q = self.queues[name]
   if not q then
-    q = { name = name, tickets = {} }
+    q = { name = name, tickets = {}, failures = {} } -- failures: since the last pass that ended well, by version
     self.queues[name] = q
   end
   return q
@@ -192,11 +200,15 @@ function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   local q = queue_of(self, name)
   local ticket = { no = no, app = app, since_ms = since_ms, members = members, seats = seats }
   local instance, err = instance_of(self, q, version, now_ms)
-  local ok = nil
-  if instance then ok, err = instance:add(ticket, asked, now_ms) end
+  local ok, code = nil, nil
+  if instance then ok, err, code = instance:add(ticket, asked, now_ms) end
   if ok or asked then q.tickets[no] = ticket end -- one that was admitted waits, whatever fails
-  if ok == nil then return failed(self, name, q, version, err, nil, no) end
+  -- One client whose properties it does not bear is not to close a queue that others get into.
+  local alone = ok == nil and not asked and code == "invalid" and q.admits == instance
+  if ok == nil and not alone then return failed(self, name, q, version, err, nil, no) end
   said(self, name, q)
+  if alone then return self.tell { "stumbled", name, version, no, cut(err) } end
+  q.admits = instance -- has said of one whether it may wait
   if not asked then
     self.tell { "verdict", name, no, ok, err }
   elseif not ok then
@@ -226,6 +238,10 @@ function on:tick(name, version, serial, now_ms)
   local matches
   if instance then matches, err = instance:tick(now_ms) end
   if not matches then return failed(self, name, q, version, err, serial) end
+  if q.failures[version] then
+    q.failures[version] = nil
+    instance.sandbox:share(1)
+  end
   local work = instance.sandbox:spent() -- before anything that these lead to is told in return
   said(self, name, q)
   for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
@@ -292,7 +308,7 @@ function on:renew(serial)
     local q = self.queues[name]
     if q.instance then keep(self, q) end
     close(q)
-    q.unkept = nil
+    q.unkept, q.failures = nil, {}
   end
   if self.registrar.instance then keep(self, self.registrar) end
   close(self.registrar)

@@ -19,9 +19,10 @@ Policies.__index = Policies
 
 local TEXT_MAX = 40                      -- of a refusal
 local UNTELLABLE = "its properties nest too deep"
-local SET_ASIDE = "the policy failed: try again in a while"
+local FAILED = "the policy failed: try again in a while"
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
+local APART_MS = 250                     -- between two that are tried again
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
 local PATIENCE_EACH_MS = 0.25            -- … and for each ticket that a new instance may have to be told of first
 local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
@@ -107,15 +108,27 @@ local function new_version(self, slot, source)
   return v
 end
 
+-- When a version is tried again: at a time of its own, so that nobody waits for two that fail.
+local function trial_ms(self, v)
+  local at, moved = ms(self) + v.pause_ms, true
+  while moved do
+    moved = false
+    for _, other in pairs(self.versions) do
+      if other ~= v and math.abs(other.until_ms - at) < APART_MS then at, moved = other.until_ms + APART_MS, true end
+    end
+  end
+  return at
+end
+
 -- Sets a version aside.
 local function blame(self, v, why)
   if v == self.first_come then return end
   self.server.counters:add "policy_failed"
   v.pause_ms = math.min(math.max(v.pause_ms * 2, PAUSE_MS), PAUSE_MAX_MS)
-  v.until_ms = ms(self) + v.pause_ms
+  v.until_ms = trial_ms(self, v)
   local instead = self:serving(v.slot)
   self.server.log:error("policy %s failed: %s; %s serves, it is tried again in %d s", v.source.name, why,
-    instead == self.first_come and "first_come" or "the version before it", v.pause_ms // 1000)
+    instead == self.first_come and "first_come" or "the version before it", (v.until_ms - ms(self)) // 1000)
 end
 
 function Policies:blame(n, why)
@@ -156,6 +169,14 @@ function on.refused(self, n, why)
 end
 
 function on.verdict(self, queue, no, ok, text) self.on.verdict(queue, no, ok, text) end
+
+function on.stumbled(self, queue, n, no, why)
+  local v = self.versions[n]
+  self.server.counters:add "policy_failed"
+  local name = v and v.source.name or "?"
+  self.server.log:error("queue %s: policy %s failed: %s; that ticket is refused", queue, name, why)
+  self.on.verdict(queue, no, false, FAILED)
+end
 
 -- What the version does not take that is to serve, it will never take. One that serves in its place does not count.
 function on.unfit(self, queue, n, no, text)
@@ -413,7 +434,7 @@ function Policies:add(queue, t)
   local version = version_for(self, queue)
   local is_new = not t.admitted and not t.seats
   if is_new and version == self.first_come and self:about(queue).gated then
-    return self.on.verdict(queue, t.no, false, SET_ASIDE)
+    return self.on.verdict(queue, t.no, false, FAILED)
   end
   local ok, err = send(self, { "add", queue, version.n, t.no, t.app, t.since_ms, t.members, t.admitted or false,
     ms(self), t.seats or false })
