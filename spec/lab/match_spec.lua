@@ -45,7 +45,7 @@ describe("the lab: a queue", function()
     net = support.net(options)
     local file = net.dir .. "/two.lua"
     shell.write(file, policy(WAITS))
-    support.serve(net, { "--policy", "duo=" .. file })
+    support.serve(net, { "--policy", "duo=" .. file, "--watch" })
     local players, names = {}, {}
     for name in pairs(NATS) do names[#names + 1] = name end
     table.sort(names)
@@ -58,10 +58,8 @@ describe("the lab: a queue", function()
     shell.sleep_ms(600) -- passes of the first policy: nobody is matched
     assert.same({}, support.events(players.a, "matched"))
     shell.write(file, policy("what is no Lua"))
-    net.serving:kill "HUP"
     assert(net.serving:expect_error("the version before it stays", 5000))
     shell.write(file, policy(BALANCES))
-    net.serving:kill "HUP"
 
     local members, sent = {}, {}
     for _, name in ipairs(names) do
