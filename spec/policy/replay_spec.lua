@@ -30,6 +30,7 @@ local LIVELY = [[
   return bodkin.policy { size = { 2, 4 }, props = { mmr = "number" }, index = "mmr",
     admit = function(t)
       if t.props.mmr > 2000 then return false, "too good" end
+      if t.props.mmr % 16 < 1 then error "what a number" end
       return true
     end,
     on_register = function(c)
@@ -63,7 +64,7 @@ describe("a record of matchmaking", function()
     end
     local seen = {}
     assert(replay.each(lines_of(record), function(mark, message) if mark == ">" then seen[message[1]] = true end end))
-    for _, what in ipairs { "match", "verdict", "said", "failed", "answered", "kept", "renewed" } do
+    for _, what in ipairs { "match", "verdict", "stumbled", "said", "failed", "answered", "kept", "renewed" } do
       assert.is_true(seen[what], what)
     end
   end)
@@ -159,6 +160,8 @@ describe("a record of matchmaking", function()
       assert.is_true(strict.other.gaps[1].p99 < 3 and strict.other.matches < strict.recorded.matches)
       assert.is_true(strict.recorded.failed > 0 and strict.other.failed == 0)
       assert.is_true(strict.recorded.refused > 0)
+      assert.equal(strict.recorded.tickets, strict.recorded.matched + strict.recorded.left + strict.recorded.waiting
+        + strict.recorded.refused)
       local closed = text(lines_of(record), support.source [[return bodkin.policy {
         admit = function() return false end }]])
       assert.equal(closed.other.tickets, closed.other.refused)

@@ -16,8 +16,8 @@ Requests.__index = Requests
 local first_gap_ms, longest_gap_ms = 200, 500
 -- Where it is known how long an answer takes, a little longer than that, if it is less; and for what goes under a new
 -- id each time, so that an answer that was slow, not lost, tells how long it took all the same. Twice, since of twenty
--- who meet at 5 % loss one loses the second, too; and not where nobody answered of late. To wait longer costs whoever lost
--- one; to ask once too often costs a small datagram.
+-- who meet at 5 % loss one loses the second, too; and not where nobody answered of late. To wait longer costs whoever
+-- lost one; to ask once too often costs a small datagram.
 local soon_gap_ms, margin_ms = 40, 10
 -- Of strangers' STUN servers no more is asked than RFC 8489 section 6.2.1 has it.
 local stun_gap_ms, stun_longest_ms = 500, 8000

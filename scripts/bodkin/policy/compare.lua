@@ -60,11 +60,11 @@ local function came(self, message)
   local t = q.tickets[no]
   if t then
     if t.match then t.match.is_void = true end -- it did not come about: they wait on
-    if t.gone and not t.match then
+    if t.gone and not t.match and not t.refused then
       q.side.left = q.side.left - (t.seats and 0 or 1)
       table.insert(q.events, { at_ms = self.now_ms, add = t })
     end
-    t.match, t.gone = nil, nil
+    t.match, t.gone, t.unfit = nil, nil, nil
     return
   end
   local props = {}
@@ -93,10 +93,21 @@ local function went(self, message)
   t.gone = true
   if t.match then
     t.match.gone = t.match.gone + 1
+  elseif t.unfit then -- for the version that served
+    t.refused = true
+    q.side.refused = q.side.refused + (t.seats and 0 or 1)
   elseif not t.refused then
     table.insert(q.events, { at_ms = self.now_ms, drop = t })
     if not t.seats then q.side.left = q.side.left + 1 end
   end
+end
+
+local function refused(self, queue, no)
+  local q = queue_of(self, queue)
+  local t = q.tickets[no]
+  if not t then return end
+  t.refused = true
+  q.side.refused = q.side.refused + 1
 end
 
 function Reader:line(mark, message)
@@ -117,11 +128,14 @@ function Reader:line(mark, message)
     local side = queue_of(self, message[2]).side
     side.failed = side.failed + 1
   elseif kind == "verdict" and not message[4] then
-    local q = queue_of(self, message[2])
-    if q.tickets[message[3]] then
-      q.tickets[message[3]].refused = true
-      q.side.refused = q.side.refused + 1
-    end
+    refused(self, message[2], message[3])
+  elseif kind == "stumbled" then
+    local side = queue_of(self, message[2]).side
+    side.failed = side.failed + 1
+    refused(self, message[2], message[4])
+  elseif kind == "unfit" then
+    local t = queue_of(self, message[2]).tickets[message[4]]
+    if t then t.unfit = true end
   end
 end
 
@@ -201,8 +215,11 @@ local function arrive(run, q, side, e)
   t.there = true
   run.count = run.count + 1
   for _, m in ipairs(tell(run, { "add", q.name, 1, t.no, t.app, t.since_ms, t.members, false, e.at_ms, t.seats })) do
-    if m[1] == "failed" then side.failed, side.why = side.failed + 1, side.why or m[4] end
-    if m[1] == "failed" or m[1] == "verdict" and not m[4] then
+    local kind = m[1]
+    if kind == "failed" or kind == "stumbled" then
+      side.failed, side.why = side.failed + 1, side.why or (kind == "failed" and m[4] or m[5])
+    end
+    if kind == "failed" or kind == "stumbled" or kind == "verdict" and not m[4] then
       if not t.seats then side.refused = side.refused + 1 end
       drop(run, q.name, t)
       return

@@ -174,6 +174,8 @@ end
 
 function heard:verdict(message) decided(self, message[2], message[3], message[4]) end
 
+function heard:stumbled(message) decided(self, message[2], message[4], false) end
+
 function heard:failed(message)
   if message[6] then decided(self, message[2], message[6], false) end
 end
