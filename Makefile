@@ -196,13 +196,17 @@ bench-relay: all $(r)/bench/relay
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/relay.lua
 bench-flood: all $(r)/bench/flood
 	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/flood.lua
-bench-connect: all $(r)/bench/nice
-	@BODKIN=$(BODKIN) BENCH=$(r)/bench $(BODKIN) run bench/connect.lua
+# JUICE=DIR: where libjuice is (include/juice/juice.h, libjuice.a or .so there or in lib/); its rows are then printed, too.
+bench-connect: all $(r)/bench/nice $(if $(JUICE),$(r)/bench/juice)
+	@BODKIN=$(BODKIN) BENCH=$(r)/bench JUICE=$(JUICE) $(BODKIN) run bench/connect.lua
 $(r)/bench/echo $(r)/bench/load $(r)/bench/flood $(r)/bench/relay $(r)/bench/sweep: $(r)/bench/%: $(r)/bench/%.o
 	$(call quiet,LD) $(CC) -o $@ $^
 $(r)/bench/nice.o: CFLAGS += $$(pkg-config --cflags nice)
-$(r)/bench/nice: $(r)/bench/nice.o
+$(r)/bench/nice: $(r)/bench/nice.o $(r)/bench/signals.o
 	$(call quiet,LD) $(CC) -o $@ $^ $$(pkg-config --libs nice)
+$(r)/bench/juice.o: CFLAGS += -I$(JUICE)/include
+$(r)/bench/juice: $(r)/bench/juice.o $(r)/bench/signals.o
+	$(call quiet,LD) $(CC) -o $@ $^ -L$(JUICE) -L$(JUICE)/lib -Wl,-rpath,$(JUICE):$(JUICE)/lib -ljuice -pthread
 bench: all
 	@BODKIN=$(BODKIN) $(BODKIN) run bench/figures.lua
 nat-table: all

@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- `make bench-connect`: how long two take to be connected, from the moment both begin, by Bodkin and by libnice
--- (nice.c), in the lab, behind the same NATs and with the same delays, taking turns. Prints the table of
--- bench/README.md. With LOSS=0.05 so much is lost between any two hosts, both ways; then what counts is how long the
--- slowest in twenty take, so there are more rounds, of several pairs at a time, and none among the NATs that no loss
--- would let through is left out. Needs root, BODKIN (the binary) and BENCH (the directory where nice was built).
+-- (nice.c), in the lab, behind the same NATs and with the same delays, taking turns; and by libjuice (juice.c), where
+-- JUICE names the directory that has it. Prints the table of bench/README.md. With LOSS=0.05 so much is lost between
+-- any two hosts, both ways; then what counts is how long the slowest in twenty take, so there are more rounds, of several
+-- pairs at a time, and none among the NATs that no loss would let through is left out. Needs root, BODKIN (the binary)
+-- and BENCH (the directory where nice was built).
 
 local core = require "bodkin.core"
 local lab = require "bodkin.lab"
@@ -15,7 +16,8 @@ local ROUNDS = tonumber(os.getenv "ROUNDS" or LOSS > 0 and 10 or 5)
 local LANES = LOSS > 0 and 4 or 1 -- pairs that connect at the same time
 local DELAY_MS = 20 -- one way, between any two hosts
 local START_MS = 400 -- both programs are up by then
-local RUN_MS = LOSS > 0 and { bodkin = 2500, nice = 4500 } or { bodkin = 1000, nice = 3500 }
+local RUN_MS = LOSS > 0 and { bodkin = 2500, other = 4500 } or { bodkin = 1000, other = 3500 }
+local OTHERS = (os.getenv "JUICE" or "") ~= "" and { "nice", "juice" } or { "nice" }
 
 local cases = {
   { "none", "none" }, { "full_cone", "port_restricted" }, { "port_restricted", "port_restricted" },
@@ -44,8 +46,8 @@ local function start(net, kind, role, host, round, go_us)
     return host:start { bodkin, "run", "bench/meet.lua", role, net.url, round,
       tostring(go_us), tostring(RUN_MS.bodkin), realtime = net.realtime }
   end
-  return host:start { bench .. "/nice", role, host.addr, net.server.addr, net.dir .. "/" .. round,
-    tostring(2 * DELAY_MS), tostring(go_us), tostring(RUN_MS.nice), realtime = net.realtime }
+  return host:start { bench .. "/" .. kind, role, host.addr, net.server.addr, net.dir .. "/" .. round,
+    tostring(2 * DELAY_MS), tostring(go_us), tostring(RUN_MS.other), realtime = net.realtime }
 end
 
 -- The last, or the first, time of an event on one side, and what was said with it.
@@ -61,6 +63,7 @@ end
 local EVENTS = {
   bodkin = { told = "matched", connected = "connected", agreed = "path" },
   nice = { told = "candidate", connected = "connected", agreed = "ready" },
+  juice = { told = "candidate", connected = "connected", agreed = "completed" },
 }
 
 -- { connected, after (since the peer's last address was told), agreed }, each of the later side; what never
@@ -86,7 +89,7 @@ end
 local function add_round(rounds, net, kind, n)
   local go_us, running = core.now() + START_MS * 1000 * (LANES > 1 and 2 or 1), {}
   for lane = 1, LANES do
-    local round, a, b = ("round%d-%d"):format(n, lane), hosts_of(lane)
+    local round, a, b = ("%s%d-%d"):format(kind, n, lane), hosts_of(lane)
     assert(os.execute(("mkdir -p %s/%s"):format(net.dir, round)))
     running[lane] = { start(net, kind, "a", net[a], round, go_us), start(net, kind, "b", net[b], round, go_us) }
   end
@@ -140,36 +143,48 @@ local function cell(text, our_ms, their_ms)
   return text .. (our_ms and their_ms and their_ms > 0 and (" (%.2f)"):format(our_ms / their_ms) or "")
 end
 
-local function row(case)
-  local net <close> = net_of(case)
-  local rounds = { bodkin = {}, nice = {} }
-  for i = 1, ROUNDS do
-    for _, kind in ipairs { "bodkin", "nice" } do add_round(rounds[kind], net, kind, i) end
-  end
-  local cells = { case.same_nat and "both behind one " .. case[1] or case[1] .. "–" .. case[2] }
+-- What Bodkin's rounds came to beside another's.
+local function print_row(name, ours, theirs)
+  local cells = { name }
   local function ms(value) return value and ("%.0f"):format(value) or "–" end
   for _, what in ipairs(LOSS > 0 and { "connected", "agreed" } or { "after", "connected", "agreed" }) do
     if LOSS > 0 then
-      local our_half, ours, our_never = spread(rounds.bodkin, what)
-      local half, theirs, never = spread(rounds.nice, what)
+      local our_half, our_most, our_never = spread(ours, what)
+      local half, most, never = spread(theirs, what)
       cells[#cells + 1] = ("%s / %s"):format(ms(our_half), ms(half))
-      cells[#cells + 1] = cell(("%s / %s"):format(ms(ours), ms(theirs)), ours, theirs)
+      cells[#cells + 1] = cell(("%s / %s"):format(ms(our_most), ms(most)), our_most, most)
       if what == "connected" then cells[#cells + 1] = ("%d / %d"):format(our_never, never) end
     else
-      local ours, our_ms = summary(rounds.bodkin, what)
-      local theirs, their_ms = summary(rounds.nice, what)
-      cells[#cells + 1] = cell(("%s / %s"):format(ours, theirs), our_ms, their_ms)
+      local our_text, our_ms = summary(ours, what)
+      local text, their_ms = summary(theirs, what)
+      cells[#cells + 1] = cell(("%s / %s"):format(our_text, text), our_ms, their_ms)
     end
   end
   print("| " .. table.concat(cells, " | ") .. " |")
   io.stdout:flush()
 end
 
+local function row(case)
+  local net <close> = net_of(case)
+  local rounds = { bodkin = {} }
+  for i = 1, ROUNDS do
+    add_round(rounds.bodkin, net, "bodkin", i)
+    for _, kind in ipairs(OTHERS) do
+      rounds[kind] = rounds[kind] or {}
+      add_round(rounds[kind], net, kind, i)
+    end
+  end
+  local pair = case.same_nat and "both behind one " .. case[1] or case[1] .. "–" .. case[2]
+  for _, kind in ipairs(OTHERS) do
+    print_row(OTHERS[2] and pair .. ", lib" .. kind or pair, rounds.bodkin, rounds[kind])
+  end
+end
+
 if LOSS > 0 then
   print("| pair | connected, from start: half | 95 % | never | agreed on the final path: half | 95 % |")
   print "|---|---|---|---|---|---|"
   for _, case in ipairs(cases) do row(case) end
-  print(("\nBodkin / libnice in ms (and the ratio), of the later side, %d meetings each; %d ms one way, "
+  print(("\nBodkin / the other in ms (and the ratio), of the later side, %d meetings each; %d ms one way, "
     .. "loss %g each way."):format(ROUNDS * LANES, DELAY_MS, LOSS))
   return 0
 end
@@ -177,6 +192,6 @@ print("| pair | connected, after the peer's last address was told | connected, f
   .. "| agreed on the final path, from start |")
 print "|---|---|---|---|"
 for _, case in ipairs(cases) do row(case) end
-print(("\nBodkin / libnice in ms (and the ratio), of the later side, medians of %d; %d ms one way between two hosts.")
+print(("\nBodkin / the other in ms (and the ratio), of the later side, medians of %d; %d ms one way between two hosts.")
   :format(ROUNDS, DELAY_MS))
 return 0

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // One side of a connection by libnice, for bench/connect.lua: full ICE over UDP, candidates told as they are found
-// (trickle). Signalling goes through files and takes as long as the way through a server would.
+// (trickle), as signals.h has it.
 // usage: nice a|b LOCAL-IP STUN-IP DIRECTORY DELAY-MS GO-US RUN-MS
 //   GO-US: when to begin, on the monotonic clock. What happens is printed as "NAME MS ..." lines, MS since then.
 #include <agent.h>
@@ -8,21 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "signals.h"
+
 typedef struct side {
   NiceAgent *agent;
   GMainLoop *loop;
   guint stream;
-  gint64 go_us, delay_us;
-  FILE *say, *hear; // what goes to the other side, and what comes from it: "TIME-US TEXT" lines
-  char next[512];   // a line that came, but is not due yet
+  signals signals;
 } side;
 
-static double since(const side *s) { return (double)(g_get_monotonic_time() - s->go_us) / 1000.0; }
+static double since(const side *s) { return signals_since(&s->signals); }
 
-static void tell(side *s, const char *verb, const char *text) {
-  fprintf(s->say, "%" G_GINT64_FORMAT " %s %s\n", g_get_monotonic_time(), verb, text);
-  fflush(s->say);
-}
+static void tell(side *s, const char *verb, const char *text) { signals_tell(&s->signals, verb, text); }
 
 static void on_candidate(NiceAgent *agent, NiceCandidate *candidate, gpointer data) {
   gchar *sdp = nice_agent_generate_local_candidate_sdp(agent, candidate);
@@ -53,7 +50,8 @@ static void on_data(NiceAgent *agent, guint stream, guint component, guint len, 
   (void)agent, (void)stream, (void)component, (void)len, (void)bytes, (void)data;
 }
 
-static void heard(side *s, const char *verb, char *text) {
+static void heard(void *ctx, const char *verb, char *text) {
+  side *s = ctx;
   if (strcmp(verb, "credentials") == 0) {
     char *password = strchr(text, ' ');
     *password++ = 0;
@@ -69,35 +67,16 @@ static void heard(side *s, const char *verb, char *text) {
   }
 }
 
-// Each millisecond: lines that are due.
+// Each millisecond.
 static gboolean hear_due(gpointer data) {
   side *s = data;
-  for (;;) {
-    if (!*s->next && !fgets(s->next, sizeof s->next, s->hear)) {
-      clearerr(s->hear);
-      return G_SOURCE_CONTINUE;
-    }
-    gint64 at = g_ascii_strtoll(s->next, NULL, 10);
-    if (g_get_monotonic_time() < at + s->delay_us) return G_SOURCE_CONTINUE;
-    s->next[strcspn(s->next, "\n")] = 0;
-    char *verb = strchr(s->next, ' ') + 1, *text = strchr(verb, ' ');
-    *text++ = 0;
-    heard(s, verb, text);
-    *s->next = 0;
-  }
+  signals_hear(&s->signals, heard, s);
+  return G_SOURCE_CONTINUE;
 }
 
 static gboolean stop(gpointer data) {
   g_main_loop_quit(((side *)data)->loop);
   return G_SOURCE_REMOVE;
-}
-
-static FILE *signals(const char *dir, const char *of, const char *mode) {
-  gchar *path = g_build_filename(dir, of, NULL);
-  FILE *f = fopen(path, mode);
-  if (!f) perror(path), exit(1);
-  g_free(path);
-  return f;
 }
 
 static void begin(side *s, char **argv) {
@@ -124,15 +103,9 @@ static void begin(side *s, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 8) return fputs("usage: nice a|b LOCAL-IP STUN-IP DIRECTORY DELAY-MS GO-US RUN-MS\n", stderr), 2;
-  side s = {.go_us = g_ascii_strtoll(argv[6], NULL, 10), .delay_us = (gint64)(atof(argv[5]) * 1000.0)};
-  const char *other = strcmp(argv[1], "a") == 0 ? "b" : "a";
-  setvbuf(stdout, NULL, _IOLBF, 0);
-  s.say = signals(argv[4], argv[1], "a");
-  s.hear = signals(argv[4], other, "a+");
-  rewind(s.hear);
+  side s = {0};
+  signals_open(&s.signals, argc, argv);
   s.loop = g_main_loop_new(NULL, FALSE);
-  while (g_get_monotonic_time() < s.go_us) g_usleep(100);
   begin(&s, argv);
   g_timeout_add_full(G_PRIORITY_HIGH, 1, hear_due, &s, NULL);
   g_timeout_add((guint)atoi(argv[7]), stop, &s);
