@@ -2,9 +2,9 @@
 -- `make bench-connect`: how long two take to be connected, from the moment both begin, by Bodkin and by libnice
 -- (nice.c), in the lab, behind the same NATs and with the same delays, taking turns; and by libjuice (juice.c), where
 -- JUICE names the directory that has it. Prints the table of bench/README.md. With LOSS=0.05 so much is lost between
--- any two hosts, both ways; then what counts is how long the slowest in twenty take, so there are more rounds, of several
--- pairs at a time, and none among the NATs that no loss would let through is left out. Needs root, BODKIN (the binary)
--- and BENCH (the directory where nice was built).
+-- any two hosts, both ways; then what counts is how long the slowest in twenty take, so there are more rounds, of
+-- several pairs at a time, and none among the NATs that no loss would let through is left out. Needs root, BODKIN (the
+-- binary) and BENCH (the directory where nice was built).
 
 local core = require "bodkin.core"
 local lab = require "bodkin.lab"

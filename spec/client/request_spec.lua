@@ -76,14 +76,15 @@ describe("request", function()
     assert.equal(11, #sent)
   end)
 
-  it("is repeated after a little more than a round trip, once these are known to be less, 40 ms at least", function()
-    for rtt_ms, gap_ms in pairs { [1] = 40, [34] = 44, [72] = 90, [300] = 200 } do
+  it("is repeated after a little more than a round trip, once these are known to be less, 50 ms at least", function()
+    for rtt_ms, gap_ms in pairs { [1] = 50, [44] = 55, [72] = 90, [300] = 200 } do
       rtts.known, sent = rtt_ms, {}
       local tx = ask()
       world:run(gap_ms)
       assert.equal(2, #sent)
       assert.equal(gap_ms, sent[2].at_ms - sent[1].at_ms)
       answer(server, message.opened, tx, noise)
+      answer(server, message.opened, ask(), noise)
     end
     for _, slow in ipairs { { expect = "queued" }, { expect = "done", slow = true } } do -- wait for more than the way
       local tx, copies = ask(slow), 0
@@ -107,7 +108,14 @@ describe("request", function()
     rtts.known = 40
     assert.same({ 0, 50, 100, 200, 400, 800, 1300, 1800 }, times())
     assert.same({ 0, 200, 600, 1100, 1600 }, times())
+    requests:moved()
     local tx = ask()
+    world:run(60)
+    answer(server, message.opened, tx, noise) -- to which copy?
+    tx = ask()
+    sent = {}
+    world:run(190)
+    assert.same({}, sent)
     answer(server, message.opened, tx, noise)
     assert.same({ 0, 50, 100, 200, 400, 800, 1300, 1800 }, times())
   end)
@@ -119,14 +127,14 @@ describe("request", function()
       task.spawn(function()
         results = table.pack(requests:call { to = server, expect = "address_report", anew = true, build = question })
       end)
-      world:run(100) -- after 0, 40, 80 ms
+      world:run(110) -- after 0, 50, 100 ms
       assert.equal(3, #sent)
       local txs = {}
       for i, s in ipairs(sent) do txs[i] = message.address_request:decode(s.bytes) end
       for i = 1, 2 do assert.not_equal(txs[i], txs[i + 1]) end
       answer(server, message.address_report, txs[copy], core.addr.mask(me, txs[copy]), ("p"):rep(20))
       assert.equal(true, results[1])
-      assert.same({ ({ 100000, 60000, 20000 })[copy] }, rtts)
+      assert.same({ ({ 110000, 60000, 10000 })[copy] }, rtts)
       for i = 1, 3 do -- of no request any more
         local before = env.counters:get "drop_reply"
         answer(server, message.address_report, txs[i], core.addr.mask(me, txs[i]), ("p"):rep(20))

@@ -243,7 +243,7 @@ describe("the server's schedule", function()
     s:run(function() assert(b:join(ma.code)) end)
     s.world:run(9000)
     local before = s.server.counters:get "address_reported"
-    assert.equal(3 + 2 * 2, before) -- one for each client, one more as one is far; two for each one's fresh ports
+    assert.equal(4 + 2 * 2, before) -- one for each client, two more as one is far; two for each one's fresh ports
     s.world:run(3000)
     assert.equal("no_path", support.events(b, "closed")[1].reason)
     assert.is_nil(next(a.fresh_sockets))

@@ -432,6 +432,7 @@ describe("a queue", function()
         "admit = function(t) if t.props.bad then error 'on admission' end return true end",
         "index = function(t) if t.props.bad then error 'on admission' end return 1 end",
       } do
+        -- One whose properties are not as declared says nothing of it.
         world { duel = "return bodkin.policy { size = 2, window_ms = 100, form = function(a, near)\n"
           .. "return { teams = { { a, near[1] } }, data = 'by it' } end, " .. text .. " }" }
         local nodes, waits = {}, {}
@@ -449,6 +450,20 @@ describe("a queue", function()
         s:close()
         s = nil
       end
+    end)
+
+    it("at many tickets says so five times a second, and counts all", function()
+      world { duel = "return bodkin.policy { size = 2, admit = function(t) assert(not t.props.bad) return true end }" }
+      wait(open(1), "duel")
+      s.world:run(100)
+      local node = open(2)
+      s.world:run(1000 - s.world:now() // 1000 % 1000)
+      for _ = 1, 20 do wait(node, "duel", { bad = true }) end
+      s.world:run(500)
+      local lines = 0
+      for _, line in ipairs(s.hub.log) do lines = lines + (line:find("that ticket is refused", 1, true) and 1 or 0) end
+      assert.equal(5, lines)
+      assert.equal(20, count "policy_failed")
     end)
 
     it("is tried again at a time when no other is", function()
@@ -489,6 +504,52 @@ describe("a queue", function()
       for i, part in ipairs { 1 / 8, 1 / 4, 1 / 2, 1 } do
         assert.is_true(math.abs(list[i] - all * part) <= 1, list[i])
       end
+      for no = 1, 2 do d:tell { "drop", "q", no } end
+      assert.same({}, d:tick(1000)) -- it got through all who wait
+      for _ = 1, 2 do assert.truthy(d:add {}) end
+      assert.is_true(math.abs(tried() - all) <= 1)
+      d:tell { "renew", 1 }
+      assert.is_true(math.abs(tried() - all) <= 1)
+    end)
+
+    it("at one that stands far behind is tried with less until it gets there", function()
+      local d = policy.desk [[return bodkin.policy { size = 2, compatible = function(a)
+        if a.props.bad then while true do end end
+        for _ = 1, 20 do end
+        return false
+      end }]]
+      for i = 1, 800 do assert.truthy(d:add { bad = i == 500 or nil }) end
+      local order = {}
+      for i = 1, 12 do
+        local told = d:tell { "tick", "q", 1, i, i }
+        local last = told[#told]
+        order[i] = last[1] == "failed" and "f" or last[5] and "w" or "p"
+      end
+      assert.matches("^fp+f+$", table.concat(order))
+    end)
+
+    it("leaves its place to the last good one also where a pass ends before what it fails at", function()
+      local path = os.tmpname()
+      local function write(text)
+        local file <close> = assert(io.open(path, "w"))
+        file:write(policy.prelude .. text)
+      end
+      write "return bodkin.policy { size = 2, window_ms = 100, compatible = function() return false end }"
+      world { duel = path }
+      local waits = {}
+      for i = 1, 60 do waits[i] = wait(open(i), "duel", { bad = i > 58 or nil }, 60000) end
+      s.world:run(500)
+      write [[return bodkin.policy { size = 2, window_ms = 100, compatible = function(a)
+        if a.props.bad then error "at last" end
+        for _ = 1, 2000 do end
+        return false
+      end }]]
+      s.server:reload()
+      s.world:run(20000)
+      os.remove(path)
+      assert.truthy(logged ":3: at last; the version before it serves, it is tried again in 4 s")
+      assert.is_nil(logged "first_come serves" or nil)
+      for i = 1, 60 do assert.is_nil(waits[i].result) end
     end)
 
     it("and which says who may wait, lets nobody in meanwhile; who waits is matched", function()

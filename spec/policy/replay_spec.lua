@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- What matchmaking was told and told, recorded by a server in the simulator, and walked again.
+local core = require "bodkin.core"
 local compare = require "bodkin.policy.compare"
 local links = require "bodkin.policy.link"
 local recordings = require "bodkin.servers.recording"
@@ -106,6 +107,36 @@ describe("a record of matchmaking", function()
     assert.matches("format 2", select(2, replay.run(lines_of "bodkin-desk 2 0 0\n")), 1, true)
     assert.matches("no record", select(2, replay.run(lines_of "<x\n")), 1, true)
     assert.matches("empty", select(2, replay.run(lines_of "")), 1, true)
+  end)
+
+  it("may begin at any renewal: a desk that was renewed says what a new one does", function()
+    local function told(is_renewed)
+      local d, out = support.desk [[return bodkin.policy { size = 2,
+        admit = function(t) assert(not t.props.bad) return true end,
+        compatible = function()
+          local n = 0
+          while true do
+            n = n + 1
+            if n % 100000 == 0 then print(n) end
+          end
+        end }]], {}
+      if is_renewed then
+        for _ = 1, 2 do assert.truthy(d:add {}) end
+        assert.is_nil(d:tick(1))
+        d:tell { "renew", 1 }
+      else
+        for no = 1, 2 do d:tell { "wait", "q", no, "a", 0, { { {}, core.wire.encode {} } }, false } end
+        d.no = 2
+      end
+      for i, message in ipairs { { "tick", "q", 1, 1, 2 }, { "tick", "q", 1, 2, 3 }, { "tick", "q", 1, 3, 4 } } do
+        out[i] = d:tell(message)
+      end
+      d:add { bad = true }
+      out[#out + 1] = d.told
+      return out
+    end
+    assert.same(told(false), told(true))
+    assert.equal("failed", told(true)[4][1][1])
   end)
 
   it("goes on where a server was killed in the middle of a line, and says which is left out", function()

@@ -16,9 +16,10 @@ Requests.__index = Requests
 local first_gap_ms, longest_gap_ms = 200, 500
 -- Where it is known how long an answer takes, a little longer than that, if it is less; and for what goes under a new
 -- id each time, so that an answer that was slow, not lost, tells how long it took all the same. Twice, since of twenty
--- who meet at 5 % loss one loses the second, too; and not where nobody answered of late. To wait longer costs whoever
--- lost one; to ask once too often costs a small datagram.
-local soon_gap_ms, margin_ms = 40, 10
+-- who meet at 5 % loss one loses the second, too; and not where the one before went unanswered, or was answered after a
+-- second copy: the way may have become longer. To wait longer costs whoever lost one; to ask once too often costs a
+-- small datagram.
+local soon_gap_ms, margin_ms = 50, 10
 -- Of strangers' STUN servers no more is asked than RFC 8489 section 6.2.1 has it.
 local stun_gap_ms, stun_longest_ms = 500, 8000
 -- A server that answers one request with ever new proofs is broken; so many are taken.
@@ -55,7 +56,7 @@ function M.new(config)
     env = config.env, sock_for = config.sock_for, proof_for = config.proof_for, on_report = config.on_report,
     on_rtt = config.on_rtt, rtt_for = config.rtt_for, pending = {}, count = 0,
     sent_us = {}, -- when something was sent to each, last
-    silent = {}, -- by address: what was asked last found no answer
+    unsure = {}, -- by address: what was asked last found no answer, or perhaps one to its first copy, which was slow
   }, Requests)
   self.where = config.where or udp_port
   for _, kind in ipairs(replies) do
@@ -69,7 +70,7 @@ end
 function Requests:take(reply, from, tx)
   local r = self.pending[tx]
   if r and r.to == from and (r.sealed or false) == reply:sealed() then
-    self.silent[from] = nil
+    self.unsure[from] = r.is_soon and not r.anew and r.sent > 1 or nil
     return r
   end
   self.env.counters:add("drop_reply")
@@ -171,7 +172,7 @@ end
 function Requests:timed_out(r)
   if not r.quiet then self.env.counters:add("request_timeout") end
   if r.sealed and not r.quiet then self.association:doubt() end
-  if not r.quiet then self.silent[r.to] = true end
+  if not r.quiet then self.unsure[r.to] = true end
   local s = ("%g s"):format(r.timeout_ms / 1000)
   local where = core.addr.format(r.to)
   self:finish(r, nil, ("no answer from %s after %s: is %s open there? try bodkin ping"):format(where, s,
@@ -195,7 +196,7 @@ function Requests:repeat_later(r, gap_ms)
 end
 
 local function first_gap(self, spec)
-  if self.silent[spec.to] then return first_gap_ms end
+  if self.unsure[spec.to] then return first_gap_ms end
   if spec.anew then return soon_gap_ms end
   local rtt_ms = soon[spec.expect] and not spec.slow and self.rtt_for(spec.to)
   if not rtt_ms then return first_gap_ms end
@@ -217,7 +218,8 @@ function Requests:prepare(spec)
     longest_ms = spec.longest_ms or longest_gap_ms,
     timeout_ms = spec.timeout_ms or M.timeout_ms, tx = self.env.random(12), proofs = 0, sent = 0,
   }
-  r.twice = r.gap_ms < first_gap_ms
+  r.is_soon = r.gap_ms < first_gap_ms
+  r.twice = r.is_soon
   local ok, err, code = self:encode(r)
   if not ok then return nil, err, code or "invalid" end
   return r
@@ -278,6 +280,9 @@ end
 function Requests:fail_sealed(text, code)
   for _, r in ipairs(self:sealed_pending()) do self:finish(r, nil, text, code) end
 end
+
+-- What was known of ways to servers is so no more: this host is elsewhere.
+function Requests:moved() self.unsure = {} end
 
 -- Every request under way ends with "closed".
 function Requests:close()

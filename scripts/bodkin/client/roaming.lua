@@ -57,6 +57,7 @@ function Roaming:moved()
   node.relays:moved()
   for session in pairs(node.sessions) do self:ask(session) end
   node.addresses:moved()
+  node.requests:moved()
   node.registration:kick()
   node.maintenance:moved()
 end

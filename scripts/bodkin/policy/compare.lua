@@ -54,8 +54,9 @@ local function queue_of(self, name)
 end
 
 local function came(self, message)
-  local _, queue, _, no, app, since_ms, members, _, now_ms, seats = table.unpack(message, 1, 10)
+  local _, queue, version, no, app, since_ms, members, _, now_ms, seats = table.unpack(message, 1, 10)
   local q = queue_of(self, queue)
+  q.version = version
   self.now_ms = math.max(self.now_ms or 0, now_ms)
   local t = q.tickets[no]
   if t then
@@ -93,12 +94,12 @@ local function went(self, message)
   t.gone = true
   if t.match then
     t.match.gone = t.match.gone + 1
-  elseif t.unfit then -- for the version that served
-    t.refused = true
-    q.side.refused = q.side.refused + (t.seats and 0 or 1)
   elseif not t.refused then
     table.insert(q.events, { at_ms = self.now_ms, drop = t })
-    if not t.seats then q.side.left = q.side.left + 1 end
+    -- Its end came of the version that serves, or it left.
+    local how = t.unfit and t.unfit == q.version and "refused" or "left"
+    t.refused = how == "refused"
+    if not t.seats then q.side[how] = q.side[how] + 1 end
   end
 end
 
@@ -107,7 +108,7 @@ local function refused(self, queue, no)
   local t = q.tickets[no]
   if not t then return end
   t.refused = true
-  q.side.refused = q.side.refused + 1
+  q.side.refused = q.side.refused + (t.seats and 0 or 1)
 end
 
 function Reader:line(mark, message)
@@ -122,6 +123,7 @@ function Reader:line(mark, message)
   elseif kind == "tick" then
     self.now_ms = math.max(self.now_ms or 0, message[5])
     self.ticks[message[4]] = message[5]
+    queue_of(self, message[2]).version = message[3]
   elseif kind == "match" then
     matched(self, message)
   elseif kind == "failed" then
@@ -135,7 +137,7 @@ function Reader:line(mark, message)
     refused(self, message[2], message[4])
   elseif kind == "unfit" then
     local t = queue_of(self, message[2]).tickets[message[4]]
-    if t then t.unfit = true end
+    if t then t.unfit = message[3] end
   end
 end
 

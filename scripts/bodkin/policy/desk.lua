@@ -26,7 +26,8 @@
 --        { "unfit", queue, version, no, text }           one admitted before is none that this version takes: it is not
 --                                                seen, but kept for another version until it is dropped
 --        { "match", queue, serial, teams, host | false, data, number of the running match that they join | nothing }
---        { "ticked", queue, serial, work }               after the matches of that pass
+--        { "ticked", queue, serial, work, whole }        after the matches of that pass; whole: it got through all who
+--                                                wait, with those before it
 --        { "failed", queue, version, message, serial | false, no | nothing }     a run went wrong, of a pass or of the
 --                                                admission of that ticket: the instance is closed
 --        { "explained", queue, serial, said | false }
@@ -47,8 +48,9 @@ local PIECE = 1000     -- bytes of a state in one message
 local KEEP_MS = 10000  -- how often it is told, where it changed
 local EMPTY = "\x80"   -- a state without anything in it
 local WHY_MAX = 1000   -- bytes of an error, so that it can be told
--- A version that failed is tried with so much of the instructions of a run, until a pass of it ends well; with all from
--- its fourth failure on, since one anchor may need them. So one that uses up what it is given keeps others for less.
+-- A version that failed is tried with so much of the instructions of a run, until it got through all who wait; with
+-- all from its fourth failure on, since one anchor may need them. So one that uses up what it is given keeps others
+-- waiting for less.
 local TRIALS = { 1 / 8, 1 / 4, 1 / 2 }
 
 -- tell(message): the owner's ear; limits: see instance.lua.
@@ -104,7 +106,7 @@ end
 
 local function close(q)
   if q.instance then q.instance:close() end
-  q.instance, q.version, q.admits = nil, nil, nil
+  q.instance, q.version = nil, nil
 end
 
 -- Takes the state of the instance at work, and tells it where it is another than before.
@@ -124,7 +126,7 @@ end
 
 function on:discard(version)
   self.sources[version] = nil
-  for _, q in pairs(self.queues) do q.failures[version] = nil end
+  for _, q in pairs(self.queues) do q.failures[version], q.admits[version] = nil, nil end
   if self.searcher.version == version then close(self.searcher) end
   if self.registrar.version ~= version then return end
   keep(self, self.registrar)
@@ -190,7 +192,8 @@ end
 local function queue_of(self, name)
   local q = self.queues[name]
   if not q then
-    q = { name = name, tickets = {}, failures = {} } -- failures: since the last pass that ended well, by version
+    -- By version: how often it failed since it got through all who wait; whether it let anybody in.
+    q = { name = name, tickets = {}, failures = {}, admits = {} }
     self.queues[name] = q
   end
   return q
@@ -204,11 +207,11 @@ function on:add(name, version, no, app, since_ms, members, asked, now_ms, seats)
   if instance then ok, err, code = instance:add(ticket, asked, now_ms) end
   if ok or asked then q.tickets[no] = ticket end -- one that was admitted waits, whatever fails
   -- One client whose properties it does not bear is not to close a queue that others get into.
-  local alone = ok == nil and not asked and code == "invalid" and q.admits == instance
+  local alone = ok == nil and not asked and code == "invalid" and q.admits[version]
   if ok == nil and not alone then return failed(self, name, q, version, err, nil, no) end
   said(self, name, q)
   if alone then return self.tell { "stumbled", name, version, no, cut(err) } end
-  q.admits = instance -- has said of one whether it may wait
+  if ok and not asked and not seats then q.admits[version] = true end
   if not asked then
     self.tell { "verdict", name, no, ok, err }
   elseif not ok then
@@ -235,17 +238,20 @@ end
 function on:tick(name, version, serial, now_ms)
   local q = queue_of(self, name)
   local instance, err = instance_of(self, q, version, now_ms)
-  local matches
-  if instance then matches, err = instance:tick(now_ms) end
+  local matches, whole
+  if instance then
+    matches, whole = instance:tick(now_ms)
+    err = whole
+  end
   if not matches then return failed(self, name, q, version, err, serial) end
-  if q.failures[version] then
+  if whole and q.failures[version] then
     q.failures[version] = nil
     instance.sandbox:share(1)
   end
   local work = instance.sandbox:spent() -- before anything that these lead to is told in return
   said(self, name, q)
   for _, match in ipairs(matches) do self.tell { "match", name, serial, table.unpack(match, 1, 4) } end
-  self.tell { "ticked", name, serial, work }
+  self.tell { "ticked", name, serial, work, whole }
   if not q.instance or now_ms - q.kept_ms < KEEP_MS then return end
   q.kept_ms = now_ms
   keep(self, q)
@@ -308,7 +314,7 @@ function on:renew(serial)
     local q = self.queues[name]
     if q.instance then keep(self, q) end
     close(q)
-    q.unkept, q.failures = nil, {}
+    q.unkept, q.failures, q.admits = nil, {}, {}
   end
   if self.registrar.instance then keep(self, self.registrar) end
   close(self.registrar)

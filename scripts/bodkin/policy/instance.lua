@@ -7,7 +7,7 @@ local network = require "bodkin.policy.network"
 local wire = core.wire
 
 local M = {}
-local NONE, NIL = "\x80", "\xc0" -- an encoded map of nothing, and nil
+local NONE, NIL, TRUE = "\x80", "\xc0", "\xc3" -- an encoded map of nothing, nil, and true
 local UNKNOWN = "\x95\xc0\xc0\xc0\xc0\xc0" -- of whom nothing is known
 local Instance = {}
 Instance.__index = Instance
@@ -195,20 +195,21 @@ local function forget(sandbox, match)
 end
 
 -- One pass: an array of { teams of ticket numbers, host or false, data or null, number of the running match that they
--- join or nil }, or nil, message, code.
+-- join or nil }, and whether it came to its end (else the next goes on from there); or nil, message, code.
 function Instance:tick(now_ms)
   local results = table.pack(self.sandbox:call("tick", wire.encode(now_ms)))
   if results[1] == nil then return nil, results[2], results[3] end
   local told = self.sandbox:told()
-  if results[1] == NIL then return told end -- none is filled up
+  local whole = results[1] == TRUE
+  if results.n == 1 then return told, whole end -- none is filled up
   local out = {}
-  for i = 1, results.n do
+  for i = 2, results.n do
     local match = wire.decode(results[i])
     if not is_fill(match) then return nil, self.source.name .. ": the pass told what is no match", "invalid" end
     forget(self.sandbox, match)
-    out[i] = match
+    out[i - 1] = match
   end
-  return table.move(told, 1, #told, #out + 1, out)
+  return table.move(told, 1, #told, #out + 1, out), whole
 end
 
 -- The policy's table `state`, as bytes; nil, message, code where it cannot be kept.

@@ -294,8 +294,9 @@ function M.tick(now_ms)
       break
     end
   end
-  if turn.pool == 1 and turn.no == 0 then sweep() end
-  return table.unpack(out)
+  local whole = turn.pool == 1 and turn.no == 0
+  if whole then sweep() end
+  return whole, table.unpack(out)
 end
 
 return M

@@ -4,7 +4,8 @@
 --
 -- A version that fails (an error, a budget, a result that is not one) is set aside for a while, twice as long each
 -- time; the last good version before it, else first_come, serves meanwhile, beginning with the next pass. But where it
--- says who may wait, first_come does not say so in its place.
+-- says who may wait, first_come does not say so in its place. One ticket that it fails to admit, where it let another
+-- in before, is refused, and that is all.
 
 local desks = require "bodkin.policy.desk"
 local instances = require "bodkin.policy.instance"
@@ -23,6 +24,7 @@ local FAILED = "the policy failed: try again in a while"
 local PIECE = 1000                       -- bytes of a file in one message
 local PAUSE_MS, PAUSE_MAX_MS = 1000, 60000
 local APART_MS = 250                     -- between two that are tried again
+local LINES_MAX = 5                      -- a second, about clients that a policy failed at
 local PATIENCE_MS = 2000                 -- for a pass in the other process; its budget takes a tenth of that …
 local PATIENCE_EACH_MS = 0.25            -- … and for each ticket that a new instance may have to be told of first
 local AGAIN_MS, AGAIN_MAX_MS = 50, 5000  -- between two starts of that process …
@@ -170,11 +172,21 @@ end
 
 function on.verdict(self, queue, no, ok, text) self.on.verdict(queue, no, ok, text) end
 
+-- Any client can bring about as many of these lines as it likes.
+local function may_say(self)
+  local second = ms(self) // 1000
+  if second ~= self.lines.second then self.lines = { second = second, count = 0 } end
+  self.lines.count = self.lines.count + 1
+  return self.lines.count <= LINES_MAX
+end
+
 function on.stumbled(self, queue, n, no, why)
   local v = self.versions[n]
   self.server.counters:add "policy_failed"
-  local name = v and v.source.name or "?"
-  self.server.log:error("queue %s: policy %s failed: %s; that ticket is refused", queue, name, why)
+  if may_say(self) then
+    local name = v and v.source.name or "?"
+    self.server.log:error("queue %s: policy %s failed: %s; that ticket is refused", queue, name, why)
+  end
   self.on.verdict(queue, no, false, FAILED)
 end
 
@@ -196,12 +208,13 @@ local function end_pass(self, queue)
   return pass
 end
 
-function on.ticked(self, queue, serial)
+function on.ticked(self, queue, serial, _, whole)
   local pass = self.passes[queue]
   if not pass or pass.serial ~= serial then return end
   end_pass(self, queue)
   local v = pass.version
   if v.until_ms > ms(self) then return end -- it was blamed for what it told
+  if not whole then return end -- what it fails at may be yet to come
   v.pause_ms = 0
   if v.slot and v.slot.current == v then v.slot.good = v end
 end
@@ -240,7 +253,7 @@ function on.unanswered(self, serial, why)
   self.server.counters:add "policy_failed"
   local asked = self.questions.asked
   local name = asked and asked.serial == serial and asked.client.query and "on_search" or "on_register"
-  self.server.log:error("%s failed: %s; the client is refused", name, why)
+  if may_say(self) then self.server.log:error("%s failed: %s; the client is refused", name, why) end
   self.questions:answered(serial, false)
 end
 
@@ -360,7 +373,7 @@ end
 function M.new(options)
   local self = setmetatable({
     server = options.server, on = options.on, open_link = options.open_link, slots = options.slots, versions = {},
-    count = 0, passes = {}, serial = 0, again_ms = AGAIN_MS, renewals = 0, depth = 0,
+    count = 0, passes = {}, lines = {}, serial = 0, again_ms = AGAIN_MS, renewals = 0, depth = 0,
     explaining = {}, explains = 0,
   }, Policies)
   local env = self.server.env
