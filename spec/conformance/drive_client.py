@@ -242,10 +242,10 @@ class World:
 
 @client_case(6)
 def request_repeats():
-    """section 4: the first request is repeated after 100, 300, 700 ms and so on, with a new tx, and given up after 5 s"""
+    """section 4: the first request is repeated after 50, 100, 200, 400 ms and so on, with a new tx, and given up after 5 s"""
     with World() as w:
         got = w.server.all(6)
-        due = [0, 0.1, 0.3, 0.7] + [1.2 + 0.5 * i for i in range(8)]
+        due = [0, 0.05, 0.1, 0.2, 0.4] + [0.8 + 0.5 * i for i in range(9)]
         equal(len(due), len(got))
         on_schedule([x[2] for x in got], due, "request")
         equal(len(due), len({wire.decode(x[0])[1]["tx"] for x in got}))

@@ -18,7 +18,7 @@ def open_repeats():
         got = [r] + [(wire.decode(x[0]) + (x[1], x[2])) for x in w.server.all(5.6)]
         equal({"open"}, {x[0] for x in got})
         equal(1, len({(x[1]["tx"], x[1]["noise"], x[1]["proof"]) for x in got}))
-        on_schedule([x[3] for x in got], [0, 0.1, 0.3, 0.7] + [1.2 + 0.5 * i for i in range(8)], "open")
+        on_schedule([x[3] for x in got], [0, 0.05, 0.1, 0.2, 0.4] + [0.8 + 0.5 * i for i in range(9)], "open")
         hs, index, text = wire.take_association(w.secret, r[1]["noise"])
         between(1, index, 65535, "index")
         equal({"select"}, {wire.decode(x)[0] for x in wire.split(text)} - {"maintain"})
