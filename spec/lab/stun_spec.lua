@@ -34,7 +34,8 @@ describe("STUN, through a NAT,", function()
 
   it("tells libnice its address", function()
     need("pkg-config --exists nice && command -v gcc", "libnice-dev")
-    local ok, text = shell.run(("gcc -o %s/nice bench/nice.c bench/signals.c $(pkg-config --cflags --libs nice)"):format(net.dir))
+    local ok, text = shell.run(("gcc -o %s/nice bench/nice.c bench/signals.c $(pkg-config --cflags --libs nice)")
+      :format(net.dir))
     assert(ok, text)
     local p = net.a:start { net.dir .. "/nice", "a", net.a.addr, net.server.addr, net.dir, "0", "0", "1500" }
     assert.equal(0, p:wait(10000), p:stderr())
