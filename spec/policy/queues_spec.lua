@@ -274,10 +274,7 @@ describe("a queue", function()
 
   describe("whose policy is another", function()
     local path, nodes, waits
-    local function write(text)
-      local file <close> = assert(io.open(path, "w"))
-      file:write(policy.prelude .. text)
-    end
+    local function write(text) policy.write(path, text) end
     before_each(function()
       path, nodes, waits = os.tmpname(), {}, {}
       write "return bodkin.policy { size = 2, compatible = function() return false end }"
@@ -381,10 +378,7 @@ describe("a queue", function()
 
     it("is served by the last good version", function()
       local path = os.tmpname()
-      local function write(text)
-        local file <close> = assert(io.open(path, "w"))
-        file:write(policy.prelude .. text)
-      end
+      local function write(text) policy.write(path, text) end
       write [[
         return bodkin.policy { size = 2, form = function(a, near)
           return { teams = { { a, near[1] } }, data = 'good' }
@@ -530,10 +524,7 @@ describe("a queue", function()
 
     it("leaves its place to the last good one also where a pass ends before what it fails at", function()
       local path = os.tmpname()
-      local function write(text)
-        local file <close> = assert(io.open(path, "w"))
-        file:write(policy.prelude .. text)
-      end
+      local function write(text) policy.write(path, text) end
       write "return bodkin.policy { size = 2, window_ms = 100, compatible = function() return false end }"
       world { duel = path }
       local waits = {}

@@ -17,6 +17,12 @@ function M.source(policy)
   return sources.text(M.prelude .. policy)
 end
 
+-- As a policy's file.
+function M.write(path, text)
+  local file <close> = assert(io.open(path, "w"))
+  file:write(M.prelude .. text)
+end
+
 -- A desk that serves the queue "q" with a policy, as version 1.
 function M.desk(policy, limits)
   local self = setmetatable({ told = {}, no = 0, serial = 0 }, Desk)
