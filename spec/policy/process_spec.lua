@@ -9,10 +9,7 @@ local expect = processes_of.expect
 describe("bodkin serve --policy", function()
   local processes, path, server, url
 
-  local function write(text)
-    local file <close> = assert(io.open(path, "w"))
-    file:write(support.prelude .. text)
-  end
+  local function write(text) support.write(path, text) end
 
   local function data(value)
     return ("return bodkin.policy { size = 2, form = function(a, near)\n"

@@ -184,6 +184,26 @@ describe("a record of matchmaking", function()
       assert.same(row, (text(lines_of(simple), source)))
     end)
 
+    it("counts as refused whom the version that served did not take, not whom a stand-in did not", function()
+      local function sides(ticks)
+        local r = recordings.new { max_bytes = 1 << 18, time = function() return 7 end }
+        local function told(...) r:told({ ... }, (links.pack { ... })) end
+        r:begin()
+        told("add", "q", 1, 5, "a", 0, { { { mmr = 1 }, core.wire.encode {} } }, false, 0, false)
+        r:heard({ "verdict", "q", 5, true }, (links.pack { "verdict", "q", 5, true }))
+        told("tick", "q", 2, 1, 100)
+        r:heard({ "unfit", "q", 2, 5, "no" }, (links.pack { "unfit", "q", 2, 5, "no" }))
+        for i, version in ipairs(ticks) do told("tick", "q", version, i + 1, 100 + i) end
+        told("drop", "q", 5)
+        return (text(lines_of(table.concat(r:texts())), support.source "return bodkin.policy { size = 2 }"))
+      end
+      local row = sides {}
+      assert.same({ 1, 1, 0 }, { row.recorded.tickets, row.recorded.refused, row.recorded.left })
+      assert.same({ 1, 0 }, { row.other.left, row.other.waiting })
+      row = sides { 1 }
+      assert.same({ 1, 0, 1 }, { row.recorded.tickets, row.recorded.refused, row.recorded.left })
+    end)
+
     it("shows what a stricter one, one that refuses and one that fails would have done", function()
       local strict = text(lines_of(record), support.source [[return bodkin.policy { size = 2,
         props = { mmr = "number" }, index = "mmr",
