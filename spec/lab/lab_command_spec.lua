@@ -39,10 +39,12 @@ describe("bodkin lab", function()
     return code, lines
   end
 
-  -- The process that `timeout` runs, which gives the lab its name.
+  -- The process that `timeout` runs, which gives the lab its name; it may not have started it yet.
   local function number(p)
-    local _, pid = shell.run("pgrep -P " .. p.pid)
-    return (assert(pid:match "^%d+"))
+    return assert(shell.await(5000, function()
+      local _, pid = shell.run("pgrep -P " .. p.pid)
+      return pid:match "^%d+"
+    end))
   end
 
   -- Two that meet through the server, each from its host.
