@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # What is built, said once. The Makefile says how.
 
-CORE := addr assoc base carriage coords counter message mux noise out path probe query registry relay seal session \
+CORE := addr assoc base carriage coords counter fill message mux noise out path probe query registry relay seal session \
   session_relay session_renew session_roam session_seal stun tickets wheel wire
 IO := drive_ev drive_poll driver iface os resolve say sockaddr stream tcp tun udp
 BINDINGS := addr assoc call coord core counters crypto file log loop module mux mux_trace registry relay router \

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "core/fill.h"
 #include "core/wire.h"
 #include "sandbox.h"
 #include "sandbox_net.h"
@@ -529,55 +530,43 @@ static void put_result(lua_State *L, queue *q, const at *a, const result *r) {
   }
 }
 
-// --- without form: the anchor and the first that are compatible with all chosen before, parties whole
-typedef struct seats {
-  uint32_t room[PLAYERS_MAX], teams;
-} seats;
+// --- without form: the anchor and the earliest that are compatible with each other, parties whole
+typedef struct filling {
+  lua_State *L;
+  queue *q;
+  const at *a;
+} filling;
 
-static bool seat(queue *q, seats *s, result *r, uint32_t place) {
-  uint32_t size = bdk_tickets_at(q->table, place)->size;
-  for (uint32_t i = 0; i < s->teams; i++) {
-    if (s->room[i] < size) continue;
-    s->room[i] -= size;
-    r->of_team[r->count] = i;
-    r->place[r->count++] = place;
-    r->players += size;
-    return true;
-  }
-  return false;
-}
-
-static bool with_all(lua_State *L, queue *q, const at *a, const result *r, uint32_t place) {
-  for (uint32_t i = 1; q->asks && i < r->count; i++) {
-    push_view(L, q, a->views, r->place[i]);
-    bool ok = fits(L, q, a, lua_gettop(L), place);
-    lua_pop(L, 1);
-    if (!ok) return false;
-  }
-  return true;
-}
-
-static void by_team(result *r) {
-  for (uint32_t i = 1; i < r->count; i++)
-    for (uint32_t k = i; k && r->of_team[k - 1] > r->of_team[k]; k--) {
-      uint32_t team = r->of_team[k], place = r->place[k];
-      r->of_team[k] = r->of_team[k - 1], r->place[k] = r->place[k - 1];
-      r->of_team[k - 1] = team, r->place[k - 1] = place;
-    }
+static bool together(void *ctx, uint32_t i, uint32_t k) {
+  const filling *f = ctx;
+  push_view(f->L, f->q, f->a->views, f->q->near[i - 1]);
+  bool ok = fits(f->L, f->q, f->a, lua_gettop(f->L), f->q->near[k - 1]);
+  lua_pop(f->L, 1);
+  return ok;
 }
 
 static bool fill(lua_State *L, queue *q, const at *a, uint32_t anchor, result *r) {
-  seats s = {.teams = q->teams ? q->teams : 1};
-  for (uint32_t i = 0; i < s.teams; i++) s.room[i] = q->teams ? q->sizes[i] : q->max;
-  if (!seat(q, &s, r, anchor)) return false;
-  for (uint32_t i = 0; r->players < q->max && (i < q->found || find_one(L, q, a)); i++)
-    if (with_all(L, q, a, r, q->near[i])) seat(q, &s, r, q->near[i]);
-  if (r->players < q->min || (q->teams && r->players < q->max)) return false;
+  filling ctx = {L, q, a};
+  bdk_fill f;
+  bdk_fill_init(&f, q->teams ? q->teams : 1, q->teams ? q->sizes : &q->max, q->teams ? q->max : q->min);
+  if (q->asks) f.together = together, f.ctx = &ctx;
+  bdk_fill_offer(&f, bdk_tickets_at(q->table, anchor)->size);
+  for (uint32_t i = 0; !bdk_fill_is_full(&f) && (i < q->found || find_one(L, q, a)); i++)
+    bdk_fill_offer(&f, bdk_tickets_at(q->table, q->near[i])->size);
+  bool ok = bdk_fill_end(&f);
+  bdk_sandbox_charge(L, f.steps * 5);
+  if (!ok) return false;
   static const uint8_t nil = 0xc0;
   r->data = &nil;
   r->data_len = 1;
-  r->teams = s.teams;
-  by_team(r);
+  r->teams = f.teams;
+  for (uint32_t team = 0; team < f.teams; team++)
+    for (uint32_t k = 0; k < f.count; k++) {
+      if (f.team[k] != (int8_t)team) continue;
+      r->of_team[r->count] = team;
+      r->place[r->count++] = k ? q->near[k - 1] : anchor;
+    }
+  r->players = f.players;
   return true;
 }
 

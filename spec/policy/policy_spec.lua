@@ -136,6 +136,23 @@ describe("a pass", function()
     assert.same({ { { { 1, 2 }, { 4 } }, false } }, d:tick(0))
   end)
 
+  it("fills a match with parties that come out even, and with those that fit each other, where the first do not",
+    function()
+      local d = support.desk "return bodkin.policy { size = 4, party = 3 }"
+      for _, size in ipairs { 2, 1, 2, 3 } do
+        local members = {}
+        for i = 1, size do members[i] = {} end
+        d:add({}, { members = members })
+      end
+      assert.same({ { { { 1, 3 } }, false }, { { { 2, 4 } }, false } }, d:tick(0))
+      d = support.desk [[
+        return bodkin.policy { size = 3, props = { n = "integer" },
+          compatible = function(a, b) return math.abs(a.props.n - b.props.n) <= 2 end }]]
+      for _, n in ipairs { 5, 3, 6, 7 } do d:add { n = n } end
+      -- 3 is the first to fit 5, and nobody else fits both.
+      assert.same({ { { { 1, 3, 4 } }, false } }, d:tick(0))
+    end)
+
   it("refuses what form must not return, with file and line", function()
     local function tick(body, fields)
       local d = support.desk("return bodkin.policy { " .. (fields or "size = 2,") .. "\nform = function(a, near)\n"
