@@ -164,7 +164,8 @@ M.why = {
   file = "docs/WHY.md",
   sections = {
     transcript = function() return require("spec.cli.story").transcript() end,
-    waits = function() return require("spec.policy.wait_story").transcript() end,
+    waits = function() return require("spec.policy.wait_story").operator() end,
+    waiting = function() return require("spec.policy.wait_story").player() end,
   },
 }
 M.nat = { file = "docs/NAT.md", sections = { netcheck = function() return require("netcheck").transcripts() end } }

@@ -48,7 +48,7 @@ typedef struct bdk_config {
 typedef enum bdk_event_kind {
   BDK_REGISTERED = 1, // id, publics, locals
   BDK_HOSTING,        // match, code: others join with it
-  BDK_QUEUED,         // ticket; again, with present, of and reason: its party has changed, or a match came to nothing
+  BDK_QUEUED,         // ticket; again, with present, of and reason: what happened to it, or why it waits
   BDK_MATCHED,        // match, peers, team, host, data
   BDK_CONNECTED,      // match, peer, path, via, remote, first_ms, commit_ms: messages may flow
   BDK_PATH,           // match, peer, path, via, remote, confirmed_ms, rtt_ms, commit_ms, why: confirmed, or changed

@@ -83,6 +83,9 @@ local declared = {
   { 49, "room_host", SEALED, tx, match, { "host", "bin", 16, 16 }, { "code", "str", 1, 32 } },
   { 50, "watch", SEALED_REQUEST, tx, { "watch", "bin", 16, 16 }, app, { "query", "any", 1, 512 }, { "on", "bool" } },
   { 51, "changed", SEALED, tx, { "watch", "bin", 16, 16 } },
+  { 52, "why", SEALED_REQUEST, tx, ticket },
+  { 53, "waits", SEALED, tx, ticket, { "waited_ms", "uint", 0, 0xffffffff }, { "present", "uint", 1, 32 },
+    { "of", "uint", 1, 32 }, { "said", "any?", 1, 1000 } },
   { 62, "where", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, pubs, locals },
   { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals },
 }

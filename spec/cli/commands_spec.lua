@@ -230,6 +230,19 @@ describe("bodkin serve", function()
     os.remove(path)
   end)
 
+  it("says why there is no match, while one waits and at the end", function()
+    local one = start("match", "q", "--json", "--server", url, "--timeout", "3.5")
+    local code, _, err = run { "match", "other", "--server", url, "--timeout", "0.5" }
+    assert.equal(4, code)
+    assert.equal("waiting for a match\n"
+      .. "bodkin: no match in queue other within 0.5 s: nobody else waits there; wait longer?\n", err)
+    local line
+    repeat line = one.next "queued" until field(line, "reason")
+    assert.equal("nobody else waits there", field(line, "reason"))
+    assert.truthy(line:find '"waited_ms":%d+,"present":1,"of":1,')
+    assert.equal(4, one.finish())
+  end)
+
   it("lists who is there, and join selects by query or id", function()
     local host = start("host", "--json", "--server", url, "--name", "ann", "--props", '{"map":"dust"}',
       "--app", "list/1")

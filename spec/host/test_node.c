@@ -373,7 +373,7 @@ static void failure_comes_as_an_event_and_may_be_tried_again(void **state) {
 
 static void a_queue_matches_those_who_wait_in_it(void **state) {
   (void)state;
-  peer p[2] = {0};
+  peer p[2] = {{.clock_us = 1}, {0}};
   for (int i = 0; i < 2; i++) peer_open(&p[i]);
   assert_int_equal(BDK_E_INVALID, bdk_match(p[0].node, NULL, NULL));
   assert_int_equal(BDK_E_INVALID, bdk_match(p[0].node, "", NULL));
@@ -383,6 +383,9 @@ static void a_queue_matches_those_who_wait_in_it(void **state) {
   assert_int_equal(BDK_E_INVALID, p[0].error);
   assert_int_equal(0, bdk_match(p[0].node, "duel", "{\"map\":1}"));
   world_await(p, 1, BDK_QUEUED, 1, 1);
+  p[0].clock_us += 3000000; // why it waits still
+  world_await(p, 1, BDK_QUEUED, 2, 1);
+  assert_string_equal("nobody else waits there", p[0].reason);
   assert_int_equal(0, bdk_match(p[1].node, "duel", NULL));
   world_await(p, 2, BDK_MATCHED, 1, 2);
   world_await(p, 2, BDK_CONNECTED, 1, 2);

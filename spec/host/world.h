@@ -89,7 +89,7 @@ static inline void peer_take(peer *p, const bdk_event *e) {
   if (e->kind == BDK_QUEUED) copy_text(p->ticket, sizeof p->ticket, e->ticket);
   if (e->kind == BDK_PROPOSED) p->players = e->players;
   if (e->kind == BDK_CONNECTED) copy_text(p->other, sizeof p->other, e->peer);
-  if (e->kind == BDK_CLOSED) copy_text(p->reason, sizeof p->reason, e->reason);
+  if (e->kind == BDK_CLOSED || e->kind == BDK_QUEUED) copy_text(p->reason, sizeof p->reason, e->reason);
   if (e->kind == BDK_ERROR) {
     p->error = e->error;
     copy_text(p->text, sizeof p->text, e->message);

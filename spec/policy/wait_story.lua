@@ -3,6 +3,7 @@
 
 local support = require "spec.client.support"
 local task = require "bodkin.task"
+local waiting = require "bodkin.waiting"
 local waits = require "bodkin.cli.waits"
 
 local M = {}
@@ -33,12 +34,12 @@ function M.world(list, options)
     keys = { support.key }, queues = { duel = { policy = require("bodkin.policy.source").text(M.policy) } },
     limits = options and options.limits }))
   s.servers[s.hub] = s.server
-  s.named = {}
+  s.named, s.ends = {}, {}
   for i, one in ipairs(list) do
     local node = s:open(s:host("h" .. i, "203.0.113." .. i), { name = one[1] })
     s.named[one[1]] = node
     local props = { mmr = one[2], mode = one[3] }
-    task.spawn(function() node:match("duel", props, { timeout_ms = one[4] }) end)
+    task.spawn(function() s.ends[one[1]] = table.pack(node:match("duel", props, { timeout_ms = one[4] })) end)
   end
   return s
 end
@@ -51,11 +52,28 @@ function M.why(s, asked)
   return list
 end
 
--- The part of docs/WHY.md.
-function M.transcript()
+local function crowd()
   local s = M.world { { "ann", 1500, "ranked" }, { "bob", 2400, "ranked", 9000 }, { "cem", 1710, "ranked" },
     { "dia", 1930, "ranked" }, { "eva", 1480, "casual" }, { "fay", 1900, "casual" } }
   s.world:run(12000)
+  return s
+end
+
+-- The parts of docs/WHY.md: what bob reads, and what the operator does.
+function M.player()
+  local s = crowd()
+  local lines = { "```", "$ bodkin match duel --props '{\"mmr\":2400,\"mode\":\"ranked\"}' --timeout 9" }
+  for _, e in ipairs(support.events(s.named.bob, "queued")) do
+    lines[#lines + 1] = e.waited_ms and waiting.sentence(e) or "waiting for a match"
+  end
+  lines[#lines + 1] = "bodkin: " .. s.ends.bob[2]
+  s:close()
+  lines[#lines + 1] = "```"
+  return table.concat(lines, "\n")
+end
+
+function M.operator()
+  local s = crowd()
   local lines = { "```" }
   for _, name in ipairs { "ann", "bob" } do
     lines[#lines + 1] = "$ bodkin why " .. name

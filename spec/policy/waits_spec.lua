@@ -2,6 +2,7 @@
 -- Why a ticket waits, and how it ended.
 local story = require "spec.policy.wait_story"
 local task = require "bodkin.task"
+local waiting = require "bodkin.waiting"
 local waits = require "bodkin.cli.waits"
 
 local function text(said, more)
@@ -89,7 +90,7 @@ describe("why a ticket", function()
 
   it("stands in docs/WHY.md as it comes out", function()
     local file <close> = assert(io.open "docs/WHY.md")
-    assert.truthy(file:read("a"):find(story.transcript(), 1, true))
+    assert.truthy(file:read("a"):find(story.operator(), 1, true))
   end)
 
   it("is put into words", function()
@@ -103,6 +104,6 @@ describe("why a ticket", function()
     assert.equal("abababab  ann: waits in duel for 12 s: asked to accept a match", text(nil, { state = "asked" }))
     assert.is_nil(text({ others = 1, reasons = { { "\27[2J\n", 1 } } }, { name = "\27x" }):find "%c")
     assert.is_string(waits.sentence {})
-    assert.is_string(waits.said { reasons = { {} }, others = 2 })
+    assert.is_string(waiting.said { reasons = { {}, 5, "x" }, others = 2 })
   end)
 end)

@@ -62,6 +62,69 @@ describe("a server's queues", function()
     assert.equal("queued", enqueue(1, "q", mine, { ok = true })[1].name_of)
   end)
 
+  local function why(n, ticket, tx) return s:ask(who(n), at(n), "why", tx or s:next_tx(), ticket) end
+
+  it("say why a ticket waits, to its client alone, and not at any rate", function()
+    local policy = [[return bodkin.policy { size = 2, party = 2, compatible = function(a, b)
+      return false, ("x"):rep(90) .. b.id end }]]
+    open({ q = policy }, nil, true)
+    for n = 1, 30 do s:register(who(n), at(n)) end
+    local tickets = {}
+    for n = 1, 20 do tickets[n] = ("%016d"):format(n) end
+    for n = 1, 20 do enqueue(n, "q", tickets[n]) end
+    s:advance(100)
+    flow()
+    -- The policy is asked: the answer comes later, once, to all copies of the question, and is the same to those after.
+    local tx = s:next_tx()
+    assert.same({}, why(1, tickets[1], tx))
+    assert.same({}, why(1, tickets[1], tx))
+    s:advance(100)
+    local told = flow()
+    assert.same({ 1, "waits", tickets[1], 100, 1, 1 }, { #told, told[1].name_of, told[1].ticket, told[1].waited_ms,
+      told[1].present, told[1].of })
+    local said = wire.decode(told[1].said)
+    assert.same({ 19, 0 }, { said.others, said.fit })
+    assert.is_true(#told[1].said <= 1000)
+    assert.equal(8, #said.reasons)
+    assert.same(told[1].said, why(1, tickets[1], tx)[1].said)
+    -- Another question comes too soon, is another's, or about none.
+    local function refused(n, ticket, text)
+      local answers = why(n, ticket)
+      assert.same({ 1, "refused", text }, { #answers, answers[1].name_of, answers[1].text })
+    end
+    refused(1, tickets[1], "you asked a moment ago")
+    refused(2, tickets[1], "this ticket is another's")
+    refused(1, ("n"):rep(16), "there is no such ticket")
+    -- Twenty a second of all clients.
+    s:advance(1000)
+    for n = 1, 20 do assert.same({}, why(n, tickets[n])) end
+    enqueue(21, "q", tickets[1]:reverse())
+    flow()
+    refused(21, tickets[1]:reverse(), "many ask why: ask later")
+    s:advance(1000)
+    assert.same({}, why(21, tickets[1]:reverse()))
+    -- One that is over meanwhile is none that waits.
+    s:ask(who(21), at(21), "cancel", s:next_tx(), tickets[1]:reverse())
+    assert.same({}, only(flow(), "waits"))
+    -- A party that is not whole is no policy's matter.
+    s:ask(who(22), at(22), "enqueue", s:next_tx(), ("p"):rep(16), "q", wire.encode {}, ("P"):rep(16), 2)
+    local alone = only(why(22, ("p"):rep(16)), "waits")[1]
+    assert.same({ 1, 2 }, { alone.present, alone.of })
+    assert.is_nil(alone.said)
+  end)
+
+  it("say that a ticket waits where the policy says nothing, in time", function()
+    open({ q = "return bodkin.policy { size = 2 }" }, nil, true)
+    s:register(who(1), at(1))
+    enqueue(1, "q", ("t"):rep(16))
+    flow()
+    why(1, ("t"):rep(16))
+    assert.same({}, only(s:advance(1400), "waits"))
+    local told = only(s:advance(200), "waits")
+    assert.same({ 1, ("t"):rep(16) }, { #told, told[1].ticket })
+    assert.is_nil(told[1].said)
+  end)
+
   it("of many names lock nobody out of those with a policy, and those that are empty make room", function()
     open({ duel = "return bodkin.policy { size = 2 }", ["*"] = "return bodkin.policy { size = 4 }" }, { queues = 3 })
     for n = 1, 3 do s:register(who(n), at(n)) end

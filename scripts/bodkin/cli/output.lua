@@ -20,7 +20,7 @@ local fields = {
   registered = { "id", "public", "local" },
   hosting = { "code" },
   host = { "match", "host" },
-  queued = { "ticket", "present", "of", "reason" },
+  queued = { "ticket", "waited_ms", "present", "of", "reason" },
   proposed = { "ticket", "accept_ms", "players" },
   matched = { "match", "peers", "team", "host", "data" },
   connected = { "match", "peer", "path", "via", "remote", "first_ms", "commit_ms" },
@@ -180,6 +180,7 @@ function sentences.hosting(out, e)
 end
 
 function sentences.queued(out, e)
+  if e.waited_ms then return out:say("%s", require("bodkin.waiting").sentence(e)) end
   local why = e.reason and e.reason .. ": " or ""
   if e.of and e.of > e.present then
     out:say("%swaiting for the party, %d of %d are there", why, e.present, e.of)

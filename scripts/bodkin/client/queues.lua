@@ -6,7 +6,13 @@ local core = require "bodkin.core"
 local request = require "bodkin.client.request"
 local task = require "bodkin.task"
 
+local waiting_of = require "bodkin.waiting"
+
 local code_of, printable = request.code_of, request.printable
+
+-- When the server is asked why a ticket still waits, and then each so long; where too many ask, less often. And before
+-- its own time is over, so that what ends it says why.
+local ASKS_MS, ASK_EACH_MS, ASK_RARELY_MS, ASK_BEFORE_MS = { 3000, 10000, 30000 }, 60000, 300000, 1000
 
 local M = {}
 local Queues = {}
@@ -19,9 +25,42 @@ end
 local function finish(self, t, ...)
   if not t.match then self.tickets[t.raw] = nil end
   if t.timer then t.timer:cancel() end
-  t.timer = nil
+  if t.ask_timer then t.ask_timer:cancel() end
+  t.timer, t.ask_timer = nil, nil
   t.result = table.pack(...)
   if t.resume then t.resume(...) end
+end
+
+-- --- why it waits
+local function reason_of(present, of, said)
+  if present < of then return ("%d of its party of %d are there"):format(present, of) end
+  return type(said) == "table" and waiting_of.said(said) or nil
+end
+
+-- told(): where the server said something new of it.
+local function ask_why(node, t, told)
+  node.sharing:why(t.raw, function(waited_ms, present, of, said)
+    t.is_rare = not waited_ms and of == "limit"
+    local reason = waited_ms and reason_of(present, of, said)
+    if not reason or t.result or t.proposal or reason == t.reason then return end
+    t.reason = reason
+    if told then told(waited_ms, present, of) end
+  end)
+end
+
+local function ask_later(self, node, t, i)
+  local at_ms, before_ms = ASKS_MS[i], ASKS_MS[i - 1] or 0
+  local wait_ms = at_ms and at_ms - before_ms or t.is_rare and ASK_RARELY_MS or ASK_EACH_MS
+  local left_ms = t.end_us and (t.end_us - node.env.now()) / 1000 - ASK_BEFORE_MS
+  local is_last = left_ms ~= nil and wait_ms >= left_ms
+  if is_last then wait_ms = math.max(left_ms, (left_ms + ASK_BEFORE_MS) / 2) end
+  t.ask_timer = node.env.timer(math.ceil(wait_ms), function()
+    t.ask_timer = nil
+    ask_why(node, t, not is_last and function(waited_ms, present, of)
+      node:emit("queued", { ticket = t.id, waited_ms = waited_ms, present = present, of = of, reason = t.reason })
+    end)
+    if not is_last then ask_later(self, node, t, i + 1) end
+  end)
 end
 
 -- In a task: asks the server to queue a ticket. One that ended meanwhile is taken back once more: the server may have
@@ -44,19 +83,22 @@ function Queues:wait(node, queue, props, options)
   if #encoded > 128 then return nil, "props do not fit in 128 bytes; say less", "limit" end
   local party, timeout_ms = options.party, options.timeout_ms
   local t = { raw = node.env.random(16), queue = queue, props = encoded, ask = options.accept == "ask",
-    party = party and party_id(party.id), party_size = party and party.size }
+    party = party and party_id(party.id), party_size = party and party.size,
+    end_us = timeout_ms and node.env.now() + timeout_ms * 1000 }
   t.id = core.crypto.hex(t.raw)
   if timeout_ms then
     t.timer = node.env.timer(timeout_ms, function()
       t.timer = nil
       node.sharing:cancel(t.raw)
-      finish(self, t, nil, ("no match in queue %s within %g s: does anybody else wait there, and fit?"):format(
-        queue, timeout_ms / 1000),
-        "no_match")
+      finish(self, t, nil, ("no match in queue %s within %g s: %s"):format(queue, timeout_ms / 1000,
+        t.reason and t.reason .. "; wait longer?" or "does anybody else wait there, and fit?"), "no_match")
     end)
   end
   self.tickets[t.raw] = t
-  if enqueue(self, node, t) and not t.result then node:emit("queued", { ticket = t.id }) end
+  if enqueue(self, node, t) and not t.result then
+    node:emit("queued", { ticket = t.id })
+    ask_later(self, node, t, 1)
+  end
   if not t.result then
     task.await(function(resume)
       t.resume = resume
@@ -95,7 +137,10 @@ function on.waiting(_, node, t, present, of, text)
 end
 
 function on.ended(self, _, t, number, text)
-  finish(self, t, nil, text ~= "" and printable(text) or "the ticket ended", code_of(number))
+  local code = code_of(number)
+  text = text ~= "" and printable(text) or "the ticket ended"
+  if code == "no_match" then text = ("%s%s; try again?"):format(text, t.reason and ": " .. t.reason or "") end
+  finish(self, t, nil, text, code)
 end
 
 function Queues:told(node, name, raw, ...)

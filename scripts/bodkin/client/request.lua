@@ -25,7 +25,7 @@ local stun_gap_ms, stun_longest_ms = 500, 8000
 -- A server that answers one request with ever new proofs is broken; so many are taken.
 local proofs_max = 4
 local replies = { "address_report", "registered", "page", "found", "room_opened", "selected", "maintained", "done",
-  "queued", "opened", "key_report" } -- and relay_opened, which relays.lua gives here
+  "queued", "opened", "key_report", "waits" } -- and relay_opened, which relays.lua gives here
 local masked = { address_report = true, registered = true }
 -- Answered as soon as they come, whatever a policy has to say: what they take is the way there and back.
 local prompt = { address_report = true, opened = true, maintained = true, done = true, page = true, key_report = true }

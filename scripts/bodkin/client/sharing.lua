@@ -222,6 +222,19 @@ function Sharing:cancel(ticket)
   }
 end
 
+-- Asks why a ticket waits: done(waited_ms, present, of, said), or done(nil, message, code); in the background.
+function Sharing:why(ticket, done)
+  self.requests:post({
+    to = self.server, sealed = true, expect = "waits", timeout_ms = self.timeout_ms, slow = true, quiet = true,
+    accept = function(of) return of == ticket end,
+    build = function(tx) return message.why:encode(tx, ticket) end,
+  }, function(ok, err, code, ...)
+    if not ok then return done(nil, err, code) end
+    local present, of, said = ...
+    done(code, present, of, decoded(said))
+  end)
+end
+
 -- Answers what a ticket's proposal asks, "accept" or "decline", in the background.
 function Sharing:answer(how, ticket, match)
   self.requests:post {

@@ -20,6 +20,7 @@ M.defaults = {
   watches = 1000,         -- of the registry, by clients; one of 8 comparisons counts twice, of 16 three times …
   queues = 64,            -- without a policy of their own: clients name them; each has a state for the policy of all
   waits = 4096,           -- tickets that ended, remembered for bodkin why, an hour long
+  explains = 20,          -- times a second that clients are told why their tickets wait; 0: nobody is
   recording = 8 << 20,    -- bytes, about, of what policies were told and told, for bodkin record
   page_budget = 1000,     -- registry entries looked at for one page
   associations = 200000,  -- with clients
@@ -50,6 +51,8 @@ local highest = {
   associations = 1 << 20,
 }
 
+local lowest = { explains = 0 }
+
 -- The defaults with `given` over them, or nil, message, code.
 function M.check(given)
   local limits = {}
@@ -64,9 +67,9 @@ function M.check(given)
       return nil, ("limits: there is no '%s': it is one of %s"):format(tostring(name),
         table.concat(known, ", ")), "invalid"
     end
-    local top = highest[name] or 1 << 31
-    if math.type(value) ~= "integer" or value < 1 or value > top then
-      return nil, ("limits: %s must be an integer from 1 to %d"):format(name, top), "invalid"
+    local least, top = lowest[name] or 1, highest[name] or 1 << 31
+    if math.type(value) ~= "integer" or value < least or value > top then
+      return nil, ("limits: %s must be an integer from %d to %d"):format(name, least, top), "invalid"
     end
     limits[name] = value
   end

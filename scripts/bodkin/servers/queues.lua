@@ -672,6 +672,7 @@ function M.install(server, on, matches)
   }
   self.backfills = backfills.install(self, on)
   self.waits = waits.new(server, self)
+  self.waits:install(on)
   self.webhook = server.webhook and webhooks.new(server, server.webhook)
   function server.why_waits(_, asked, done) self.waits:why(asked, done) end
   handlers(self, on)

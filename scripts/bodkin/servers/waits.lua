@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- How tickets ended, for an hour after, and why those wait that are there now: for the admin socket's `why`. Of one
--- that leaves unmatched after a while, the policy is asked first why it waited.
+-- How tickets ended, for an hour after, and why those wait that are there now: for the admin socket's `why`, and for
+-- the client that has one. Of one that leaves unmatched after a while, the policy is asked first why it waited.
 
 local core = require "bodkin.core"
 local outcome = require "bodkin.outcome"
@@ -13,13 +13,15 @@ Waits.__index = Waits
 local KEPT_US = 3600000000
 local ASKED_MS = 1000          -- who waited less is not asked about …
 local ASKS, ASKS_US = 20, 1000000 -- … nor more than so many in this time
+local EACH_US = 500000         -- between two questions of a client about one ticket
+local SAID_MAX = 1000          -- bytes of what it is told
 local LISTED_MAX, EXPLAINED_MAX = 20, 4 -- in one answer
 local AGAIN_MS, PATIENCE_MS = 300, 1500 -- a queue's policy may just be made anew; its process may hang
 
 -- server; queues: to ask about the tickets that wait.
 function M.new(server, queues)
-  return setmetatable({ server = server, queues = queues, list = {}, first = 1, last = 0, asks = 0, asks_us = 0,
-    timers = {} }, Waits)
+  return setmetatable({ server = server, queues = queues, list = {}, first = 1, last = 0, timers = {},
+    leaving_asks = { n = 0, at_us = 0 }, client_asks = { n = 0, at_us = 0 } }, Waits)
 end
 
 local function now_us(self) return self.server.env.now() end
@@ -32,13 +34,18 @@ local function forget(self)
   end
 end
 
+-- Whether there may be one more of these now, of so many.
+local function may_ask(self, asks, most)
+  local now = now_us(self)
+  if now - asks.at_us >= ASKS_US then asks.n, asks.at_us = 0, now end
+  asks.n = asks.n + 1
+  return asks.n <= most
+end
+
 -- A party is about to leave without a match: has the policy say why it waited, before that forgets it.
 function Waits:leaving(p)
-  local now = now_us(self)
-  if not p.listed or p.seats or now // 1000 - p.since_ms < ASKED_MS then return end
-  if now - self.asks_us >= ASKS_US then self.asks, self.asks_us = 0, now end
-  if self.asks >= ASKS then return end
-  self.asks = self.asks + 1
+  if not p.listed or p.seats or now_us(self) // 1000 - p.since_ms < ASKED_MS then return end
+  if not may_ask(self, self.leaving_asks, ASKS) then return end
   local box = {}
   p.explained = box
   self.queues.policies:explain(p.queue.name, p.no, function(said) box.said = said end)
@@ -151,6 +158,49 @@ function Waits:why(asked, done)
     end
   end
   explain(self, to_explain, function() done(out) end)
+end
+
+-- What a policy said, encoded, with as many of its reasons as fit; or nil.
+local function encoded(said)
+  local bytes = said and core.wire.encode(said)
+  while bytes and #bytes > SAID_MAX do
+    if not table.remove(said.reasons) then return nil end
+    bytes = core.wire.encode(said)
+  end
+  return bytes
+end
+
+-- Tells a client why its ticket waits. A repeat of its question is answered with the same, once that is known.
+function Waits:install(on)
+  local server = self.server
+
+  function on.why(reply, _, tx, ticket)
+    local id, _, assoc = reply:who()
+    local t, now = self.queues.by_ticket[ticket], now_us(self)
+    if not t then return server:refuse(reply, tx, "no_match", "there is no such ticket") end
+    if t.id ~= id then return server:refuse(reply, tx, "bad_key", "this ticket is another's") end
+    local before = t.why
+    if before and before.tx == tx then
+      if before.told then reply("waits", tx, ticket, table.unpack(before.told, 1, 4)) end
+      return
+    end
+    local is_soon = before and now - before.at_us < EACH_US
+    if is_soon then return server:refuse(reply, tx, "limit", "you asked a moment ago") end
+    local row, p = live(self, t), t.party
+    local asks = row.state == "waiting"
+    if asks and not may_ask(self, self.client_asks, server.limits.explains) then
+      return server:refuse(reply, tx, "limit", "many ask why: ask later")
+    end
+    local question, is_later = { tx = tx, at_us = now }, false
+    t.why = question
+    explain(self, asks and { { row = row, party = p } } or {}, function()
+      question.told = { math.min(row.waited_ms, 0xffffffff), math.max(1, row.here), row.size, encoded(row.said) }
+      if self.queues.by_ticket[ticket] ~= t then return end -- its client hears what became of it
+      if not is_later then return reply("waits", tx, ticket, table.unpack(question.told, 1, 4)) end
+      server:push(assoc, "waits", tx, ticket, table.unpack(question.told, 1, 4))
+    end)
+    is_later = true
+  end
 end
 
 function Waits:count() return self.last - self.first + 1 end
