@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "fill.h"
 
+#include <stddef.h>
 #include <string.h>
 
 void bdk_fill_init(bdk_fill *f, uint32_t teams, const uint32_t *sizes, uint32_t min) {
-  memset(f, 0, sizeof *f);
+  memset(f, 0, offsetof(bdk_fill, size)); // what comes after it is set with each party: few are offered to most
   f->teams = teams;
   f->min = min;
   for (uint32_t i = 0; i < teams; i++) f->max += f->room[i] = sizes[i];
@@ -12,8 +13,8 @@ void bdk_fill_init(bdk_fill *f, uint32_t teams, const uint32_t *sizes, uint32_t 
 
 static bool get_on(bdk_fill *f, uint32_t i, uint32_t k) {
   if (!f->together || i == 0) return true;
-  if (!f->known[i][k]) f->known[i][k] = f->together(f->ctx, i, k) ? 1 : 2;
-  return f->known[i][k] == 1;
+  if (!f->known[k][i]) f->known[k][i] = f->together(f->ctx, i, k) ? 1 : 2;
+  return f->known[k][i] == 1;
 }
 
 // With all of those before it that are in.
@@ -39,6 +40,7 @@ void bdk_fill_offer(bdk_fill *f, uint32_t size) {
   uint32_t k = f->count++, team = 0;
   f->size[k] = size;
   f->team[k] = -1;
+  memset(f->known[k], 0, k);
   if (f->team[0] < 0 && k > 0) return; // no team is large enough for the first
   while (team < f->teams && f->room[team] < size) team++;
   if (team < f->teams && fits(f, k)) put(f, k, team);

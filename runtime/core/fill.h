@@ -16,14 +16,16 @@
 typedef struct bdk_fill {
   uint32_t teams, room[BDK_FILL_PLAYERS]; // what is still empty
   uint32_t min, max, players;             // of the match; of those chosen
-  uint32_t count, size[BDK_FILL_PARTIES];
-  int8_t team[BDK_FILL_PARTIES]; // of each party, -1: none
   // Whether two get on, i before k and neither of them the first, with which all do; asked once of each two. NULL: all.
   bool (*together)(void *ctx, uint32_t i, uint32_t k);
   void *ctx;
-  // The search: what was answered, 0: nothing yet; players from a party on.
+  uint32_t steps; // of the search
+  // Of each party: its players; its team, -1: none; what was answered of it and those before, 0: nothing yet; the
+  // players of it and those after.
+  uint32_t count, size[BDK_FILL_PARTIES];
+  int8_t team[BDK_FILL_PARTIES];
   uint8_t known[BDK_FILL_PARTIES][BDK_FILL_PARTIES];
-  uint32_t rest[BDK_FILL_PARTIES], steps;
+  uint32_t rest[BDK_FILL_PARTIES];
 } bdk_fill;
 
 // sizes: of each team, at most BDK_FILL_PLAYERS together. min: players who are enough, where not all come.
