@@ -34,14 +34,13 @@ typedef struct bdk_config {
   uint32_t timeout_ms;            // of each request to a server
   int log_level;                  // of those passed on to `log`
   void (*log)(void *ctx, int level, const char *text); // may call nothing of this node
-  void *log_ctx;
   // Of Lua and what waits: as realloc, and free where new_size is 0 (then NULL). Sockets and sessions are malloc's.
   void *(*alloc)(void *ctx, void *p, size_t old_size, size_t new_size);
-  void *alloc_ctx;
+  void *log_ctx, *alloc_ctx;
   const uint8_t *seed; // 32 bytes from which every random byte is made: for tests. NULL: the system's
-  const char *identity, *token, *known_servers; // files: a key, made at its first use; a token; servers trusted so far
-  const char *token_text;                       // in place of that file
-  const uint8_t *identity_key; // in place of that file: 32 bytes, of bdk_keygen. Neither: a new one each time
+  // Files: a key, made at its first use; a token; servers trusted so far. The last one in place of the token's file.
+  const char *identity, *token, *known_servers, *token_text;
+  const uint8_t *identity_key; // in place of its file: 32 bytes, of bdk_keygen. Neither: a new one each time
   int trust_first_use; // 1: where the URL has no key, the first server that answers is taken for it, and remembered
   int ask_to_accept;   // 1: matches that are to be accepted wait for bdk_accept; 0: they are accepted at once
 } bdk_config;
@@ -101,11 +100,12 @@ void bdk_wake(bdk_node *node);                   // makes bdk_fd readable, from 
 int bdk_host(bdk_node *node, const char *code);  // a room; code NULL: one is made up. What fails later is a BDK_ERROR
 int bdk_join(bdk_node *node, const char *where); // a room's code, or a client's id
 int bdk_match(bdk_node *node, const char *queue, const char *props); // at most 32 bytes; a JSON object or NULL
+// For a party: `size` clients (1 to 32) who say the same `party`, a text only they know, are matched together or not.
+int bdk_match_party(bdk_node *node, const char *queue, const char *props, const char *party, uint32_t size);
 int bdk_cancel(bdk_node *node, const char *ticket);  // as BDK_QUEUED named it; BDK_ERROR says that it is taken back
 int bdk_accept(bdk_node *node, const char *ticket);  // these three do nothing where no such ticket waits, or nothing is
 int bdk_decline(bdk_node *node, const char *ticket); // to be answered: no error, since what ended it may be on its way
-// One datagram, to `peer` or (NULL) to all connected, not reliable; channel is 0. Not connected: BDK_E_INVALID;
-// BDK_E_LIMIT when a megabyte waits for bdk_update.
+// One datagram, unreliable, to `peer` or (NULL) all connected; channel 0. BDK_E_INVALID: to none; _LIMIT: 1 MB waits
 int bdk_send(bdk_node *node, const char *match, const char *peer, int channel, const void *data, size_t len);
 int bdk_leave(bdk_node *node, const char *match);
 int bdk_stats(bdk_node *node, bdk_node_stats *out, size_t size);

@@ -17,6 +17,8 @@
 #define QUEUE_MAX (1u << 20) // bytes of commands that wait
 #define KEY_LEN 32
 #define QUEUE_NAME_MAX 32 // bytes, as scripts/bodkin/client/node.lua has it
+#define PLAYERS_MAX 32    // of a party, likewise
+#define PARTY_MAX 255     // bytes of its name
 
 static const char current_key = 0; // registry: the event that bdk_next gave last
 
@@ -206,9 +208,19 @@ int bdk_join(bdk_node *node, const char *where) {
   return node && where ? queue(node, "join", where, NULL, NULL, 0) : BDK_E_INVALID;
 }
 
-int bdk_match(bdk_node *node, const char *name, const char *props) {
+int bdk_match_party(bdk_node *node, const char *name, const char *props, const char *party, uint32_t size) {
   if (!node || !name || strlen(name) < 1 || strlen(name) > QUEUE_NAME_MAX) return BDK_E_INVALID;
-  return queue(node, "match", name, props, NULL, 0);
+  char said[1 + PARTY_MAX]; // its size, and what it is called
+  size_t len = party ? strlen(party) : 0;
+  if (!party) return queue(node, "match", name, props, NULL, 0);
+  if (len < 1 || len > PARTY_MAX || size < 1 || size > PLAYERS_MAX) return BDK_E_INVALID;
+  said[0] = (char)size;
+  memcpy(said + 1, party, len);
+  return queue(node, "match", name, props, said, 1 + len);
+}
+
+int bdk_match(bdk_node *node, const char *name, const char *props) {
+  return bdk_match_party(node, name, props, NULL, 1);
 }
 
 static int of_ticket(bdk_node *node, const char *verb, const char *ticket) {

@@ -106,10 +106,13 @@ function commands.host(self, code) self:begin("host", { code = code }) end
 
 function commands.join(self, where) self:begin("join", where) end
 
-function commands.match(self, queue, props)
+-- party: its size, a byte, and its name; or nil.
+function commands.match(self, queue, props, party)
   local ok, value = pcall(props_of, props)
   if not ok then return self:fail(value) end
-  self:begin("match", queue, value or {}, {})
+  local options = {}
+  if party then options.party = { id = party:sub(2), size = party:byte() } end
+  self:begin("match", queue, value or {}, options)
 end
 
 -- What there is to answer, or to take back, may be over by now.

@@ -71,7 +71,8 @@ describe("library", function()
     table.sort(declared)
     assert.same({
       "bdk_accept", "bdk_cancel", "bdk_close", "bdk_config_init", "bdk_deadline", "bdk_decline", "bdk_fd", "bdk_host",
-      "bdk_join", "bdk_keygen", "bdk_leave", "bdk_match", "bdk_next", "bdk_open", "bdk_send", "bdk_stats",
+      "bdk_join", "bdk_keygen", "bdk_leave", "bdk_match", "bdk_match_party", "bdk_next",
+      "bdk_open", "bdk_send", "bdk_stats",
       "bdk_strerror", "bdk_update", "bdk_version", "bdk_wake", "bdk_why",
     }, declared)
     assert.same(declared, lines(run("nm -D --defined-only %s/lib/libbodkin.so | cut -d' ' -f3", prefix)))

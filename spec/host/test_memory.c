@@ -104,6 +104,7 @@ static void node_lives(source *s) {
   none_or(bdk_host(node, NULL));
   none_or(bdk_join(node, "bodav-lirom-tifug"));
   none_or(bdk_match(node, "duel", "{\"mmr\":1500}"));
+  none_or(bdk_match_party(node, "duel", NULL, "us", 2));
   none_or(bdk_cancel(node, "none"));
   for (int i = 0; i < 6; i++) {
     assert_int_equal(bdk_update(node, 1000000u * (uint64_t)(i + 1), 0), 0);

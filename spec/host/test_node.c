@@ -434,6 +434,28 @@ static void a_match_is_accepted_or_declined(void **state) {
   world_close(p, 3);
 }
 
+static void a_party_is_matched_together(void **state) {
+  (void)state;
+  peer p[3] = {0};
+  for (int i = 0; i < 3; i++) peer_open(&p[i]);
+  char long_name[257];
+  memset(long_name, 'x', 256);
+  long_name[256] = 0;
+  bdk_node *node = p[0].node;
+  assert_int_equal(BDK_E_INVALID, bdk_match_party(node, "ask", NULL, "", 2));
+  assert_int_equal(BDK_E_INVALID, bdk_match_party(node, "ask", NULL, long_name, 2));
+  assert_int_equal(BDK_E_INVALID, bdk_match_party(node, "ask", NULL, "us", 0));
+  assert_int_equal(BDK_E_INVALID, bdk_match_party(node, "ask", NULL, "us", 33));
+  assert_int_equal(BDK_E_INVALID, bdk_match_party(node, NULL, NULL, "us", 2));
+  assert_int_equal(0, bdk_match(node, "ask", NULL)); // who waited first, and finds nobody
+  world_await(p, 1, BDK_QUEUED, 1, 1);
+  for (int i = 1; i < 3; i++) assert_int_equal(0, bdk_match_party(p[i].node, "ask", "{}", long_name + 1, 2));
+  world_await(p, 3, BDK_CONNECTED, 1, 2);
+  assert_int_equal(0, p[0].seen[BDK_MATCHED]);
+  assert_string_equal(p[1].match, p[2].match);
+  world_close(p, 3);
+}
+
 static void the_seed_decides(void **state) {
   (void)state;
   const uint8_t seed[32] = {1, 2, 3}, other[32] = {1, 2, 4};
@@ -616,6 +638,7 @@ int main(void) {
       cmocka_unit_test(a_queue_matches_those_who_wait_in_it),
       cmocka_unit_test(a_ticket_is_taken_back),
       cmocka_unit_test(a_match_is_accepted_or_declined),
+      cmocka_unit_test(a_party_is_matched_together),
       cmocka_unit_test(the_seed_decides),
       cmocka_unit_test(an_identity_is_kept_by_the_program_or_in_a_file),
       cmocka_unit_test(what_is_no_token_comes_back_as_an_error),
