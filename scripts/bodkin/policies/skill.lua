@@ -27,10 +27,11 @@ return bodkin.policy {
     return true
   end,
 
-  -- Both have to accept the distance, so nobody new is given to one who has waited long.
+  -- Both have to accept the distance, so nobody new is given to one who has waited long. In a long queue most are asked
+  -- about somebody whom any window lets in.
   compatible = function(a, b)
     local gap = math.abs(skill(a) - skill(b))
-    if gap <= window(a) and gap <= window(b) then return true end
+    if gap <= NEAR or gap <= window(a) and gap <= window(b) then return true end
     return false, "mmr too far apart"
   end,
 }
