@@ -262,6 +262,28 @@ describe("bodkin serve", function()
     assert.equal(0, join.finish())
   end)
 
+  it("watches who comes and goes, until its time is over", function()
+    local watch = start("list", "--watch", "--json", "--server", url, "--app", "watch/1", "--query", '{"map":"dust"}',
+      "--timeout", "6")
+    local text = start("list", "--watch", "--server", url, "--app", "watch/1", "--timeout", "4")
+    local other = start("host", "--json", "--server", url, "--app", "watch/1", "--timeout", "8")
+    local host = start("host", "--json", "--server", url, "--name", "ann", "--props", '{"map":"dust"}', "--app",
+      "watch/1")
+    local id = field(host.next "registered", "id")
+    assert.equal(('{"event":"came","id":"%s","name":"ann","props":{"map":"dust"}}'):format(id), watch.next "came")
+    host.signal "INT"
+    host.finish()
+    assert.equal(id, field(watch.next "gone", "id"))
+    assert.equal(0, watch.finish())
+    assert.equal(2, #watch.lines)
+    assert.equal(0, text.finish())
+    local lines = table.concat(text.lines, "\n")
+    assert.truthy(lines:find(("+ %s  ann              {\"map\":\"dust\"}"):format(id), 1, true), lines)
+    assert.truthy(lines:find(("- %s  ann              {\"map\":\"dust\"}"):format(id), 1, true), lines)
+    other.signal "INT"
+    other.finish()
+  end)
+
   it("keeps an identity in a file, made at the first use", function()
     local path = os.tmpname()
     os.remove(path)
