@@ -48,7 +48,7 @@ Prints the id, the name and the properties of each client registered under the s
 those whose properties equal it, or that an expression finds, sorted, so many of them:
   --query '{"where":["and",[">=","mmr",1000],["in","mode",["a","b"]]],"sort":"-mmr","limit":20}'
 There are and, or, not, =, !=, <, <=, >, >=, in, and range (from, to). With -v or --json also their addresses, where the
-server exposes them. With --watch it goes on with who comes (+), goes (-) or changes its properties (~), as that happens,
+server exposes them. With --watch it goes on with who comes (+), goes (-) or changes its properties (~) as that happens,
 until --timeout or Ctrl-C; neither sorted, nor with addresses.]=],
   options = known,
   run = function(values)
