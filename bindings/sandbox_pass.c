@@ -12,7 +12,7 @@
 
 static const char type[] = "bodkin.tickets";
 enum { VIEWS = 1, COMPATIBLE, FORM, NEAR, ANCHOR, FIELDS = ANCHOR }; // user values
-enum { NEAR_MAX = 32, PLAYERS_MAX = 32, DATA_MAX = 512, MATCH_MAX = 1200 };
+enum { PATIENCE_MIN = 32, NEAR_MAX = 32, PLAYERS_MAX = 32, DATA_MAX = 512, MATCH_MAX = 1200 };
 #define ENOUGH 0.4 // of the budget left: no further anchor in this run
 
 typedef struct queue {
@@ -27,6 +27,7 @@ typedef struct queue {
   uint32_t filled; // of those, how many near was given. The policy may write into that table, so it says nothing
   const void *near_view[NEAR_MAX], *anchor_view; // as they were given: mostly these come back
   bool over;
+  uint32_t patience; // steps for a match that does not fill up at once: less after each that came to nothing
 } queue;
 
 static queue *check(lua_State *L) { return luaL_checkudata(L, 1, type); }
@@ -553,8 +554,13 @@ static bool fill(lua_State *L, queue *q, const at *a, uint32_t anchor, result *r
   bdk_fill_offer(&f, bdk_tickets_at(q->table, anchor)->size);
   for (uint32_t i = 0; !bdk_fill_is_full(&f) && (i < q->found || find_one(L, q, a)); i++)
     bdk_fill_offer(&f, bdk_tickets_at(q->table, q->near[i])->size);
+  f.most_steps = q->patience;
   bool ok = bdk_fill_end(&f);
   bdk_sandbox_charge(L, f.steps * 5);
+  if (ok)
+    q->patience = BDK_FILL_STEPS;
+  else if (f.steps == q->patience && q->patience > PATIENCE_MIN)
+    q->patience /= 2;
   if (!ok) return false;
   static const uint8_t nil = 0xc0;
   r->data = &nil;
@@ -611,6 +617,7 @@ static int begin_run(lua_State *L, queue *q, lua_Integer now_ms, at *a) {
   luaL_checkstack(L, 32, "pass");
   q->now_ms = now_ms;
   q->pass++;
+  q->patience = BDK_FILL_STEPS;
   a->queue = 1;
   lua_getiuservalue(L, 1, VIEWS);
   a->views = lua_gettop(L);

@@ -8,6 +8,7 @@ void bdk_fill_init(bdk_fill *f, uint32_t teams, const uint32_t *sizes, uint32_t 
   memset(f, 0, offsetof(bdk_fill, size)); // what comes after it is set with each party: few are offered to most
   f->teams = teams;
   f->min = min;
+  f->most_steps = BDK_FILL_STEPS;
   for (uint32_t i = 0; i < teams; i++) f->max += f->room[i] = sizes[i];
 }
 
@@ -49,7 +50,7 @@ void bdk_fill_offer(bdk_fill *f, uint32_t size) {
 // --- the search: in the order that they came, each in before it is left out
 static bool search(bdk_fill *f, uint32_t k, uint32_t want) {
   if (f->players == want) return true;
-  if (k == f->count || f->players + f->rest[k] < want || f->steps == BDK_FILL_STEPS) return false;
+  if (k == f->count || f->players + f->rest[k] < want || f->steps >= f->most_steps) return false;
   f->steps++;
   uint32_t size = f->size[k];
   if (f->players + size <= want && fits(f, k))
@@ -75,14 +76,18 @@ bool bdk_fill_end(bdk_fill *f) {
   uint32_t least = f->players, total = 0;
   memcpy(before, f->team, sizeof before);
   clear(f);
-  // Which numbers of players there can be at all, a bit each: parties are mostly few sizes.
-  uint64_t sums = (uint64_t)1 << f->size[0];
+  // Which numbers of players there can be at all, a bit each, with the first and in any team: few sizes do not add up to
+  // all.
+  uint64_t with_first = (uint64_t)1 << f->size[0], sums = 1;
   for (uint32_t k = f->count; k-- > 0;) {
     f->rest[k] = total += f->size[k];
-    if (k > 0) sums |= sums << f->size[k];
+    if (k > 0) with_first |= with_first << f->size[k];
+    sums |= sums << f->size[k];
   }
+  for (uint32_t i = 0; i < f->teams; i++)
+    if (!(sums >> f->room[i] & 1)) with_first &= ~((uint64_t)1 << f->max);
   for (uint32_t want = f->max; want > least && want >= f->min; want--)
-    if (sums >> want & 1 && search(f, 0, want)) return true;
+    if (with_first >> want & 1 && search(f, 0, want)) return true;
   for (uint32_t k = 0; k < f->count; k++)
     if (before[k] >= 0) put(f, k, (uint32_t)before[k]);
   return f->players >= f->min && f->players > 0;

@@ -11,7 +11,7 @@
 
 #define BDK_FILL_PARTIES 33
 #define BDK_FILL_PLAYERS 32 // and teams
-#define BDK_FILL_STEPS 512
+#define BDK_FILL_STEPS 512 // at the most
 
 typedef struct bdk_fill {
   uint32_t teams, room[BDK_FILL_PLAYERS]; // what is still empty
@@ -19,7 +19,7 @@ typedef struct bdk_fill {
   // Whether two get on, i before k and neither of them the first, with which all do; asked once of each two. NULL: all.
   bool (*together)(void *ctx, uint32_t i, uint32_t k);
   void *ctx;
-  uint32_t steps; // of the search
+  uint32_t steps, most_steps; // of the search; how many it may take, BDK_FILL_STEPS unless the owner says less
   // Of each party: its players; its team, -1: none; what was answered of it and those before, 0: nothing yet; the
   // players of it and those after.
   uint32_t count, size[BDK_FILL_PARTIES];

@@ -345,7 +345,9 @@ static void by_age(const pool *p, bdk_search *s, uint8_t phase, uint64_t at, uin
   s->last = s->looked + most < LOOK ? s->looked + most : LOOK;
 }
 
-static uint64_t turn(const pool *p) { return (uint64_t)p->first + (uint64_t)p->round * (LOOK / 2); }
+// How many of the oldest are looked at first: so few that near has room for others, if all are compatible.
+#define OLDEST_MOST (LOOK / 4)
+static uint64_t turn(const pool *p) { return (uint64_t)p->first + (uint64_t)p->round * OLDEST_MOST; }
 
 static void begin_outwards(const bdk_tickets *t, const pool *p, bdk_search *s, uint32_t place, double value) {
   s->phase = OUTWARDS;
@@ -375,7 +377,7 @@ void bdk_search_begin(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t pl
   if (t->indexed)
     begin_outwards(t, p, s, place, value);
   else
-    by_age(p, s, OLDEST, p->first, LOOK / 2);
+    by_age(p, s, OLDEST, p->first, OLDEST_MOST);
 }
 
 void bdk_search_apart(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t place, double value) {
@@ -428,7 +430,7 @@ uint32_t bdk_search_next(bdk_tickets *t, bdk_search *s) {
       s->looked = LOOK / 2;
       by_age(p, s, OTHERS, turn(p), LOOK / 2);
     } else if (s->phase == OLDEST) {
-      by_age(p, s, OTHERS, turn(p), LOOK / 2);
+      by_age(p, s, OTHERS, turn(p), LOOK - OLDEST_MOST);
     } else {
       s->phase = DONE;
       return NONE;

@@ -16,12 +16,16 @@ static bool together(void *ctx, uint32_t i, uint32_t k) {
   return h->gets_on[i][k];
 }
 
-static bool filled(bdk_fill *f, hall *h, uint32_t teams, const uint32_t *sizes, uint32_t min) {
+static void begin(bdk_fill *f, hall *h, uint32_t teams, const uint32_t *sizes, uint32_t min) {
   memset(h->asked, 0, sizeof h->asked);
   bdk_fill_init(f, teams, sizes, min);
   f->together = together;
   f->ctx = h;
   for (uint32_t i = 0; i < h->count && !bdk_fill_is_full(f); i++) bdk_fill_offer(f, h->size[i]);
+}
+
+static bool filled(bdk_fill *f, hall *h, uint32_t teams, const uint32_t *sizes, uint32_t min) {
+  begin(f, h, teams, sizes, min);
   return bdk_fill_end(f);
 }
 
@@ -111,6 +115,11 @@ static void gives_up_in_bounds(void **state) {
     assert_true(filled(&f, &h, 1, &size, 1));
     assert_true(f.steps <= BDK_FILL_STEPS);
     is_right(&f, &h, &size);
+    begin(&f, &h, 1, &size, 1);
+    f.most_steps = 20;
+    assert_true(bdk_fill_end(&f));
+    assert_true(f.steps <= 20);
+    is_right(&f, &h, &size);
   }
 }
 
@@ -129,6 +138,10 @@ static void searches_nothing_where_no_sizes_add_up(void **state) {
   assert_int_equal(f.players, 4);
   bdk_fill_init(&f, 1, &size, 1);
   assert_false(bdk_fill_end(&f));
+  // All of them, but no team.
+  static const uint32_t teams[] = {3, 3};
+  assert_false(filled(&f, &h, 2, teams, 6));
+  assert_int_equal(f.steps, 0);
 }
 
 int main(void) {

@@ -153,6 +153,53 @@ describe("a pass", function()
       assert.same({ { { { 1, 3, 4 } }, false } }, d:tick(0))
     end)
 
+  describe("does not stop where the oldest cannot do without others:", function()
+    local function pairs_and_singles(policy, seats)
+      local d = support.desk("return bodkin.policy { party = 2, " .. policy .. " }")
+      for i = 1, 120 do d:add({}, { members = i <= 40 and { {}, {} } or nil }) end
+      if seats then d:add({}, { seats = seats }) end
+      local matches = 0
+      for pass = 1, 40 do matches = matches + #d:tick(100 * pass) end
+      return matches
+    end
+
+    it("whole parties, none of which fills a team", function()
+      assert.equal(26, pairs_and_singles "teams = { 3, 3 }") -- of 160 players, 80 of them alone
+    end)
+
+    it("and where a form packs them", function()
+      assert.equal(26, pairs_and_singles [[teams = { 3, 3 }, form = function(anchor, near)
+        local list = table.move(near, 1, #near, 2, { anchor })
+        local teams = bodkin.pack(list, { 3, 3 })
+        return teams and { teams = teams }
+      end]])
+    end)
+
+    it("players of one role", function()
+      for _, index in ipairs { "", 'index = "mmr", ' } do
+        local d = support.desk("return bodkin.policy { size = 2, " .. index .. [[
+          props = { role = "string", mmr = { type = "number", default = 5 } }, form = function(anchor, near)
+            for _, other in ipairs(near) do
+              if other.props.role ~= anchor.props.role then return { teams = { { anchor, other } } } end
+            end
+          end }]])
+        for i = 1, 140 do d:add { role = i <= 70 and "tank" or "healer" } end
+        local matches = 0
+        for pass = 1, 40 do matches = matches + #d:tick(100 * pass) end
+        assert.equal(70, matches)
+      end
+    end)
+
+    it("a running match with a seat for one", function()
+      local fills = [[size = { 2, 4 }, form = function() end, on_backfill = function(match, near)
+        for _, one in ipairs(near) do
+          if one.size <= match.seats[1] then return { teams = { { one } } } end
+        end
+      end]]
+      assert.equal(1, pairs_and_singles(fills, { 1 }))
+    end)
+  end)
+
   it("refuses what form must not return, with file and line", function()
     local function tick(body, fields)
       local d = support.desk("return bodkin.policy { " .. (fields or "size = 2,") .. "\nform = function(a, near)\n"
