@@ -167,9 +167,12 @@ function Queues:matched(raw, match)
   local t = self.tickets[raw]
   if t.match then return end
   t.match = match
+  local others = waiting(self) -- and not what begins to wait now that this match is there
   finish(self, t, match)
   -- So has the server done with these, in the same moment.
-  for _, other in ipairs(waiting(self)) do finish(self, other, nil, "matched in another queue", "closed") end
+  for _, other in ipairs(others) do
+    if not other.result then finish(self, other, nil, "matched in another queue", "closed") end
+  end
 end
 
 -- Whether there was such a ticket, waiting.
