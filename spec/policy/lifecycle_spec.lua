@@ -158,17 +158,22 @@ describe("tickets", function()
     end)
 
     it("hear why the policy does not take them, and what is wrong with them", function()
-      world { team = teams, solo = "return bodkin.policy { size = 4 }" }
+      world { team = teams, solo = "return bodkin.policy { size = 4 }",
+        large = "return bodkin.policy { size = 4, party = 3 }" }
       local n, w = {}, {}
       for i = 1, 3 do n[i] = open(i) end
-      w[1], w[2] = wait(n[1], "solo", pair "us"), wait(n[2], "solo", pair "us")
+      -- Too large: who comes first need not wait for the others to hear that.
+      w[1], w[2] = wait(n[1], "solo", pair "us"), wait(n[2], "team", { party = { id = "us", size = 3 } })
       s.world:run(500)
-      for i = 1, 2 do assert.same({ nil, "no parties here", "refused" }, { table.unpack(w[i].result, 1, 3) }) end
+      assert.same({ nil, "no parties here", "refused" }, { table.unpack(w[1].result, 1, 3) })
+      assert.same({ nil, "at most 2 in a party here", "refused" }, { table.unpack(w[2].result, 1, 3) })
+      w[1] = wait(n[1], "large", { party = { id = "us", size = 3 } })
+      s.world:run(200)
+      w[2] = wait(n[2], "large", pair "us")
+      s.world:run(200)
+      assert.same({ nil, "this party is of 3", "invalid" }, { table.unpack(w[2].result, 1, 3) })
       w[1] = wait(n[1], "team", pair "us")
       s.world:run(200)
-      w[2] = wait(n[2], "team", { party = { id = "us", size = 3 } })
-      s.world:run(200)
-      assert.same({ nil, "this party is of 2", "invalid" }, { table.unpack(w[2].result, 1, 3) })
       w[2] = wait(n[2], "team", pair "us")
       s.world:run(200)
       w[3] = wait(n[3], "team", pair "us")

@@ -17,6 +17,7 @@ return bodkin.policy {
   props = { mmr = "integer", mode = { "ranked", "casual" } },
   index = "mmr",
   shard = "mode",
+  party = 2,
   compatible = function(a, b)
     local gap, most = math.abs(a.props.mmr - b.props.mmr), math.min(window(a), window(b))
     if gap <= most then return true end

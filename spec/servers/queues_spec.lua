@@ -67,7 +67,7 @@ describe("a server's queues", function()
   it("say why a ticket waits, to its client alone, and not at any rate", function()
     local policy = [[return bodkin.policy { size = 2, party = 2, compatible = function(a, b)
       return false, ("x"):rep(90) .. b.id end }]]
-    open({ q = policy }, nil, true)
+    open({ q = policy }, { explains = 20 }, true)
     for n = 1, 30 do s:register(who(n), at(n)) end
     local tickets = {}
     for n = 1, 20 do tickets[n] = ("%016d"):format(n) end
@@ -87,16 +87,22 @@ describe("a server's queues", function()
     assert.is_true(#told[1].said <= 1000)
     assert.equal(8, #said.reasons)
     assert.same(told[1].said, why(1, tickets[1], tx)[1].said)
-    -- Another question comes too soon, is another's, or about none.
+    -- Others are one too many, another's, or about none.
     local function refused(n, ticket, text)
       local answers = why(n, ticket)
       assert.same({ 1, "refused", text }, { #answers, answers[1].name_of, answers[1].text })
     end
+    for _ = 2, 4 do assert.same({}, why(1, tickets[1])) end
+    flow()
     refused(1, tickets[1], "you asked a moment ago")
-    refused(2, tickets[1], "this ticket is another's")
+    s:ask(who(1), at(1), "cancel", s:next_tx(), tickets[1])
+    enqueue(1, "q", ("z"):rep(16))
+    flow()
+    refused(1, ("z"):rep(16), "you asked a moment ago")
+    refused(2, ("z"):rep(16), "this ticket is another's")
     refused(1, ("n"):rep(16), "there is no such ticket")
-    -- Twenty a second of all clients.
-    s:advance(1000)
+    -- So many a second of all clients.
+    s:advance(2000)
     for n = 1, 20 do assert.same({}, why(n, tickets[n])) end
     enqueue(21, "q", tickets[1]:reverse())
     flow()
@@ -108,6 +114,7 @@ describe("a server's queues", function()
     assert.same({}, only(flow(), "waits"))
     -- A party that is not whole is no policy's matter.
     s:ask(who(22), at(22), "enqueue", s:next_tx(), ("p"):rep(16), "q", wire.encode {}, ("P"):rep(16), 2)
+    s:advance(2000)
     local alone = only(why(22, ("p"):rep(16)), "waits")[1]
     assert.same({ 1, 2 }, { alone.present, alone.of })
     assert.is_nil(alone.said)

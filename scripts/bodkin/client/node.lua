@@ -61,9 +61,11 @@ end
 function Node:registering(ask, failed)
   local err, code
   if not self.registration.active then
+    self.held = self.held or {}
     task.spawn(function()
       local ok
       ok, err, code = self:register()
+      self:release()
       if not ok and failed then failed(err, code) end
     end)
   end
@@ -72,7 +74,22 @@ function Node:registering(ask, failed)
   return table.unpack(result, 1, result.n)
 end
 
+-- While both are asked for together, what comes of the registration is told before what the other question led to.
+local second = { queued = true, hosting = true }
+local apart = { registered = true, error = true }
+
+function Node:release()
+  local held = self.held or {}
+  self.held = nil
+  for _, e in ipairs(held) do self:emit(table.unpack(e, 1, 3)) end
+end
+
 function Node:emit(name, fields, of)
+  if self.held and second[name] then
+    table.insert(self.held, { name, fields, of })
+    return
+  end
+  if self.held and not apart[name] then self:release() end
   fields.event = name
   if self.on_event then task.spawn(self.on_event, fields, of) end
   for _, fn in ipairs(self.handlers[name] or {}) do task.spawn(fn, fields, of) end

@@ -96,7 +96,7 @@ function Queues:wait(node, queue, props, options)
   end
   self.tickets[t.raw] = t
   if enqueue(self, node, t) and not t.result then
-    node:emit("queued", { ticket = t.id })
+    if not t.is_told then node:emit("queued", { ticket = t.id }) end
     ask_later(self, node, t, 1)
   end
   if not t.result then
@@ -132,7 +132,7 @@ end
 
 -- Its party has changed, or a match did not come about: it waits on.
 function on.waiting(_, node, t, present, of, text)
-  t.proposal = nil
+  t.proposal, t.is_told = nil, true
   node:emit("queued", { ticket = t.id, present = present, of = of, reason = text ~= "" and printable(text) or nil })
 end
 

@@ -434,6 +434,13 @@ function Policies:about(queue)
   return (slot and slot.current or self.first_come).about
 end
 
+-- Why no party of this size can wait in a queue, or nil: its first ones need not wait for the last to hear that.
+function Policies:too_large(queue, size)
+  local most = self:about(queue).party or 1
+  if size <= most then return nil end
+  return most == 1 and "no parties here" or ("at most %d in a party here"):format(most)
+end
+
 -- Tells a hook of the version given, or of the one whose turn it is; what: see pass.lua.
 function Policies:event(queue, name, what, version)
   version = version or version_for(self, queue)

@@ -556,7 +556,9 @@ local function handlers(self, on)
     if (party == nil) ~= (party_size == nil) then
       return refuse(reply, tx, "invalid", "a party has an id and a size")
     end
-    local text = too_many(id)
+    local text = self.policies:too_large(queue, party_size or 1)
+    if text then return refuse(reply, tx, "refused", text) end
+    text = too_many(id)
     if self.matches:behind(id, self.policies:about(queue).size[2] - 1) then text = "too much is unacknowledged" end
     local q = not text and self:queue_of(queue)
     if not q then return refuse(reply, tx, "limit", text or "too many queues here") end
@@ -671,8 +673,7 @@ function M.install(server, on, matches)
     },
   }
   self.backfills = backfills.install(self, on)
-  self.waits = waits.new(server, self)
-  self.waits:install(on)
+  self.waits = waits.install(server, on, self)
   self.webhook = server.webhook and webhooks.new(server, server.webhook)
   function server.why_waits(_, asked, done) self.waits:why(asked, done) end
   handlers(self, on)

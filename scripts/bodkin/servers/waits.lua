@@ -4,6 +4,7 @@
 
 local core = require "bodkin.core"
 local outcome = require "bodkin.outcome"
+local recent = require "bodkin.servers.recent"
 local printable = require("bodkin.client.request").printable
 
 local M = {}
@@ -13,15 +14,20 @@ Waits.__index = Waits
 local KEPT_US = 3600000000
 local ASKED_MS = 1000          -- who waited less is not asked about …
 local ASKS, ASKS_US = 20, 1000000 -- … nor more than so many in this time
-local EACH_US = 500000         -- between two questions of a client about one ticket
+local EACH_US, CLIENTS_MAX = 2000000, 65536 -- a client asks once in this time for each ticket that it may have
 local SAID_MAX = 1000          -- bytes of what it is told
 local LISTED_MAX, EXPLAINED_MAX = 20, 4 -- in one answer
 local AGAIN_MS, PATIENCE_MS = 300, 1500 -- a queue's policy may just be made anew; its process may hang
 
--- server; queues: to ask about the tickets that wait.
-function M.new(server, queues)
-  return setmetatable({ server = server, queues = queues, list = {}, first = 1, last = 0, timers = {},
-    leaving_asks = { n = 0, at_us = 0 }, client_asks = { n = 0, at_us = 0 } }, Waits)
+local handlers
+
+-- Adds its handler to `on`; queues: to ask about the tickets that wait.
+function M.install(server, on, queues)
+  local self = setmetatable({ server = server, queues = queues, list = {}, first = 1, last = 0, timers = {},
+    leaving_asks = { n = 0, at_us = 0 }, client_asks = { n = 0, at_us = 0 },
+    by_client = recent.new { span_us = EACH_US, max = CLIENTS_MAX, now_us = server.env.now() } }, Waits)
+  handlers(self, on)
+  return self
 end
 
 local function now_us(self) return self.server.env.now() end
@@ -34,18 +40,25 @@ local function forget(self)
   end
 end
 
--- Whether there may be one more of these now, of so many.
-local function may_ask(self, asks, most)
+-- Whether there may be one more of these now, of so many in that time.
+local function may_ask(self, asks, most, span_us)
   local now = now_us(self)
-  if now - asks.at_us >= ASKS_US then asks.n, asks.at_us = 0, now end
+  if now - asks.at_us >= span_us then asks.n, asks.at_us = 0, now end
   asks.n = asks.n + 1
   return asks.n <= most
+end
+
+local function may_client(self, id)
+  local now = now_us(self)
+  local asks = self.by_client:get(now, id) or { n = 0, at_us = now }
+  self.by_client:put(now, id, asks)
+  return may_ask(self, asks, self.server.limits.tickets_each, EACH_US)
 end
 
 -- A party is about to leave without a match: has the policy say why it waited, before that forgets it.
 function Waits:leaving(p)
   if not p.listed or p.seats or now_us(self) // 1000 - p.since_ms < ASKED_MS then return end
-  if not may_ask(self, self.leaving_asks, ASKS) then return end
+  if not may_ask(self, self.leaving_asks, ASKS, ASKS_US) then return end
   local box = {}
   p.explained = box
   self.queues.policies:explain(p.queue.name, p.no, function(said) box.said = said end)
@@ -171,12 +184,12 @@ local function encoded(said)
 end
 
 -- Tells a client why its ticket waits. A repeat of its question is answered with the same, once that is known.
-function Waits:install(on)
+function handlers(self, on)
   local server = self.server
 
   function on.why(reply, _, tx, ticket)
     local id, _, assoc = reply:who()
-    local t, now = self.queues.by_ticket[ticket], now_us(self)
+    local t = self.queues.by_ticket[ticket]
     if not t then return server:refuse(reply, tx, "no_match", "there is no such ticket") end
     if t.id ~= id then return server:refuse(reply, tx, "bad_key", "this ticket is another's") end
     local before = t.why
@@ -184,14 +197,13 @@ function Waits:install(on)
       if before.told then reply("waits", tx, ticket, table.unpack(before.told, 1, 4)) end
       return
     end
-    local is_soon = before and now - before.at_us < EACH_US
-    if is_soon then return server:refuse(reply, tx, "limit", "you asked a moment ago") end
+    if not may_client(self, id) then return server:refuse(reply, tx, "limit", "you asked a moment ago") end
     local row, p = live(self, t), t.party
     local asks = row.state == "waiting"
-    if asks and not may_ask(self, self.client_asks, server.limits.explains) then
+    if asks and not may_ask(self, self.client_asks, server.limits.explains, ASKS_US) then
       return server:refuse(reply, tx, "limit", "many ask why: ask later")
     end
-    local question, is_later = { tx = tx, at_us = now }, false
+    local question, is_later = { tx = tx }, false
     t.why = question
     explain(self, asks and { { row = row, party = p } } or {}, function()
       question.told = { math.min(row.waited_ms, 0xffffffff), math.max(1, row.here), row.size, encoded(row.said) }
