@@ -76,8 +76,8 @@ bool bdk_fill_end(bdk_fill *f) {
   uint32_t least = f->players, total = 0;
   memcpy(before, f->team, sizeof before);
   clear(f);
-  // Which numbers of players there can be at all, a bit each, with the first and in any team: few sizes do not add up to
-  // all.
+  // Which numbers of players there can be at all, a bit each, with the first and in any team: few sizes do not add up
+  // to all.
   uint64_t with_first = (uint64_t)1 << f->size[0], sums = 1;
   for (uint32_t k = f->count; k-- > 0;) {
     f->rest[k] = total += f->size[k];

@@ -11,7 +11,7 @@
 
 #define BDK_FILL_PARTIES 33
 #define BDK_FILL_PLAYERS 32 // and teams
-#define BDK_FILL_STEPS 512 // at the most
+#define BDK_FILL_STEPS 512  // at the most
 
 typedef struct bdk_fill {
   uint32_t teams, room[BDK_FILL_PLAYERS]; // what is still empty

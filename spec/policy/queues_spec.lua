@@ -249,6 +249,45 @@ describe("a queue", function()
     assert.equal(wa.result[1].id, wb.result[1].id)
   end)
 
+  it("throws at its caller what options cannot be", function()
+    world()
+    local a = open(1)
+    for message, options in pairs {
+      ["options is a table"] = 5, ['there is no option "timeoutms": it is timeout_ms, party, accept'] = { timeoutms = 1 },
+      ["timeout_ms is a number of milliseconds above 0"] = { timeout_ms = 0 },
+      ['accept is "auto" or "ask"'] = { accept = "sometimes" }, ["party is { id"] = { party = { id = "us" } },
+    } do
+      s:run(function()
+        local ok, err = pcall(function() a:match("duel", {}, options) end)
+        assert.is_false(ok)
+        assert.matches("queues_spec.lua:%d+: ", err)
+        assert.truthy(err:find(message, 1, true), err)
+      end)
+    end
+    assert.is_false((pcall(a.match, a, "duel", {}, { timeout_ms = "x" })))
+  end)
+
+  it("is told of after the registration that it was asked for with", function()
+    for seed = 1, 10 do
+      world(nil, { loss = 0.3, seed = seed })
+      for n, begin in pairs {
+        function(node) node:match("duel") end,
+        function(node) node:host() end,
+      } do
+        local node = open(n, { register = "together" })
+        task.spawn(begin, node)
+        s.world:run(5000)
+        local names = {}
+        for i, e in ipairs(node.log) do names[i] = e.event end
+        local list = table.concat(names, " ")
+        assert.matches("^registered", list)
+        assert.matches(n == 1 and "queued" or "hosting", list)
+      end
+      s:close()
+    end
+    s = nil
+  end)
+
   it("takes who waits again as soon as there is a match", function()
     world()
     local a, b, second = open(1), open(2), nil

@@ -272,6 +272,22 @@ local function check_party(party)
   return party.size > 1 and party or nil -- one alone is none
 end
 
+-- What match() may be told, thrown at its caller where it is something else.
+local function check_options(options)
+  if type(options) ~= "table" then error("options is a table", 3) end
+  for name in pairs(options) do
+    if name ~= "timeout_ms" and name ~= "party" and name ~= "accept" then
+      error(("there is no option %q: it is timeout_ms, party, accept"):format(tostring(name)), 3)
+    end
+  end
+  local timeout_ms, accept = options.timeout_ms, options.accept
+  if timeout_ms ~= nil and not (type(timeout_ms) == "number" and timeout_ms > 0 and timeout_ms < 1e12) then
+    error("timeout_ms is a number of milliseconds above 0", 3)
+  end
+  if accept ~= nil and accept ~= "auto" and accept ~= "ask" then error('accept is "auto" or "ask"', 3) end
+  return options
+end
+
 -- In a task: waits in a queue until its policy makes a match, and returns it; `connected` follows. props are the
 -- ticket's own, not the registration's. options: timeout_ms, after which it is nil, message, "no_match"; party = { id =
 -- a text that only its players know, size = how many they are }, who are matched together, all or none; accept = "ask"
@@ -282,7 +298,7 @@ function Node:match(queue, props, options)
   check_open(self)
   if type(queue) ~= "string" or #queue < 1 or #queue > 32 then error("a queue is a name of at most 32 bytes", 2) end
   if props ~= nil and type(props) ~= "table" then error("props is a table of properties", 2) end
-  options = options or {}
+  options = check_options(options or {})
   local given = { timeout_ms = options.timeout_ms, accept = options.accept or self.accepts }
   given.party = options.party ~= nil and check_party(options.party) or nil
   return self:registering(function()
