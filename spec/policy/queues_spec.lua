@@ -253,7 +253,8 @@ describe("a queue", function()
     world()
     local a = open(1)
     for message, options in pairs {
-      ["options is a table"] = 5, ['there is no option "timeoutms": it is timeout_ms, party, accept'] = { timeoutms = 1 },
+      ["options is a table"] = 5,
+      ['there is no option "timeoutms": it is timeout_ms, party, accept'] = { timeoutms = 1 },
       ["timeout_ms is a number of milliseconds above 0"] = { timeout_ms = 0 },
       ['accept is "auto" or "ask"'] = { accept = "sometimes" }, ["party is { id"] = { party = { id = "us" } },
     } do
