@@ -120,6 +120,14 @@ describe("a server's queues", function()
     assert.is_nil(alone.said)
   end)
 
+  it("say to nobody why it waits, where they are told not to", function()
+    open({ q = "return bodkin.policy { size = 2, party = 2 }" }, { explains = 0 })
+    s:register(who(1), at(1))
+    enqueue(1, "q", ("t"):rep(16))
+    assert.same({ "refused", "many ask why: ask later" }, { why(1, ("t"):rep(16))[1].name_of,
+      why(1, ("t"):rep(16))[1].text })
+  end)
+
   it("say that a ticket waits where the policy says nothing, in time", function()
     open({ q = "return bodkin.policy { size = 2 }" }, nil, true)
     s:register(who(1), at(1))
