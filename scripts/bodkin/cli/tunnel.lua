@@ -52,7 +52,7 @@ local function carrier(values, hosting)
 end
 
 local list = options.client("server", "address-server", "maintenance-server", "app", "name", "props", "identity",
-  "token", "trust-first-use", "bind", "virtual", "timeout", "trace")
+  "token", "trust-first-use", "bind", "virtual", "timeout", "trace", "why")
 table.insert(list, 1, { "at", arg = "udp:ADDR:PORT", kind = at, help = "listen here for programs of this machine" })
 table.insert(list, 2, { "to", arg = "udp:ADDR:PORT", kind = to, help = "hand on to the program that is there" })
 
