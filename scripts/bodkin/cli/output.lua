@@ -38,7 +38,7 @@ function M.of(options)
   local host = require "bodkin.host"
   local no_color = os.getenv "NO_COLOR"
   options.output = setmetatable({
-    json = options.json and true or false, join_with = "join %s",
+    json = options.json and true or false, join_with = "join %s", way_of = {},
     level = options.quiet and 0 or 1 + (options.verbose or 0),
     to_terminal = host.is_terminal(1),
     colour = host.is_terminal(2) and (no_color == nil or no_color == "") and os.getenv "TERM" ~= "dumb",
@@ -199,16 +199,24 @@ function sentences.matched(out, e)
 end
 
 function sentences.connected(out, e)
+  out.way_of[e.peer] = e.path
   out:say("%s to %s %s (%s %s), first heard after %s", out:paint("good", "connected"), tostring(e.peer),
     ways[e.path] or tostring(e.path), tostring(e.via), tostring(e.remote), ms(e.first_ms))
 end
 
+-- Whoever reads the last line without -v is to know whether a relay is in between.
 function sentences.path(out, e)
+  if out.way_of[e.peer] ~= e.path then
+    out.way_of[e.peer] = e.path
+    return out:say("%s is now reached %s (%s %s), confirmed after %s, round trip %s", tostring(e.peer),
+      ways[e.path] or tostring(e.path), tostring(e.via), tostring(e.remote), ms(e.confirmed_ms), ms(e.rtt_ms))
+  end
   out:detail("path to %s: %s, %s %s, confirmed after %s, round trip %s", tostring(e.peer), tostring(e.path),
     tostring(e.via), tostring(e.remote), ms(e.confirmed_ms), ms(e.rtt_ms))
 end
 
 function sentences.closed(out, e)
+  out.way_of[e.peer] = nil
   if e.reason == "closed" then return out:detail("left %s", tostring(e.peer)) end
   local text = e.reason == "left" and "has left" or ("is gone: %s"):format(M.reason(e.reason))
   out:say("%s %s", tostring(e.peer), text)
