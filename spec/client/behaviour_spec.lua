@@ -160,21 +160,28 @@ describe("a client that looks at its NAT", function()
     end)
   end)
 
-  it("is sent nowhere by a server but to public addresses, and to few", function()
-    local s = support.new { delay_ms = 5 }
-    local liar = s:host("liar", "198.51.100.30")
-    local at = addr.parse("198.51.100.30:4433", 0)
-    local sock = assert(liar.env.udp(at))
+  -- A server of two ports that tells of these other addresses, and of where it sees a client what seen(from) says: the
+  -- first of its own addresses, and what closes it.
+  local function liar(s, others, seen)
+    local env = s:host("liar", "198.51.100.30").env
     local router, message = core.router(), require "bodkin.message"
     router:reply_schemas(message.all)
     router:on(message.address_request, nil, function(reply, from, tx)
-      reply("address_report", tx, addr.mask(from, tx), ("p"):rep(20))
+      reply("address_report", tx, addr.mask(seen(from), tx), ("p"):rep(20))
     end)
-    router:on(message.probe_request, nil, function(reply, _, tx, _, via)
-      reply("probe_report", tx, via, { addr.parse("192.168.1.1:53", 0), addr.parse("127.0.0.1:9", 0),
-        addr.parse("192.0.2.77:53", 0), addr.parse("198.51.100.30:0", 0) })
-    end)
-    sock:router(router)
+    router:on(message.probe_request, nil, function(reply, _, tx, _, via) reply("probe_report", tx, via, others) end)
+    local socks = {}
+    for i, port in ipairs { 4433, 4434 } do
+      socks[i] = assert(env.udp(addr.parse("198.51.100.30", port)))
+      socks[i]:router(router)
+    end
+    return socks[1]:addr(), function() for _, sock in ipairs(socks) do sock:close() end end
+  end
+
+  it("is sent nowhere by a server but to public addresses, and to few", function()
+    local s = support.new { delay_ms = 5 }
+    local at, close = liar(s, { addr.parse("192.168.1.1:53", 0), addr.parse("127.0.0.1:9", 0),
+      addr.parse("192.0.2.77:53", 0), addr.parse("198.51.100.30:0", 0) }, function(from) return from end)
     local found = assert(discover(s, behind(s, "port_restricted"), at))
     assert.same({ "198.51.100.30:4433" }, found.asked)
     assert.same(set("AD", "APD"), found.filtering) -- what came from its first address let nobody in
@@ -184,8 +191,20 @@ describe("a client that looks at its NAT", function()
       assert.is_true(text == "198.51.100.30:4433" or text:find "^203%.0%.113%.1:" or text == "192.0.2.77:53" and n <= 8,
         text .. " " .. n)
     end
-    sock:close()
+    close()
     s:close()
+  end)
+
+  it("tries no hairpinning where a public server claims to see it at an inside address", function()
+    for _, text in ipairs { "192.168.1.1:53", "127.0.0.1:9", "100.64.0.1:53", "169.254.0.1:53" } do
+      local s = support.new { delay_ms = 5 }
+      local at, close = liar(s, { addr.parse("198.51.100.30:4434", 0) }, function() return addr.parse(text, 0) end)
+      local found = assert(discover(s, behind(s, "port_restricted"), at))
+      assert.is_nil(found.hairpin)
+      for _, d in ipairs(s:sent "192.168.1.2") do assert.matches("^198%.51%.100%.30:", d.to) end
+      close()
+      s:close()
+    end
   end)
 
   it("says that nobody answers", function()

@@ -304,7 +304,10 @@ function M.discover(env, server, options)
   local function pair(probe, mapped) return { addr.port(probe.sock:addr()), addr.port(mapped) } end
   result.ports = M.ports({ pair(quiet, at_quiet.mapped), pair(loud, at_loud), pair(third, at_third) }, later)
   result.race = moved(quiet, at_quiet, result)
-  if result.nat and count(result.mapping) < 3 and not result.mapping.APD then
+  -- As in choose: a public server has us send to no inside of a network, whatever it says of where it sees us.
+  local class = addr.class(server)
+  local alike = addr.class(at_loud) == class and addr.class(at_third) == class
+  if result.nat and alike and count(result.mapping) < 3 and not result.mapping.APD then
     result.hairpin = hairpin(loud, third, at_loud, at_third)
     if not result.hairpin and not result.mapping.EI then result.hairpin = nil end
   end
