@@ -74,16 +74,18 @@ can't tell   with firewall, port-restricted, plain Linux, address-dependent, sym
     before_each(function() all = processes.new() end)
     after_each(function() all:close() end)
 
-    local function run(words)
-      local pipe = assert(io.popen(("timeout 20 %s netcheck %s 2>&1 </dev/null"):format(binary, words)))
+    local function run(words, command)
+      command = command or "netcheck"
+      local pipe = assert(io.popen(("timeout 20 %s %s %s 2>&1 </dev/null"):format(binary, command, words)))
       local text = pipe:read "a"
       local _, _, code = pipe:close()
       return code, text
     end
 
     local function serve(...)
-      local words = { binary, "serve --json --admin", all.dir .. "/admin", "--key-file", all.dir .. "/key" }
-      assert(os.execute(("%s keygen -q %s/key >/dev/null"):format(binary, all.dir)))
+      local own = ("%s/%d"):format(all.dir, #all.list) -- of several
+      local words = { binary, "serve --json --admin", own .. ".admin", "--key-file", own .. ".key" }
+      assert(os.execute(("%s keygen -q %s.key >/dev/null"):format(binary, own)))
       for _, at in ipairs { ... } do words[#words + 1] = "--listen " .. at end
       return processes.expect(all:start(table.concat(words, " ")), '"url":"([^"#]+)')
     end
@@ -110,6 +112,49 @@ can't tell   with firewall, port-restricted, plain Linux, address-dependent, sym
       local code, text = run(("--json --server '%s, bodkin://127.0.0.1:9'"):format(url))
       assert.equal(0, code, text)
       assert.equal(url:sub(10), dkjson.decode(text).server)
+    end)
+
+    it("and ping go on to the next server, also where the URL is an argument", function()
+      local url = serve("127.0.0.1:0")
+      local urls = ("'bodkin://127.0.0.1:9, %s'"):format(url)
+      local code, text = run("--timeout 0.3 " .. urls)
+      assert.equal(0, code, text)
+      assert.matches("trying the next server: no answer from 127.0.0.1:9 after 0.3 s", text, 1, true)
+      assert.matches("server       " .. url:sub(10), text, 1, true)
+      for _, words in ipairs { urls, "--server " .. urls } do
+        code, text = run(words .. " --timeout 1", "ping")
+        assert.equal(0, code, text)
+        assert.matches("answer from " .. url:sub(10), text, 1, true)
+      end
+      code, text = run("'bodkin://127.0.0.1:9, bodkin://127.0.0.2:8' --timeout 0.4", "ping")
+      assert.equal(1, code)
+      assert.matches("no answer from 127.0.0.1:9 or 127.0.0.2:8 after 0.4 s: is the server running, and UDP open "
+        .. "there?", text, 1, true)
+    end)
+
+    it("says which family does not work, and ping tries the other", function()
+      if not os.execute "grep -q '^0*1 ' /proc/net/if_inet6" then return pending "this machine has no IPv6" end
+      for _, case in ipairs { { "[::1]:0", "IPv4", "IPv6", "127.0.0.1" },
+        { "127.0.0.1:0", "IPv6", "IPv4", "[::1]" } } do
+        local listen, silent, works, at = table.unpack(case)
+        local port = serve(listen):match "%d+$"
+        local code, text = run(("--timeout 0.3 bodkin://localhost:%s"):format(port))
+        assert.equal(0, code, text)
+        assert.matches((", over %s; asked at "):format(works), text, 1, true)
+        assert.matches(("\n%s         no: no answer from %s:%s after 0.3 s"):format(silent, at, port), text, 1, true)
+        assert.equal(works == "IPv6", text:find("\nIPv6         yes\n", 1, true) ~= nil)
+        local of = {}
+        for line in select(2, run(("--json --timeout 0.3 bodkin://localhost:%s"):format(port))):gmatch "[^\n]+" do
+          local found = dkjson.decode(line)
+          of[found.family] = found
+        end
+        assert.is_nil(of[works].error)
+        assert.same({ event = "netcheck", family = silent, server = at .. ":" .. port,
+          error = of[silent].error }, of[silent])
+        assert.matches("no answer from " .. at, of[silent].error, 1, true)
+        code, text = run(("--timeout 1 bodkin://localhost:%s"):format(port), "ping")
+        assert.equal(0, code, text)
+      end
     end)
 
     it("is at the same address on sockets of all addresses", function()

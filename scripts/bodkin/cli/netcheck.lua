@@ -17,7 +17,7 @@ local NAMES = { EI = "endpoint_independent", AD = "address_dependent", APD = "ad
 local TCP_MS = 3000 -- to connect and to be answered
 local ORDER = { "EI", "AD", "APD" }
 local KEYS = { "event", "family", "server", "public", "nat", "mapping", "filtering", "ports", "hairpin",
-  "race", "lifetime_s", "direct", "relay", "timing", "unknown", "asked" }
+  "race", "lifetime_s", "direct", "relay", "timing", "unknown", "asked", "error" }
 
 local function merged(list, more)
   return table.move(more, 1, #more, #list + 1, table.move(list, 1, #list, 1, {}))
@@ -138,6 +138,76 @@ local function answers_tcp(env, server, port, bind)
   return answered
 end
 
+-- Families over which a server can be asked: { 4, 6 }, one or none of them.
+local function families(where, has, bind)
+  local core, list = require "bodkin.core", {}
+  for number, family in ipairs { 4, 6 } do
+    if where.matching[family] and has[number] and (not bind or core.addr.family(bind) == family) then
+      list[#list + 1] = family
+    end
+  end
+  return list
+end
+
+-- In a task: asks the server of one URL over each family, and tells what was found: { url =, where =, has =, bind =,
+-- families =, shown = whether anything was, errors = { [family] = message } }, and where nothing was shown also
+-- message and code; or nil, message, code.
+local function ask(env, url, values, out)
+  local core, locate = require "bodkin.core", require "bodkin.client.locate"
+  local behaviour = require "bodkin.client.behaviour"
+  local where, err, code = locate.servers(env, { server = url, address_server = values.address_server })
+  if not where then return nil, err, code end
+  local self = { url = url, where = where, has = locate.binds(env, nil, where.loopback), errors = {},
+    bind = values.bind and core.addr.parse(values.bind, 0) }
+  self.families = families(where, self.has, self.bind)
+  for _, family in ipairs(self.families) do
+    local server = where.matching[family]
+    local more = where.address[family] and { { addr = where.address[family], stun = where.address.stun } } or nil
+    local found, why, what = behaviour.discover(env, server, {
+      bind = self.bind, more = more, timeout_ms = (values.timeout or 5) * 1000,
+    })
+    if found and found.nat and values.lifetime then
+      out:say("waiting up to 130 s for answers over IPv%d after a silence ...", family)
+      found.lifetime = behaviour.lifetime(env, server, { bind = self.bind })
+    end
+    if found then
+      self.shown = true
+      if out.json then out:object(object("IPv" .. family, found), KEYS) end
+      for _, said in ipairs(out.json and {} or lines("IPv" .. family, found)) do out:line(said) end
+    else
+      self.errors[family] = why
+      err, code = err or why, code or what
+    end
+  end
+  if self.shown then return self end
+  return self, err or "no socket of this host can reach the server: is --bind of its family?", code or "invalid"
+end
+
+-- What became of the families of which nothing was shown.
+local function tell_rest(self, out)
+  local format = require("bodkin.core").addr.format
+  for _, family in ipairs { 4, 6 } do
+    local name, why, server = "IPv" .. family, self.errors[family], self.where.matching[family]
+    if out.json then
+      if why then out:object({ event = "netcheck", family = name, server = format(server), error = why }, KEYS) end
+    elseif why then
+      out:line(line(name, "no: " .. why))
+    elseif family == 6 then
+      out:line(line(name, not server and "can't tell: the server has no IPv6 address"
+        or not self.has[2] and "no address of this host"
+        or self.families[#self.families] ~= 6 and "not tried: --bind is of IPv4" or "yes"))
+    end
+  end
+end
+
+-- In a task: the port over which a server that is silent over UDP answers by TCP, or nil.
+local function tcp_answers(env, self)
+  local port = require("bodkin.url").parse(self.url).tcp or 443
+  for _, family in ipairs(self.families) do
+    if answers_tcp(env, self.where.matching[family], port, self.bind) then return port end
+  end
+end
+
 return {
   lines = lines,
   answers_tcp = answers_tcp,
@@ -149,7 +219,9 @@ Says how the NAT maps and filters (RFC 4787), how it chooses ports, whether it h
 path works or a relay is needed. How much can be told depends on the server: two IPs of two ports each (serve --listen
 several times) tell everything, two ports the dependence on ports; what cannot be told is said so. --address-server,
 also a stun:HOST[:PORT], is asked as one more address. Takes two to three seconds; fails with 1 when nobody answers, and
-with 5 when the server answers over TCP alone: UDP is blocked.
+with 5 when the server answers over TCP alone: UDP is blocked. Of several URLs the first that answers counts.
+With --json it is an object for each family, IPv4 and IPv6, that was asked; of one that did not answer, where the other
+did, it has family, server and error alone.
 --lifetime also has the server answer after silences of 15 to 130 s, at once by a socket each, and says after which an
 answer still came in: so long lives a mapping that nothing uses.]],
   options = merged(options.client("server", "address-server", "bind", "timeout"), {
@@ -157,52 +229,31 @@ answer still came in: so long lives a mapping that nothing uses.]],
   }),
   arguments = 1,
   run = function(values, rest)
-    local text = rest[1] or values.server and require("bodkin.url").list(values.server)[1]
+    local text = rest[1] or values.server
     if not text then return nil, "netcheck needs a URL: bodkin://HOST[:PORT]", "usage" end
+    local urls, err, code = require("bodkin.url").list(text)
+    if not urls then return nil, err, code end
     local out = output.of(values)
     return require("bodkin.cli.process").run(values, function(p)
-      local core, locate = require "bodkin.core", require "bodkin.client.locate"
-      local behaviour, env = require "bodkin.client.behaviour", p.env
-      local where, err, code = locate.servers(env, { server = text, address_server = values.address_server })
-      if not where then return nil, err, code end
-      local bind = values.bind and core.addr.parse(values.bind, 0)
-      local has, shown = locate.binds(env, nil, where.loopback), false
-      for number, family in ipairs { 4, 6 } do
-        local server = where.matching[family]
-        if server and has[number] and (not bind or core.addr.family(bind) == family) then
-          local more = where.address[family] and { { addr = where.address[family], stun = where.address.stun } } or nil
-          local found, why, what = behaviour.discover(env, server, {
-            bind = bind, more = more, timeout_ms = (values.timeout or 5) * 1000,
-          })
-          if found and found.nat and values.lifetime then
-            out:say("waiting up to 130 s for answers over IPv%d after a silence ...", family)
-            found.lifetime = behaviour.lifetime(env, server, { bind = bind })
-          end
-          if found then
-            shown = true
-            if out.json then out:object(object("IPv" .. family, found), KEYS) end
-            for _, said in ipairs(out.json and {} or lines("IPv" .. family, found)) do out:line(said) end
-          else
-            err, code = why, what
-          end
+      local silent = {}
+      for i, url in ipairs(urls) do
+        local asked, why, what = ask(p.env, url, values, out)
+        if asked and asked.shown then
+          tell_rest(asked, out)
+          return 0
         end
+        err, code = err or why, code or what
+        silent[#silent + 1] = asked
+        if urls[i + 1] then out:say("trying the next server: %s", why) end
       end
-      for _, family in ipairs(shown and {} or { 4, 6 }) do
-        local server, port = where.matching[family], require("bodkin.url").parse(text).tcp or 443
-        local fits = server and (not bind or core.addr.family(bind) == family)
-        if fits and answers_tcp(env, server, port, bind) then
+      for _, asked in ipairs(silent) do
+        local port = tcp_answers(p.env, asked)
+        if port then
           return nil, ("UDP is blocked here, TCP %d is not: over that clients meet by a relay"):format(port),
             "blocked_udp"
         end
       end
-      if not shown then
-        return nil, err or "no socket of this host can reach the server: is --bind of its family?", code or "invalid"
-      end
-      if not out.json then
-        out:line(line("IPv6", not where.matching[6] and "can't tell: the server has no IPv6 address"
-          or not has[2] and "no address of this host" or err and "no: " .. err or "yes"))
-      end
-      return 0
+      return nil, err, code
     end)
   end,
 }

@@ -92,7 +92,8 @@ local function reachable(self, out, timeout_ms)
   out:line(("can't tell who else reaches your UDP port %d: the server has too few addresses"):format(addr.port(bound)))
 end
 
--- The server's first address, of the family of `bind` where that is given.
+-- In a task: the first address of each family that a URL's host has, of that of `bind` alone where it is given; or nil,
+-- message, code.
 local function resolve(env, text, bind)
   local where, err, code = require("bodkin.url").parse(text)
   if not where then return nil, err, code end
@@ -102,11 +103,56 @@ local function resolve(env, text, bind)
   end
   local addr = require("bodkin.core").addr
   local from = bind and addr.parse(bind, 0)
-  if not from then return addrs[1] end
+  local list, have = {}, {}
   for _, a in ipairs(addrs) do
-    if addr.family(a) == addr.family(from) then return a end
+    local family = addr.family(a)
+    if not have[family] and (not from or family == addr.family(from)) then have[family], list[#list + 1] = true, a end
   end
+  if list[1] then return list end
   return nil, ("%s has no address of the family of --bind %s"):format(where.host, bind), "invalid"
+end
+
+-- In a task: the addresses of all URLs, in their order; nil, message, code where there is none.
+local function resolve_all(env, urls, bind)
+  local list, err, code = {}, nil, nil
+  for _, text in ipairs(urls) do
+    local addrs, why, what = resolve(env, text, bind)
+    if addrs then table.move(addrs, 1, #addrs, #list + 1, list) else err, code = err or why, code or what end
+  end
+  if list[1] then return list end
+  return nil, err, code
+end
+
+-- In a task: requests to the server until enough of them are answered, or `deadline`; false where the first answer is
+-- not there at `first`. self.no_way: the kernel did not let one out.
+function Ping:run(out, first, deadline)
+  local refused = self.env.counters:get "udp_tx_unreachable"
+  while self.tried < probes or #self.rtts == 0 do
+    local left_ms = ((#self.rtts == 0 and first or deadline) - self.env.now()) / 1000
+    if left_ms <= 0 then break end
+    if self:probe(math.min(silence_ms, left_ms)) then
+      report(self, out, self.rtts[#self.rtts])
+      if self.tried < probes then require("bodkin.task").sleep(self.env, pause_ms) end
+    end
+  end
+  self.no_way = self.env.counters:get "udp_tx_unreachable" > refused
+  return #self.rtts > 0
+end
+
+-- What is said where none of these answered.
+local function silence(servers, no_way, timeout_ms)
+  local addr, texts, ports = require("bodkin.core").addr, {}, {}
+  for i, server in ipairs(servers) do
+    texts[i], ports[addr.port(server)] = addr.format(server), true
+  end
+  local all = table.concat(texts, " or ")
+  if no_way then
+    return ("this host's network knows no way to %s: %s"):format(all, addr.family(servers[1]) == 6
+      and "has it IPv6? Else try the server's IPv4" or "is it up?")
+  end
+  local port = next(ports)
+  return ("no answer from %s after %g s: is the server running, and UDP%s open there?"):format(all, timeout_ms / 1000,
+    next(ports, port) and "" or " " .. port)
 end
 
 return {
@@ -115,42 +161,37 @@ return {
   text = [[
 Sends address requests to the server and prints how long each answer took, the public address that the server saw,
 and who reaches this UDP port (--bind ADDR:PORT says which) from outside without being sent to first: the server answers
-from its other addresses, where it has such (serve --listen several times). bodkin netcheck says more of the NAT. Fails
-with 1 when nothing was answered within --timeout (5 s).]],
+from its other addresses, where it has such (serve --listen several times). bodkin netcheck says more of the NAT. A
+server with IPv4 and IPv6 addresses, and several URLs, are tried one after another until one answers; fails with 1 when
+none did within --timeout (5 s).]],
   options = options.client("server", "bind", "timeout"),
   arguments = 1,
   run = function(values, rest)
-    local url = rest[1] or values.server and require("bodkin.url").list(values.server)[1]
-    if not url then return nil, "ping needs a URL: bodkin://HOST[:PORT]", "usage" end
+    local text = rest[1] or values.server
+    if not text then return nil, "ping needs a URL: bodkin://HOST[:PORT]", "usage" end
+    local urls, err, code = require("bodkin.url").list(text)
+    if not urls then return nil, err, code end
     local out, timeout_ms = output.of(values), (values.timeout or 5) * 1000
     return require("bodkin.cli.process").run(values, function(p)
-      local env = p.env
-      local server, err, code = resolve(env, url, values.bind)
-      if not server then return nil, err, code end
-      local self
-      self, err, code = open(env, server, values.bind)
-      if not self then return nil, err, code end
-      local deadline = env.now() + timeout_ms * 1000
-      while self.tried < probes or #self.rtts == 0 do
-        local left_ms = (deadline - env.now()) / 1000
-        if left_ms <= 0 then break end
-        if self:probe(math.min(silence_ms, left_ms)) then
-          report(self, out, self.rtts[#self.rtts])
-          if self.tried < probes then require("bodkin.task").sleep(env, pause_ms) end
+      local servers, cause, kind = resolve_all(p.env, urls, values.bind)
+      if not servers then return nil, cause, kind end
+      local deadline, no_way, opened = p.env.now() + timeout_ms * 1000, true, false
+      for i, server in ipairs(servers) do
+        local now, self, why, what = p.env.now(), open(p.env, server, values.bind)
+        if self and self:run(out, now + (deadline - now) // (#servers - i + 1), deadline) then
+          summary(self, out)
+          reachable(self, out, timeout_ms)
+          return 0
+        end
+        if self then
+          self.sock:close()
+          opened, no_way = true, no_way and self.no_way
+        else
+          err, code = err or why, code or what
         end
       end
-      if #self.rtts == 0 then
-        local where = require("bodkin.core").addr
-        if env.counters:get "udp_tx_unreachable" > 0 then
-          return nil, ("this host's network knows no way to %s: %s"):format(where.format(server),
-            where.family(server) == 6 and "has it IPv6? Else try the server's IPv4" or "is it up?"), "timeout"
-        end
-        return nil, ("no answer from %s after %g s: is the server running, and UDP %d open there?"):format(
-          where.format(server), timeout_ms / 1000, where.port(server)), "timeout"
-      end
-      summary(self, out)
-      reachable(self, out, timeout_ms)
-      return 0
+      if not opened then return nil, err, code end
+      return nil, silence(servers, no_way, timeout_ms), "timeout"
     end)
   end,
 }
