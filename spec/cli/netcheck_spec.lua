@@ -60,6 +60,20 @@ can't tell   with firewall, port-restricted, plain Linux, address-dependent, sym
     end
   end)
 
+  it("finds how long a firewall lets answers in, where there is no NAT", function()
+    for timeout_ms, text in pairs { [60000] = "between 50 and 70 s", [300000] = "at least 130 s" } do
+      local s = support.new { ips = support.everywhere.ips, listen = support.everywhere.listen, trace = false }
+      local host = s:host("h", "203.0.113.9", s:nat("fw", nil, { kind = "firewall", timeout_ms = timeout_ms }))
+      local said = {}
+      local out = { say = function() end, line = function(_, line) said[#said + 1] = line end }
+      assert.is_true(s:run(function() return netcheck.ask(host.env, support.url, { lifetime = 1 }, out) end,
+        200000).shown)
+      local all = table.concat(said, "\n")
+      assert.truthy(all:find("\nlifetime     of a way in that a packet out opens " .. text, 1, true), all)
+      s:close()
+    end
+  end)
+
   it("asks over TCP, and has nothing open once that is answered", function()
     local s = support.new { tcp = true }
     local env, server = s:host("h", "203.0.113.1").env, core.addr.parse "198.51.100.10:4433"

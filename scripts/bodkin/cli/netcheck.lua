@@ -72,10 +72,12 @@ local function truth(value)
   return value and "yes" or "no"
 end
 
-local function lived(found)
-  if not found.below_s then return ("of a mapping at least %d s"):format(found.at_least_s) end
-  return found.at_least_s == 0 and ("of a mapping under %d s"):format(found.below_s)
-    or ("of a mapping between %d and %d s"):format(found.at_least_s, found.below_s)
+-- Without a NAT it is a firewall's, if there is one.
+local function lived(found, nat)
+  local of = nat and "of a mapping" or "of a way in that a packet out opens"
+  if not found.below_s then return ("%s at least %d s"):format(of, found.at_least_s) end
+  return found.at_least_s == 0 and ("%s under %d s"):format(of, found.below_s)
+    or ("%s between %d and %d s"):format(of, found.at_least_s, found.below_s)
 end
 
 local function line(title, text) return ("%-12s %s"):format(title, text) end
@@ -93,9 +95,9 @@ local function lines(family, found)
   if found.nat then
     add("ports", found.ports == "unknown" and "can't tell" or found.ports)
     add("hairpin", truth(found.hairpin))
-    if found.lifetime then add("lifetime", lived(found.lifetime)) end
     if found.race then add("race", "a packet that comes unasked spoils the way to its sender until it times out") end
   end
+  if found.lifetime then add("lifetime", lived(found.lifetime, found.nat)) end
   add("direct", with(can.yes))
   if #can.may > 0 then add("timing", with(can.may) .. ": whose packet comes first decides") end
   if #can.no > 0 then add("relay needed", with(can.no)) end
@@ -166,9 +168,10 @@ local function ask(env, url, values, out)
     local found, why, what = behaviour.discover(env, server, {
       bind = self.bind, more = more, timeout_ms = (values.timeout or 5) * 1000,
     })
-    if found and found.nat and values.lifetime then
+    if found and values.lifetime then
       out:say("waiting up to 130 s for answers over IPv%d after a silence ...", family)
-      found.lifetime = behaviour.lifetime(env, server, { bind = self.bind })
+      found.lifetime, why = behaviour.lifetime(env, server, { bind = self.bind })
+      if why then out:say("%s: no lifetime", why) end
     end
     if found then
       self.shown = true
@@ -211,6 +214,7 @@ end
 return {
   lines = lines,
   answers_tcp = answers_tcp,
+  ask = ask,
   usage = "bodkin netcheck [URL] [options]",
   summary = "what your NAT does, and whom you can reach through it",
   text = [[
@@ -223,7 +227,7 @@ with 5 when the server answers over TCP alone: UDP is blocked. Of several URLs t
 With --json it is an object for each family, IPv4 and IPv6, that was asked; of one that did not answer, where the other
 did, it has family, server and error alone.
 --lifetime also has the server answer after silences of 15 to 130 s, at once by a socket each, and says after which an
-answer still came in: so long lives a mapping that nothing uses.]],
+answer still came in: so long lives a mapping that nothing uses; without a NAT, so long a firewall lets answers in.]],
   options = merged(options.client("server", "address-server", "bind", "timeout"), {
     { "lifetime", help = "find out how long a mapping lives; takes two minutes more" },
   }),
