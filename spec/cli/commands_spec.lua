@@ -219,7 +219,7 @@ describe("bodkin serve", function()
     assert.equal("you declined the match", field(b.next "error", "message"))
     assert.equal(1, b.finish())
     local line
-    repeat line = a.next "queued" until field(line, "reason")
+    repeat line = assert(a.next "queued") until field(line, "reason")
     assert.equal("one of the party did not accept", field(line, "reason"))
     local c = match("--send", "c", "--expect", "1")
     assert.equal("c", field(a.next "message", "data"))
@@ -231,13 +231,13 @@ describe("bodkin serve", function()
   end)
 
   it("says why there is no match, while one waits and at the end", function()
-    local one = start("match", "q", "--json", "--server", url, "--timeout", "3.5")
+    local one = start("match", "q", "--json", "--server", url, "--timeout", "5")
     local code, _, err = run { "match", "other", "--server", url, "--timeout", "0.5" }
     assert.equal(4, code)
     assert.equal("waiting for a match\n"
       .. "bodkin: no match in queue other within 0.5 s: nobody else waits there; wait longer?\n", err)
     local line
-    repeat line = one.next "queued" until field(line, "reason")
+    repeat line = assert(one.next "queued") until field(line, "reason")
     assert.equal("nobody else waits there", field(line, "reason"))
     assert.truthy(line:find '"waited_ms":%d+,"present":1,"of":1,')
     assert.equal(4, one.finish())
