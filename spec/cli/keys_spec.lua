@@ -91,6 +91,34 @@ describe("keys", function()
       assert.is_nil(serve("--key-file $D/a --roles address").keys)
     end)
 
+    it("are those of another server where it only relays, which it says", function()
+      for _, roles in ipairs { "relay", "address,maintenance,relay" } do
+        local found, code, told = serve("--roles " .. roles, "XDG_STATE_HOME=$D/state")
+        assert.is_nil(found)
+        assert.equal(2, code)
+        assert.matches("a relay without the matching role needs the key of its matching server: give --key-file FILE",
+          told, 1, true)
+        assert.is_nil(io.open(dir .. "/state/bodkin/server.key"))
+      end
+      assert.equal(0, (run "keygen $D/a"))
+      local function said(roles)
+        local _, _, told = run(("serve --listen 127.0.0.1:0 --admin $D/admin --key-file $D/a --roles %s"):format(roles),
+          "timeout 1")
+        return (told:gsub("127%.0%.0%.1:%d+", "AT"):gsub("^[^\n]*\n", ""):gsub("stopped\n", ""))
+      end
+      local names = 'a matching server with the same key file names it in its config:  relays = { "AT" }\n'
+      assert.equal(names, said "relay")
+      assert.equal("clients use  --address-server bodkin://AT\n" .. names, said "address,relay")
+      assert.equal("clients use  --maintenance-server bodkin://AT\n", said "maintenance")
+      assert.matches("^clients use  %-%-server bodkin://AT#%S+\n$", said "matching,relay")
+      -- The key may stand in the config, too.
+      local config <close> = assert(io.open(dir .. "/config.lua", "w"))
+      config:write(('return require("bodkin").config { roles = "relay", key_file = "%s/a" }'):format(dir))
+      config:close()
+      assert.matches("^listening: relay ", select(3, run("serve --listen 127.0.0.1:0 --admin $D/admin --config "
+        .. "$D/config.lua", "timeout 1")))
+    end)
+
     it("are refused where others may read them, or are none", function()
       assert(keyfile.make(dir .. "/a"))
       os.execute(("chmod 640 %s/a"):format(dir))

@@ -145,6 +145,11 @@ end
 function World:serve(binary, roles, config, listen_tcp)
   local admin = ("%s/admin-%d"):format(self.dir, #self.processes + 1)
   local words = { binary, "serve", "--json", "--listen", "127.0.0.1:0", "--roles", roles, "--admin", admin }
+  if roles == "relay" then -- it needs the key of a matching server, be there one or not
+    local key = admin .. ".key"
+    assert(require("bodkin.keyfile").make(key))
+    table.move({ "--key-file", key }, 1, 2, #words + 1, words)
+  end
   if config then table.move({ "--config", config }, 1, 2, #words + 1, words) end
   if listen_tcp then table.move({ "--listen-tcp", listen_tcp }, 1, 2, #words + 1, words) end
   local p = self:start(words)

@@ -56,7 +56,8 @@ port then, and meet their peers by a relay that listens so, too. Another port th
 1024 needs CAP_NET_BIND_SERVICE. Nothing else can have that port at that address; it is no HTTPS.
 
 Two clients that find no direct path talk through a relay. A server that has the role is one for its own clients; with
---roles relay alone it is one for those of a matching server elsewhere, which names it in relays.]],
+--roles relay alone it is one for those of a matching server elsewhere, which names it in relays, and of whose key file
+it needs a copy.]],
   options = {
     { "config", arg = "FILE", help = "a Lua file that returns the options" },
     { "listen", arg = "ADDR:PORT", kind = "listen", many = true, help = "where to listen" },
@@ -152,10 +153,22 @@ local function tcp_port(server, at)
   return any
 end
 
+-- How a server is named, by clients or, where only a relay is of use to them, by matching servers.
+local function advise(out, server, urls, places)
+  local has = server.has_role
+  local option = has.matching and "--server" or has.address and "--address-server"
+    or has.maintenance and "--maintenance-server" or not has.relay and "--server"
+  local function any(list) return out:paint("bold", table.concat(list, "  or  ")) end
+  if option then out:say("clients use  %s %s", option, any(urls)) end
+  if has.relay and not has.matching then
+    out:say("a matching server with the same key file names it in its config:  relays = %s", any(places))
+  end
+end
+
 -- The matching role is what clients talk to under the server's key.
 local function announce(out, env, server, publics)
   local addr = require("bodkin.core").addr
-  local urls, keys = {}, server.has_role.matching and publics or nil
+  local urls, places, keys = {}, {}, server.has_role.matching and publics or nil
   for _, bound in ipairs(server:addresses()) do
     local at = reachable(env, bound)
     local best = at[1] and url_of(at[1], keys, tcp_port(server, at[1]))
@@ -167,14 +180,16 @@ local function announce(out, env, server, publics)
       out:event("listening", { role = table.concat(server.roles, ", "), addr = addr.format(bound) })
     end
     for _, a in ipairs(at) do
-      if addr.class(a) ~= "loopback" or #at == 1 then urls[#urls + 1] = url_of(a, keys, tcp_port(server, a)) end
+      if addr.class(a) ~= "loopback" or #at == 1 then
+        urls[#urls + 1] = url_of(a, keys, tcp_port(server, a))
+        places[#places + 1] = ('{ "%s" }'):format(addr.format(a))
+      end
     end
   end
   for _, bound in ipairs(server:tcp_addresses()) do
     if not out.json then out:say("and over TCP on %s", addr.format(bound)) end
   end
-  if out.json then return end
-  out:say("clients use  --server %s", out:paint("bold", table.concat(urls, "  or  ")))
+  if not out.json then advise(out, server, urls, places) end
 end
 
 -- Answers a line of the admin socket.
@@ -219,9 +234,20 @@ local function open_admin(p, out, config, server)
   return false
 end
 
+-- A relay opens tickets that the matching server has made with the deployment's key: with one of its own, none.
+local function lacks_key(config)
+  local has = {}
+  for _, role in ipairs(config.roles or ROLES) do has[role] = true end
+  return has.relay and not has.matching and not config.key_file
+end
+
 function M.run(values)
   local config, err, code = configure(values)
   if not config then return nil, err, code end
+  if lacks_key(config) then
+    return nil, "a relay without the matching role needs the key of its matching server: give --key-file FILE, a copy "
+      .. "of that server's key file (bodkin keygen FILE makes one)", "usage"
+  end
   local out = output.of(values)
   return require("bodkin.cli.process").run(values, function(p)
     config.listen = config.listen or default_listen(p.env)
