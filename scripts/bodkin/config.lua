@@ -53,6 +53,23 @@ local function listen_addr(v)
   return nil, ("%s is not a numeric address and port, such as 0.0.0.0:4433 or [::]:4433"):format(tostring(v))
 end
 
+-- Where clients are sent; serve takes no more of them.
+local function relay_addr(v)
+  local a = type(v) == "string" and addr.parse(v, 4433)
+  if not a then return nil, ("%s is not a numeric address and port, such as 192.0.2.1:4433"):format(tostring(v)) end
+  local class = addr.class(a)
+  if addr.port(a) > 0 and class ~= "none" and class ~= "multicast" then return v end
+  return nil, ("%s is no address and port that a client can send to"):format(v)
+end
+
+local relay_addrs = list_of(relay_addr)
+local function relays(v)
+  local list, why = relay_addrs(v)
+  if not list then return nil, why end
+  if #list > servers.RELAYS_MAX then return nil, ("must be at most %d"):format(servers.RELAYS_MAX) end
+  return list
+end
+
 -- { name = { policy = file } }, "*" for every queue that is not named.
 local function queues(v)
   if type(v) ~= "table" then return nil, 'must be a table: { duel = { policy = "duel.lua" } }' end
@@ -135,7 +152,7 @@ local fields = {
   stun = kind "boolean",
   limits = limits.check,
   queues = queues,
-  relays = list_of(listen_addr),
+  relays = relays,
 }
 
 -- Checked data, or nil, message, code. Does not touch the file system.

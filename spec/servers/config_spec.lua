@@ -62,6 +62,12 @@ describe("config file", function()
       ["config: queues: duel has no props of its own: its policy declares them, bodkin.policy { props = … }"] = {
         queues = { duel = { policy = "a.lua", props = { n = "number" } } },
       },
+      ["config: relays: 192.0.2.1:0 is no address and port that a client can send to"] = { relays = "192.0.2.1:0" },
+      ["config: relays: 0.0.0.0:4434 is no address and port"] = { relays = { "192.0.2.1:4434", "0.0.0.0:4434" } },
+      ["config: relays: [::]:4434 is no address and port"] = { relays = "[::]:4434" },
+      ["config: relays: 224.0.0.1:4434 is no address and port"] = { relays = "224.0.0.1:4434" },
+      ["config: relays: 255.255.255.255 is no address and port"] = { relays = "255.255.255.255" },
+      ["config: relays: must be at most 2"] = { relays = "192.0.2.1, 192.0.2.2, 192.0.2.3" },
       ["config: there is no 'metrics'"] = { metrics = "0.0.0.0:9100" },
       ["config: admin: 0.0.0.0:9000 is a network address: the admin socket is a Unix socket, give its path"] = {
         admin = "0.0.0.0:9000",
