@@ -88,6 +88,17 @@ describe("the diagnosis", function()
     end
   end)
 
+  it("of two who met inside a network that lets no UDP out does not say that a relay is all that is left", function()
+    local records = story.play(nil, nil, { shared = { kind = "port_restricted", blocks = "udp" }, relay = true,
+      tcp = true })
+    for _, list in ipairs { records, { records[1] }, { records[2] } } do
+      local said = text(diagnosis.of(story.pair(table.unpack(list))))
+      assert.matches("reached the server over TCP alone: its network lets no UDP out.", said, 1, true)
+      assert.matches("inside their network, by a local address", said, 1, true)
+      assert.is_nil(said:find("is a relay", 1, true), said)
+    end
+  end)
+
   it("says nothing untrue of any two kinds of NAT, from both ends or one", function()
     local names = { "none", "firewall", "plain_linux", "symmetric_sequential" }
     for _, mapping in ipairs { "EI", "AD", "APD" } do

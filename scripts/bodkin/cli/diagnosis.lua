@@ -129,13 +129,16 @@ local ways = {
   relay = "over a relay",
 }
 
--- Ends whose network lets no UDP out.
+local function met_without_relay(e) return e and e.confirmed_ms and e.via ~= "relay" end
+
+-- Ends whose network lets no UDP out: within it some may go all the same.
 function Finder:blocked()
-  for e, me, _, _, side in self:each() do
+  for e, me, _, other_end, side in self:each() do
     if e.over == "tcp" then
       self.is_blocked = true
-      self:add("udp_blocked", side, "%s reached the server over TCP alone: its network lets no UDP out, and what is "
-        .. "left to reach it is a relay.", me)
+      local met = met_without_relay(e) or met_without_relay(other_end)
+      self:add("udp_blocked", side, "%s reached the server over TCP alone: its network lets no UDP out%s.", me,
+        met and "" or ", and what is left to reach it is a relay")
     end
   end
 end
