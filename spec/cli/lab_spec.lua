@@ -27,6 +27,7 @@ describe("bodkin lab", function()
       { "none none --loss 5 -- true", "--loss 5: expected a share such as 0.05, or 5%" },
       { "none none --loss 101% -- true", "--loss 101%: expected a share" },
       { "none none --loss nan -- true", "--loss nan: expected a share" },
+      { "none none --seed x -- true", "--seed x: expected a whole number" },
       { "none none --los 1% -- true", "unknown option --los (did you mean --loss?)" },
       { "none none --same-nat -- true", "--same-nat wants a NAT for a, not 'none'" },
       { "carrier full_cone --same-nat -- true", "with --same-nat, b is behind a's NAT" },

@@ -93,6 +93,23 @@ describe("bodkin lab", function()
     assert.equal(127, (ended(processes:start(binary .. " lab none none -- no-such-command"))))
   end)
 
+  it("loses other packets each time, and tells by which seed it loses the same", function()
+    local function told(called)
+      local code, lines = ended(start("none none " .. called, "true"))
+      assert.equal(0, code)
+      local seed
+      for line in pairs(lines) do
+        seed = seed or line:match "^what is lost is drawn from %-%-seed (%d+)$"
+          or line:match '^{"event":"seed","seed":(%d+)}$'
+      end
+      return seed
+    end
+    local first, second = assert(told "--loss 1%"), assert(told "--loss 1% --json")
+    assert.not_equal(first, second)
+    assert.equal(first, told("--loss 1% --seed " .. first))
+    assert.is_nil(told "")
+  end)
+
   it("leaves nothing behind after a Ctrl-C, whatever the program does", function()
     local p = start("symmetric_random carrier", "trap 'echo not yet' INT TERM; setsid sleep 600 & echo here; "
       .. "while :; do sleep 0.1; done")

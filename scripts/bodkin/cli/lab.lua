@@ -4,12 +4,15 @@
 
 local nat = require "bodkin.lab.nat"
 local output = require "bodkin.cli.output"
+local plan_of = require "bodkin.lab.plan"
 local task = require "bodkin.task"
 
 local POLL_MS = 20 -- how often one looks whether a program has ended
 local TERM_MS = 2000 -- to go by itself once asked to
 local DRAIN_MS = 2000 -- for what was written before the end to be read
-local ORDER = { "event", "host", "nat", "addr", "public", "ipv6", "stream", "data", "data_b64", "code", "server" }
+local SEED_MAX = 999999 -- what one draws is short enough to type
+local ORDER = { "event", "host", "nat", "addr", "public", "ipv6", "stream", "data", "data_b64", "code", "server",
+  "seed" }
 
 local function delay(text)
   local n = tonumber(text)
@@ -25,8 +28,14 @@ local function share(text)
   return nil, "a share such as 0.05, or 5%"
 end
 
+local function whole(text)
+  local n = math.tointeger(tonumber(text))
+  if n and n >= 0 and n <= 0x7fffffff then return n end
+  return nil, "a whole number up to 2147483647"
+end
+
 local M = {
-  usage = "bodkin lab NAT NAT [--delay-ms N] [--loss N] [options] -- CMD [ARG]...",
+  usage = "bodkin lab NAT NAT [--delay-ms N] [--loss N [--seed N]] [options] -- CMD [ARG]...",
   summary = "run a program on two hosts behind two real NATs",
   text = ([[
 Runs CMD twice at the same time on this machine, on host a behind the first NAT and on host b behind the second, with a
@@ -44,6 +53,7 @@ of their own (most do): CMD then takes itself for root, and has its user's right
   options = {
     { "delay-ms", arg = "N", kind = delay, help = "one-way delay of each host's link: a to b takes twice as long (0)" },
     { "loss", arg = "N", kind = share, help = "share of packets lost between any two hosts, such as 0.05 or 5% (0)" },
+    { "seed", arg = "N", kind = whole, help = "lose as a run did that told this number (default: another each time)" },
     { "ipv6", help = "both have IPv6, too, behind a firewall, and so has the server" },
     { "same-nat", help = "b stands beside a, behind the same NAT (both are to be the same kind)" },
     { "timeout", arg = "SECONDS", kind = "seconds", help = "take all down after this long, and fail" },
@@ -56,8 +66,9 @@ local function check(values, rest, cut)
   if cut == nil or not rest[cut + 1] then return nil, "lab needs a command to run, after the NATs and  --" end
   if cut ~= 2 then return nil, ("lab needs two NATs, not %d; there are %s"):format(cut, nat.names()) end
   local options = { a = rest[1], b = rest[2], delay_ms = values.delay_ms, loss = values.loss,
-    same_nat = values.same_nat ~= nil, ipv6 = values.ipv6 ~= nil }
-  local plan, err = require("bodkin.lab.plan").make("?", options)
+    same_nat = values.same_nat ~= nil, ipv6 = values.ipv6 ~= nil,
+    seed = values.seed or string.unpack("<I4", require("bodkin.core").crypto.random(4)) % (SEED_MAX + 1) }
+  local plan, err = plan_of.make("?", options)
   if not plan then return nil, (err:gsub("^lab: ", ""):gsub("same_nat", "--same-nat")) end
   return options, table.move(rest, 3, #rest, 1, {})
 end
@@ -200,6 +211,8 @@ end
 -- Says what there is.
 function Run:announce()
   local net, out = self.net, self.out
+  if self.seed and out.json then out:object({ event = "seed", seed = self.seed }, ORDER)
+  elseif self.seed then out:say("what is lost is drawn from --seed %d", self.seed) end
   for _, host in ipairs { "a", "b" } do
     local kind, at = net.plan.kinds[host], net[host]
     if out.json then
@@ -234,7 +247,8 @@ function M.run(values, rest, argv, cut)
     local net <close>, why, refused = require("bodkin.lab").up(options)
     local ok
     if not net then return failed(p.env, why, refused) end
-    local run = setmetatable({ net = net, env = p.env, out = out, programs = {}, codes = {}, reading = 0 }, Run)
+    local run = setmetatable({ net = net, env = p.env, out = out, programs = {}, codes = {}, reading = 0,
+      seed = (options.loss or 0) > 0 and options.seed or nil }, Run)
     p.on_stop = function() run:stop() end
     -- A kernel may make other NATs of the same rules; with losses one could not tell.
     if (options.loss or 0) == 0 then
