@@ -93,6 +93,26 @@ describe("bodkin lab", function()
     assert.equal(127, (ended(processes:start(binary .. " lab none none -- no-such-command"))))
   end)
 
+  it("has a server by which netcheck tells what the NATs do", function()
+    local p = start("port_restricted symmetric_random --ipv6", binary .. " netcheck --json")
+    local code, lines = ended(p)
+    assert.equal(0, code, next(lines))
+    local found = {}
+    for line in pairs(lines) do
+      local host, text = line:match "^([ab])| ({.*})$"
+      local one = text and require("dkjson").decode(text)
+      if one then found[host .. one.family] = one end
+    end
+    assert.equal("endpoint_independent", found.aIPv4.mapping)
+    assert.equal("address_and_port_dependent", found.aIPv4.filtering)
+    assert.equal("address_and_port_dependent", found.bIPv4.mapping)
+    assert.equal("random", found.bIPv4.ports)
+    for _, host in ipairs { "a", "b" } do
+      assert.equal(4, #found[host .. "IPv4"].asked)
+      assert.equal("address_and_port_dependent", found[host .. "IPv6"].filtering) -- the firewall
+    end
+  end)
+
   it("loses other packets each time, and tells by which seed it loses the same", function()
     local function told(called)
       local code, lines = ended(start("none none " .. called, "true"))

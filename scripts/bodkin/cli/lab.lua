@@ -104,13 +104,24 @@ function Run:tell(host, stream, line)
   self.unread = not out:object(object, ORDER)
 end
 
+-- Two IPs of two ports each, by which netcheck tells all of a NAT; the first is what stands in the URL.
+local function listening(net)
+  local server, list = net.server, {}
+  for _, ip in ipairs { server.addr, plan_of.witness } do
+    for port = 4433, 4434 do list[#list + 1] = ("%s:%d"):format(ip, port) end
+  end
+  for _, ip in ipairs(net.plan.ipv6 and { server.addr6, plan_of.witness6 } or {}) do
+    for port = 4433, 4434 do list[#list + 1] = ("[%s]:%d"):format(ip, port) end
+  end
+  return list
+end
+
 -- Starts the server: true, or nil and why not. Its URL is self.url.
 function Run:serve()
   local net, url = self.net, nil
   local key = net.dir .. "/server.key"
   assert(require("bodkin.keyfile").make(key))
-  local words = { net.words[1], "serve", "--listen", "0.0.0.0:4433", "--key-file", key, "--admin",
-    net.dir .. "/server.admin", "--json",
+  local words = { net.words[1], "serve", "--key-file", key, "--admin", net.dir .. "/server.admin", "--json",
     stdout = self:follow("server", "stdout", function(line)
       local event = require("bodkin.json").decode(line)
       url = url or type(event) == "table" and event.url
@@ -119,7 +130,7 @@ function Run:serve()
       self.last_words = line
       self.out:detail("server| %s", line)
     end) }
-  if net.plan.ipv6 then table.move({ "--listen", "[::]:4433" }, 1, 2, #words + 1, words) end
+  for _, at in ipairs(listening(net)) do table.move({ "--listen", at }, 1, 2, #words + 1, words) end
   self.server = net.server:start(words)
   self:wait(10000, function() return url or self.server:code() end)
   -- An address is of one family; the hosts know the server by a name that is of both.
