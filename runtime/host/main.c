@@ -23,6 +23,7 @@ static const struct {
   int number;
   const char *line;
 } watched[] = {{SIGINT, "INT\n"}, {SIGTERM, "TERM\n"}, {SIGHUP, "HUP\n"}};
+static struct sigaction before[sizeof watched / sizeof *watched];
 
 static void on_signal(int number) {
   int saved = errno;
@@ -35,19 +36,30 @@ static void on_signal(int number) {
 
 static void on_pipe(int number) { (void)number; }
 
-// host.signals() -> descriptor of the pipe, the caller's | nil, message. Once only. From then on SIGINT,
-// SIGTERM and SIGHUP arrive there as the lines INT, TERM and HUP; a second SIGINT or SIGTERM ends the
-// process at once, for a script that does not answer. [-0, +(1|3), e]
+// host.signals([gently]) -> descriptor of the pipe, the caller's | nil, message. Once, until end_signals. From then on
+// SIGINT, SIGTERM and SIGHUP arrive there as the lines INT, TERM and HUP; a second SIGINT or SIGTERM ends the process
+// at once, for a script that does not answer. gently: what is ignored (nohup, say) stays so. [-0, +(1|3), e]
 static int host_signals(lua_State *L) {
   if (signal_pipe[1] >= 0) return luaL_error(L, "signals were asked for already");
   if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return luaL_fileresult(L, 0, NULL);
   for (size_t i = 0; i < sizeof watched / sizeof *watched; i++) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     if (watched[i].number != SIGHUP) action.sa_flags |= (int)SA_RESETHAND;
-    sigaction(watched[i].number, &action, NULL);
+    sigaction(watched[i].number, NULL, &before[i]);
+    if (!lua_toboolean(L, 1) || before[i].sa_handler != SIG_IGN) sigaction(watched[i].number, &action, NULL);
   }
   lua_pushinteger(L, signal_pipe[0]);
   return 1;
+}
+
+// host.end_signals(): they do what they did before host.signals. [-0, +0, -]
+static int host_end_signals(lua_State *L) {
+  (void)L;
+  if (signal_pipe[1] < 0) return 0;
+  for (size_t i = 0; i < sizeof watched / sizeof *watched; i++) sigaction(watched[i].number, &before[i], NULL);
+  close(signal_pipe[1]);
+  signal_pipe[1] = -1;
+  return 0;
 }
 
 // host.is_terminal(descriptor) -> boolean. [-0, +1, e]
@@ -117,17 +129,11 @@ static void more_files(void) {
 }
 
 int main(int argc, char **argv) {
-  static const luaL_Reg functions[] = {{"signals", host_signals},
-                                       {"is_terminal", host_is_terminal},
-                                       {"pid", host_pid},
-                                       {"private_dir", host_private_dir},
-                                       {"fifo", host_fifo},
-                                       {"exec", host_exec},
-                                       {"child", bdk_supervisor_child},
-                                       {"end_child", bdk_supervisor_end},
-                                       {"http", bdk_http_open},
-                                       {"background", bdk_supervisor_background},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"signals", host_signals}, {"end_signals", host_end_signals},         {"is_terminal", host_is_terminal},
+      {"pid", host_pid},         {"private_dir", host_private_dir},         {"fifo", host_fifo},
+      {"exec", host_exec},       {"child", bdk_supervisor_child},           {"end_child", bdk_supervisor_end},
+      {"http", bdk_http_open},   {"background", bdk_supervisor_background}, {NULL, NULL}};
   struct sigaction ignore = {.sa_handler = on_pipe, .sa_flags = SA_RESTART};
   sigaction(SIGPIPE, &ignore, NULL);
   setvbuf(stdout, NULL, _IOLBF, 0);

@@ -13,6 +13,9 @@ local M = {}
 -- The environment of the bodkin.run under way.
 local running
 
+-- Set by the program alone: fn(env, cancel), as a run begins; what it returns is called when that is over.
+M.on_run = nil
+
 -- In a task: a node, or nil, message, code. Options: see bodkin.client.node; `env` stands for the
 -- environment of bodkin.run, in the simulator.
 function M.open(options)
@@ -36,15 +39,20 @@ function M.run(fn, ...)
   running = env
   local result
   local arguments = table.pack(...)
-  task.spawn(function()
+  local main = task.spawn(function()
     result = table.pack(xpcall(fn, function(err)
       return type(err) == "string" and debug.traceback(err, 2) or err
     end, table.unpack(arguments, 1, arguments.n)))
     env.stop()
   end)
+  local over = M.on_run and M.on_run(env, function()
+    main:cancel()
+    env.stop()
+  end)
   local ok, err = pcall(function() if not result then env.run() end end)
   running = nil
   env.close()
+  if over then over() end
   if not ok then error(err, 0) end
   if not result then return false end -- stopped from outside
   if not result[1] then error(result[2], 0) end

@@ -132,6 +132,28 @@ describe("bodkin", function()
     assert.truthy(err:find "on purpose\nstack traceback:", err)
   end)
 
+  it("leaves a script the signals that were ignored, and those after bodkin.run", function()
+    local path = os.tmpname()
+    local file <close> = assert(io.open(path, "w"))
+    file:write [[
+      local bodkin = require "bodkin"
+      local function kill(name) os.execute(("kill -%s %d"):format(name, require("bodkin.host").pid())) end
+      bodkin.run(function()
+        kill "HUP"
+        bodkin.sleep(100)
+      end)
+      print "goes on"
+      kill "TERM"
+      while true do os.execute "sleep 0.1" end
+    ]]
+    file:close()
+    local pipe = io.popen(("timeout 20 sh -c 'trap \"\" HUP; exec %s run %s' 2>/dev/null"):format(bodkin, path))
+    local out = pipe:read "a"
+    os.remove(path)
+    assert.equal(143, select(3, pipe:close()))
+    assert.equal("goes on\n", out)
+  end)
+
   it("takes scripts from BODKIN_PATH before its own", function()
     local dir = os.tmpname()
     os.remove(dir)
@@ -260,6 +282,31 @@ describe("bodkin serve", function()
     assert.equal("left", field(join.next "closed", "reason"))
     assert.equal(130, host.finish())
     assert.equal(0, join.finish())
+  end)
+
+  it("forgets a script that is interrupted while it waits in a queue", function()
+    local path = os.tmpname()
+    local file <close> = assert(io.open(path, "w"))
+    file:write [[
+      local bodkin = require "bodkin"
+      bodkin.run(function() bodkin.sleep(1) end) -- an earlier one gives the signals back
+      bodkin.run(function()
+        local node <close> = assert(bodkin.open { server = arg[1], app = "ghost/1" })
+        node:on("queued", function() print '"event":"waits"' end)
+        node:match "q"
+      end)
+      print "went on"
+    ]]
+    file:close()
+    for _, name in ipairs { "INT", "TERM", "HUP" } do
+      local ghost = start("run", path, url)
+      assert.truthy(ghost.next "waits")
+      ghost.signal(name)
+      assert.equal(130, ghost.finish(), name)
+      assert.equal('"event":"waits"', ghost.lines[#ghost.lines])
+      assert.equal(4, (run { "match", "q", "--server", url, "--app", "ghost/1", "--timeout", "0.5" }), name)
+    end
+    os.remove(path)
   end)
 
   it("watches who comes and goes, until its time is over", function()

@@ -6,10 +6,28 @@ local M = {
   summary = "run a Lua script with the runtime",
   text = [[
 Runs FILE with the arguments in `arg`. It can require "bodkin", "bodkin.core" and whatever Lua finds.
-The exit code is the integer it returns, else 0; 1 when it fails.]],
+The exit code is the integer it returns, else 0; 1 when it fails. SIGINT, SIGTERM and SIGHUP cancel what bodkin.run
+runs, so that its <close> variables are closed, and end the script there, with 130.]],
   options = {},
   raw = true,
 }
+
+-- A node that nobody closes stays at its server, and is matched, for a minute.
+local function on_run(env, cancel)
+  local host = require "bodkin.host"
+  local ok, fd = pcall(host.signals, true)
+  if not ok or not fd then return nil end -- the script takes them itself
+  local signals, interrupted = env.loop:fd(fd), false
+  signals:on_line(function(name)
+    if not name or interrupted then return end
+    interrupted = true
+    cancel()
+  end)
+  return function()
+    host.end_signals()
+    if interrupted then os.exit(130, true) end
+  end
+end
 
 function M.run(argv)
   local file = argv[2]
@@ -29,6 +47,7 @@ function M.run(argv)
   local arguments = {}
   for i = 0, #argv do arguments[i - 2] = argv[i] end
   _G.arg = arguments
+  require("bodkin").on_run = on_run
   return math.tointeger((chunk(table.unpack(arguments)))) or 0
 end
 
