@@ -344,8 +344,26 @@ describe("a pass", function()
     instance, err = instances.new(assert(source.read(dir .. "/p.lua")))
     assert.is_nil(instance)
     assert.matches("p.lua:1: module 'nothing' not found: a policy may require text files beside it", err, 1, true)
+    assert.matches("Is a directory", select(2, source.read(dir .. "/sub")), 1, true)
     os.execute("rm -r " .. dir)
     assert.matches("No such file", select(2, source.read(dir .. "/p.lua")), 1, true)
+  end)
+
+  it("takes a file that is empty for a text, not for one that is absent", function()
+    local source = require "bodkin.policy.source"
+    local dir = assert(io.popen "mktemp -d"):read "l"
+    local function write(name, text)
+      local f <close> = assert(io.open(dir .. "/" .. name, "w"))
+      f:write(text)
+    end
+    write("lib.lua", "")
+    write("p.lua", 'require "lib" return require("bodkin").policy {}')
+    assert(instances.new(assert(source.read(dir .. "/p.lua")))):close()
+    write("p.lua", "")
+    local slots, err = require("bodkin.servers.policies").read { ["*"] = { policy = dir .. "/p.lua" } }
+    os.execute("rm -r " .. dir)
+    assert.is_nil(slots)
+    assert.equal(dir .. "/p.lua returns nothing, not a policy: end it with return bodkin.policy { … }", err)
   end)
 end)
 

@@ -17,9 +17,10 @@ local FILES_MAX, BYTES_MAX = 64, 1 << 20
 local function read_file(path)
   local file, why = io.open(path, "rb")
   if not file then return nil, why end
-  local text = file:read(BYTES_MAX + 1)
+  local text, err = file:read(BYTES_MAX + 1)
   file:close()
-  if not text then return nil, path .. ": cannot be read" end -- a directory
+  if not text and err then return nil, path .. ": " .. err end -- a directory
+  text = text or "" -- at its end at once
   if #text > BYTES_MAX then return nil, path .. ": longer than a megabyte" end
   return text
 end
