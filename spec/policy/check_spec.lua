@@ -120,6 +120,34 @@ describe("check", function()
     code, out = command "return 1"
     assert.equal(3, code)
     assert.matches("returns a number, not a policy", out, 1, true)
+    local beside = os.tmpname()
+    local function part(text)
+      local file <close> = assert(io.open(beside, "w"))
+      file:write(text)
+    end
+    local function config(fields)
+      return command(('return require("bodkin").config { %s }'):format(fields:gsub("FILE", beside)))
+    end
+    for _, one in ipairs {
+      { "queues = { q = { policy = 'FILE' } }", 'return require("bodkin").policy {}', "\nreturn nothing.at_all",
+        beside .. ":2: attempt to index a nil value" },
+      { "queues = { q = { policy = 'FILE.no' } }", nil, nil, "No such file" },
+      { "role_files = 'FILE'", nil, "return 1", beside .. " does not return a role" },
+      { "key_file = 'FILE'", nil, "no key", beside },
+      { "webhook = { url = 'http://x', key_file = 'FILE' }", "0123456789abcdef", "0123456789", "at least 16 bytes" },
+      { "webhook = { url = 'http://x', key_file = 'FILE.no' }", nil, nil, "cannot read the webhook's key" },
+    } do
+      if one[2] then
+        part(one[2])
+        code, out = config(one[1])
+        assert.equal(0, code, out)
+      end
+      part(one[3] or "")
+      code, out = config(one[1])
+      assert.equal(3, code, one[1])
+      assert.matches(one[4], out, 1, true)
+    end
+    os.remove(beside)
     os.remove(path)
     assert.equal(3, select(3, os.execute(bodkin .. " check /nowhere/policy.lua 2>/dev/null")))
   end)

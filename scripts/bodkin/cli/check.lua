@@ -13,9 +13,21 @@ local function failed(out, message)
   return 3
 end
 
+-- What serve would not start with, though the file alone is right.
+local function parts_of(config, out)
+  local ok, err = require("bodkin.servers.compose").gather(config)
+  if ok then ok, err = require("bodkin.servers.policies").read(config.queues) end
+  if ok and config.key_file then ok, err = require("bodkin.cli.server_key").find(config.key_file, out) end
+  if ok and config.webhook then ok, err = require("bodkin.cli.webhook").secret(config.webhook) end
+  return ok, err
+end
+
 local function check_config(out, path)
   local config, err = require("bodkin.config").load(path)
   if not config then return failed(out, err) end
+  local ok
+  ok, err = parts_of(config, out)
+  if not ok then return failed(out, err) end
   out:say("%s: a configuration, and right", path)
   return 0
 end
@@ -26,7 +38,8 @@ return {
   text = [[
 Checks FILE's syntax, its globals and its definition; a policy is then given tickets made up from the properties and
 claims it declares, and clients where it has on_register, within the budget a server would give it. FILE may also be
-the name of one that ships. Exit code 3, and the file and line, when something is wrong.]],
+the name of one that ships. Of a configuration the files it names are read, too: policies, roles, keys. Exit code 3, and
+the file and line, when something is wrong.]],
   options = {
     { "tickets", arg = "N", kind = whole, help = "how many to make up (default: 200)" },
     { "seed", arg = "N", kind = whole, help = "other ones for another number (default: 1)" },

@@ -46,16 +46,21 @@ function M.run()
   return 0
 end
 
--- What servers.open takes as webhook, of a config's { url, secret | key_file }; nil, message, code.
+-- What a config's { url, secret | key_file } signs with; nil, message, code.
+function M.secret(given)
+  if not given.key_file then return given.secret end
+  local file, err = io.open(given.key_file, "rb")
+  if not file then return nil, ("cannot read the webhook's key: %s"):format(err), "invalid" end
+  local secret = (file:read(4096) or ""):gsub("[\r\n]+$", "")
+  file:close()
+  if #secret < 16 then return nil, given.key_file .. ": a webhook's key has at least 16 bytes", "invalid" end
+  return secret
+end
+
+-- What servers.open takes as webhook, of the same; nil, message, code.
 function M.options(env, given)
-  local secret = given.secret
-  if given.key_file then
-    local file, err = io.open(given.key_file, "rb")
-    if not file then return nil, ("cannot read the webhook's key: %s"):format(err), "invalid" end
-    secret = (file:read(4096) or ""):gsub("[\r\n]+$", "")
-    file:close()
-    if #secret < 16 then return nil, given.key_file .. ": a webhook's key has at least 16 bytes", "invalid" end
-  end
+  local secret, err, code = M.secret(given)
+  if not secret then return nil, err, code end
   return { url = given.url, secret = secret, open_link = require("bodkin.cli.desk").opener(env, M.name) }
 end
 
