@@ -56,6 +56,12 @@ describe("check", function()
     end
   end)
 
+  it("counts the players of a party, not its ticket", function()
+    local report = assert(check.run({ name = "teams" }, {}))
+    assert.equal(10 * report.matches, report.players)
+    assert.is_true(report.matches > 10)
+  end)
+
   it("makes up places and NATs, known and unknown ones", function()
     local ok, err = run [[return bodkin.policy { size = 2, compatible = function(a, b)
       return bodkin.rtt_ms(a, b) < 100 end }]]

@@ -93,7 +93,7 @@ local function exercise(instance, options)
   local declared, claims = instance:declared "props", instance:declared "claims"
   local report = { tickets = options.tickets, admitted = 0, refused = 0, matches = 0, players = 0, most = 0,
     clients = 0, turned_away = 0 }
-  local window_ms, no = instance.about.window_ms, 0
+  local window_ms, no, sizes = instance.about.window_ms, 0, {}
   local function spent(...)
     report.most = math.max(report.most, (instance.sandbox:spent()))
     return ...
@@ -112,6 +112,7 @@ local function exercise(instance, options)
           props_of(rng, declared), next(claims) and wire.encode(props_of(rng, claims)) or nil, net_of(net_rng),
         }
       end
+      sizes[no] = #members
       local ticket = { no = no, app = "check/1", since_ms = now_ms, members = members }
       local ok, err = spent(instance:add(ticket, false, now_ms))
       if ok == nil then return nil, err end
@@ -123,7 +124,9 @@ local function exercise(instance, options)
     if not matches then return nil, err end
     report.matches = report.matches + #matches
     for _, match in ipairs(matches) do
-      for _, team in ipairs(match[1]) do report.players = report.players + #team end
+      for _, team in ipairs(match[1]) do
+        for _, ticket in ipairs(team) do report.players = report.players + sizes[ticket] end
+      end
     end
   end
   return report
