@@ -104,6 +104,9 @@ local function read_declared(props, field)
     end
     local spec, why = property(given)
     if not spec then return nil, ("%s.%s: %s"):format(field, name, why) end
+    if spec.min and spec.max and spec.min > spec.max then
+      return nil, ("%s.%s: min is %s, above max, %s: nothing is both"):format(field, name, spec.min, spec.max)
+    end
     if spec.default ~= nil then
       local wrong = wrong_value(spec, spec.default)
       if wrong then return nil, ("%s.%s: its default must be %s"):format(field, name, wrong) end

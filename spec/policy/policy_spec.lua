@@ -25,6 +25,8 @@ describe("bodkin.policy", function()
       ["props.mode: its default must be one of a, b"] = { props = { mode = { "a", "b", default = "c" } } },
       ["props.n: has no field 'minimum'"] = { props = { n = { type = "integer", minimum = 1 } } },
       ["props.s: min is a number, and for numbers"] = { props = { s = { type = "string", min = 1 } } },
+      ["props.n: min is 10, above max, 0: nothing is both"] =
+        { props = { n = { type = "number", min = 10, max = 0, optional = true } } },
       ["props: 'my prop' is no name"] = { props = { ["my prop"] = "string" } },
       ["index must name a property that is a number and always there"] = { props = { mmr = "number?" }, index = "mmr" },
       ["shard must name one of props"] = { shard = "mode" },
