@@ -176,6 +176,10 @@ local function read(def)
   if not whole(out.party, 1, out.size[2]) then
     return nil, ("party must be the most players of one ticket, from 1 to %d"):format(out.size[2])
   end
+  local largest = out.teams and math.max(table.unpack(out.teams)) or out.size[2]
+  if out.party > largest then
+    return nil, ("party: no team has room for %d, which stay together; the largest has %d"):format(out.party, largest)
+  end
   local index, shard = def.index, def.shard
   if index ~= nil and type(index) ~= "function" then
     local spec = out.props and out.props[index]

@@ -56,7 +56,7 @@
 ---@field props? table<string, bodkin.PropertyType|string[]|bodkin.Property>
 ---The claims a ticket needs from its token, with types as in props. One that lacks them is refused; others stay.
 ---@field claims? table<string, bodkin.PropertyType|string[]|bodkin.Property>
----The most players of one ticket; without it 1, and parties are refused.
+---The most players of one ticket, at most those of the largest team; without it 1, and parties are refused.
 ---@field party? integer
 ---How long a ticket may wait, in ms: 1000 to 86400000.
 ---@field expire_ms? integer

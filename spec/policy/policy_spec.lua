@@ -11,6 +11,7 @@ describe("bodkin.policy", function()
       ["on_match must be a function, not a boolean"] = { on_match = true },
       ["accept_ms must be a whole number of ms from 1000 to 120000"] = { accept_ms = 10 },
       ["party must be the most players of one ticket, from 1 to 4"] = { size = 4, party = 5 },
+      ["party: no team has room for 3, which stay together; the largest has 2"] = { teams = { 2, 1 }, party = 3 },
       ["size must be a number of players from 2 to 32"] = { size = 1 },
       ["size must be a number of players from 2 to 32, or { least, most }"] = { size = { 4, 3 } },
       ["give either size or teams"] = { size = 2, teams = { 1, 1 } },
