@@ -159,7 +159,7 @@ static int sandbox_tostring(lua_State *L) {
   return 1;
 }
 
-// [-0, +0, e] print(…): kept for the owner, who says when it is shown
+// [-0, +0, e] print(…): kept for the owner, who says when it is shown; a tab would be escaped there
 static int sandbox_print(lua_State *L) {
   bdk_sandbox *s = bdk_sandbox_of(L);
   int n = lua_gettop(L);
@@ -172,7 +172,7 @@ static int sandbox_print(lua_State *L) {
     if (len > room) len = room;
     memcpy(s->said + s->said_len, text, len);
     s->said_len += len;
-    if (s->said_len < sizeof s->said - 1) s->said[s->said_len++] = i < n ? '\t' : '\n';
+    if (s->said_len < sizeof s->said - 1) s->said[s->said_len++] = i < n ? ' ' : '\n';
     lua_pop(L, 1);
   }
   return 0;

@@ -190,7 +190,7 @@ describe("admission", function()
       assert.equal(0, s.server:status().info.registered)
       assert.equal(1, #lines)
       assert.equal("registered", answer(issue { mmr = 5 }, { name = "x", props = { n = 2 } }))
-      assert.equal("of a client: its policy says: 32\ttest/1\tx\t2\t5", lines[2])
+      assert.equal("of a client: its policy says: 32 test/1 x 2 5", lines[2])
     end)
 
     it("is not asked at a refresh, but when anything said is another", function()
