@@ -440,6 +440,9 @@ static void read_team(lua_State *L, queue *q, const at *a, result *r, uint32_t t
   if (!lua_istable(L, -1)) fail(L, a, "form returned a team that is a %s", luaL_typename(L, -1));
   lua_Integer n = luaL_len(L, -1);
   if (n > (lua_Integer)q->max) fail(L, a, "form returned %d players; at most %d", (int)n, (int)q->max);
+  bool is_ticket = !n && lua_getfield(L, -1, "id") == LUA_TNUMBER;
+  if (is_ticket) fail(L, a, "form returned a ticket in place of a team: { teams = { { ticket, \xe2\x80\xa6 } } }");
+  if (!n) lua_pop(L, 1);
   uint32_t players = 0;
   for (lua_Integer i = 1; i <= n; i++) {
     const char *what = luaL_typename(L, -1);

@@ -214,7 +214,9 @@ describe("a pass", function()
       ["return 7"] = "form returned a number, not { teams",
       ["return {}"] = "form returned a table, not { teams",
       ["return { teams = {} }"] = "form returned 0 teams",
-      ["return { teams = { a } }"] = "form returned 0 players; a match has 2 to 2",
+      ["return { teams = { a, near[1] } }"] =
+        "form returned a ticket in place of a team: { teams = { { ticket, … } } }",
+      ["return { teams = { {}, {} } }"] = "form returned 0 players; a match has 2 to 2",
       ["return { teams = { 1 } }"] = "form returned a team that is a number",
       ["return { teams = { { a } } }"] = "form returned 1 players; a match has 2 to 2",
       ["return { teams = { { a, a } } }"] = "form returned ticket 1 twice",
