@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- What a matchmaking policy is: a table whose fields are checked here, once, with errors that name a line of the
--- policy's file. Runs inside the sandbox, so it requires nothing. How policies are written: docs/POLICY.md.
+-- policy's file. Runs inside the sandbox, so it requires next to nothing. How policies are written: docs/POLICY.md.
 --
 --   return bodkin.policy {
 --     size = 2,
@@ -146,7 +146,11 @@ local function read(def)
   for field in pairs(def) do
     local found = false
     for _, name in ipairs(known) do found = found or name == field end
-    if not found then return nil, ("has no field '%s': it is one of %s"):format(tostring(field), names(known)) end
+    if not found then
+      field = tostring(field)
+      local meant = require "bodkin.suggestion"(field, known)
+      return nil, ("has no field '%s'%s: it is one of %s"):format(field, meant, names(known))
+    end
   end
   local out = { kind = "policy" }
   for _, name in ipairs(functions) do

@@ -7,7 +7,9 @@ describe("bodkin.policy", function()
   it("checks each field where the policy is made", function()
     for expect, def in pairs {
       ["policy: takes a table"] = 3,
-      ["has no field 'sise': it is one of props, claims, size, teams"] = { sise = 2 },
+      ["has no field 'sise' (did you mean size?): it is one of props, claims, size, teams"] = { sise = 2 },
+      ["has no field 'nothing': it is one of props"] = { nothing = 2 },
+      ["has no field '7': it is one of props"] = { [7] = 2 },
       ["on_match must be a function, not a boolean"] = { on_match = true },
       ["accept_ms must be a whole number of ms from 1000 to 120000"] = { accept_ms = 10 },
       ["party must be the most players of one ticket, from 1 to 4"] = { size = 4, party = 5 },
@@ -352,6 +354,15 @@ describe("a pass", function()
     assert.matches("Is a directory", select(2, source.read(dir .. "/sub")), 1, true)
     os.execute("rm -r " .. dir)
     assert.matches("No such file", select(2, source.read(dir .. "/p.lua")), 1, true)
+  end)
+
+  it("guesses which of those that ship was meant", function()
+    local source = require "bodkin.policy.source"
+    local _, err = source.read "skil"
+    assert.equal("cannot read the policy: skil: No such file or directory (did you mean skill?)", err)
+    assert.matches("directory$", select(2, source.read "duel.lua"))
+    _, err = instances.new(support.source "return bodkin.policy { compatable = print }")
+    assert.matches("^policy.lua:2: policy: has no field 'compatable' %(did you mean compatible%?%): it is one of", err)
   end)
 
   it("takes a file that is empty for a text, not for one that is absent", function()

@@ -4,7 +4,9 @@
 -- An option: { "name", arg = "URL" (none: a flag), short = "v", help = "…", kind =, many = true, env = "NAME",
 -- default = shown in help only }. Its value comes out under its name with underscores.
 
-local M = {}
+local suggestion = require "bodkin.suggestion"
+
+local M = { suggestion = suggestion }
 
 M.common = {
   { "json", help = "events as JSON on stdout, one object a line; logs to stderr" },
@@ -167,33 +169,6 @@ function M.word(...)
   end
 end
 
--- Levenshtein's distance.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local above = row[j]
-      row[j] = a:byte(i) == b:byte(j) and diagonal or 1 + math.min(diagonal, above, row[j - 1])
-      diagonal = above
-    end
-  end
-  return row[#b]
-end
-
--- " (did you mean X?)" when one of `known` is close to `text`, else "".
-function M.suggestion(text, known)
-  local best, least = nil, math.max(2, #text // 3) + 1
-  for _, word in ipairs(known) do
-    local d = math.abs(#text - #word) -- at least, so that a long text costs nothing
-    if word:find(text, 1, true) == 1 and #text > 1 then d = 1 elseif d < least then d = distance(text, word) end
-    if d < least then best, least = word, d end
-  end
-  return best and (" (did you mean %s?)"):format(best) or ""
-end
-
 local function find(list, key, value)
   for _, option in ipairs(list) do
     if option[key] == value then return option end
@@ -203,7 +178,7 @@ end
 local function unknown(list, text)
   local names = {}
   for _, option in ipairs(list) do names[#names + 1] = "--" .. option[1] end
-  return ("unknown option %s%s"):format(text, M.suggestion(text, names))
+  return ("unknown option %s%s"):format(text, suggestion(text, names))
 end
 
 local function set(options, option, text, what)

@@ -59,7 +59,7 @@ function M.new(source, limits, state, around)
   local sandbox = core.sandbox(limits or M.limits)
   local self = setmetatable({ sandbox = sandbox, source = source }, Instance)
   sandbox:net_table(network.default)
-  sandbox:module("bodkin.policy", chunk_of "bodkin.policy")
+  for _, name in ipairs { "bodkin.policy", "bodkin.suggestion" } do sandbox:module(name, chunk_of(name)) end
   sandbox:module("bodkin", bodkin_text, "=bodkin")
   if source.files then
     for _, file in ipairs(source.files) do sandbox:module(file.name, file.text, file.chunkname) end

@@ -5,12 +5,18 @@
 --   { name = "skill" }                                                     one that ships
 --   { name = path, files = { { name = "policy", chunkname =, text = }, { name = "lib", … }, … } }   the policy first
 
+local suggestion = require "bodkin.suggestion"
+
 local M = {}
 
 M.BUILTIN = {
   first_come = true, skill = true, rooms = true, teams = true, lobby = true, latency_first = true,
   host_and_clients = true,
 }
+
+local shipped = {}
+for name in pairs(M.BUILTIN) do shipped[#shipped + 1] = name end
+table.sort(shipped)
 
 local FILES_MAX, BYTES_MAX = 64, 1 << 20
 
@@ -36,7 +42,7 @@ end
 function M.read(path)
   if M.BUILTIN[path] then return { name = path } end
   local text, why = read_file(path)
-  if not text then return nil, ("cannot read the policy: %s"):format(why), "invalid" end
+  if not text then return nil, ("cannot read the policy: %s%s"):format(why, suggestion(path, shipped)), "invalid" end
   local dir = path:match "^(.*/)" or ""
   local files, seen = { { name = "policy", chunkname = "@" .. path, text = text } }, { policy = true, bodkin = true }
   local i = 1
