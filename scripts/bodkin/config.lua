@@ -66,7 +66,7 @@ local relay_addrs = list_of(relay_addr)
 local function relays(v)
   local list, why = relay_addrs(v)
   if not list then return nil, why end
-  if #list > servers.RELAYS_MAX then return nil, ("must be at most %d"):format(servers.RELAYS_MAX) end
+  if #list >= servers.RELAYS_MAX then return nil, ("must be at most %d"):format(servers.RELAYS_MAX - 1) end
   return list
 end
 

@@ -28,12 +28,14 @@ local function start(...)
   local pipe = assert(io.popen(("echo $$; exec timeout --foreground 30 %s %s 2>/dev/null </dev/null")
     :format(bodkin, quote { ... })))
   local self = { pid = pipe:read "l", lines = {} }
-  function self.next(event)
+  -- Reads to a line that has this in it.
+  function self.line(text)
     for line in pipe:lines() do
       self.lines[#self.lines + 1] = line
-      if line:find(('"event":"%s"'):format(event), 1, true) then return line end
+      if line:find(text, 1, true) then return line end
     end
   end
+  function self.next(event) return self.line(('"event":"%s"'):format(event)) end
   function self.signal(name) os.execute(("kill -%s %s"):format(name, self.pid)) end
   function self.finish()
     for line in pipe:lines() do self.lines[#self.lines + 1] = line end
@@ -309,26 +311,25 @@ describe("bodkin serve", function()
     os.remove(path)
   end)
 
-  it("watches who comes and goes, until its time is over", function()
-    local watch = start("list", "--watch", "--json", "--server", url, "--app", "watch/1", "--query", '{"map":"dust"}',
-      "--timeout", "6")
-    local text = start("list", "--watch", "--server", url, "--app", "watch/1", "--timeout", "4")
-    local other = start("host", "--json", "--server", url, "--app", "watch/1", "--timeout", "8")
+  it("watches who comes and goes, until it is stopped or its time is over", function()
+    local function watch(...) return start("list", "--watch", "--server", url, "--app", "watch/1", ...) end
+    local text, some = watch(), watch("--json", "--query", '{"map":"dust"}')
+    local other = start("host", "--json", "--server", url, "--app", "watch/1")
     local host = start("host", "--json", "--server", url, "--name", "ann", "--props", '{"map":"dust"}', "--app",
       "watch/1")
     local id = field(host.next "registered", "id")
-    assert.equal(('{"event":"came","id":"%s","name":"ann","props":{"map":"dust"}}'):format(id), watch.next "came")
+    assert.equal(('{"event":"came","id":"%s","name":"ann","props":{"map":"dust"}}'):format(id), some.next "came")
+    assert.equal(("+ %s  ann              {\"map\":\"dust\"}"):format(id), text.line(id))
     host.signal "INT"
     host.finish()
-    assert.equal(id, field(watch.next "gone", "id"))
-    assert.equal(0, watch.finish())
-    assert.equal(2, #watch.lines)
-    assert.equal(0, text.finish())
-    local lines = table.concat(text.lines, "\n")
-    assert.truthy(lines:find(("+ %s  ann              {\"map\":\"dust\"}"):format(id), 1, true), lines)
-    assert.truthy(lines:find(("- %s  ann              {\"map\":\"dust\"}"):format(id), 1, true), lines)
-    other.signal "INT"
-    other.finish()
+    assert.equal(id, field(some.next "gone", "id"))
+    assert.equal(("- %s  ann              {\"map\":\"dust\"}"):format(id), text.line(id))
+    for _, one in ipairs { text, some, other } do
+      one.signal "INT"
+      assert.equal(130, one.finish())
+    end
+    assert.equal(2, #some.lines)
+    assert.equal(0, (run { "list", "--watch", "--server", url, "--app", "watch/2", "--timeout", "0.5" }))
   end)
 
   it("keeps an identity in a file, made at the first use", function()

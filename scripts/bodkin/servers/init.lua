@@ -20,7 +20,7 @@ M.MODES = { confirm = true, silent = true }
 M.DEFAULT_LISTEN = "0.0.0.0:4433"
 M.TCP_PORT = 443
 
-M.RELAYS_MAX = 2                 -- beside this server: a client is told of three
+M.RELAYS_MAX = 3                 -- that a client is told of, this server among them
 local HERE = ("\0"):rep(6)       -- 0.0.0.0:0, as a relay: this server, by whichever of its addresses a client knows it
 
 local function hint_of(msg)
@@ -80,8 +80,8 @@ end
 -- The relays that clients are told of, packed.
 local function relay_list(relays)
   local list = {}
-  if relays and #relays > M.RELAYS_MAX then
-    return nil, ("at most %d relays beside this server"):format(M.RELAYS_MAX), "invalid"
+  if relays and #relays >= M.RELAYS_MAX then
+    return nil, ("at most %d relays beside this server"):format(M.RELAYS_MAX - 1), "invalid"
   end
   for i, where in ipairs(relays or {}) do
     list[i] = core.addr.parse(where, 4433)
