@@ -186,6 +186,34 @@ describe("relay", function()
     end
   end)
 
+  -- The relay comes long after the match, when those that did not answer are asked seldom; then the direct path dies.
+  for _, move in ipairs { false, true } do
+    it("that was not there when the match began is asked when it is needed" .. (move and ", by one who moved" or ""),
+      function()
+        local cut = false
+        s = support.new { roles = support.NO_RELAY, relays = { "198.51.100.20" }, delay_ms = 20,
+          loss = function(from, to)
+            return cut and from ~= "relay" and to ~= "relay" and (from .. to):find "^nat%dnat" and 1 or 0
+          end }
+        local host, behind = s:host("relay", "198.51.100.20"), s:nat("nat1", "203.0.113.1")
+        local moving = s:host("h1", "192.168.1.2", behind)
+        local a, b = s:open(moving), s:open(natted(2))
+        local ma, mb = s:pair(a, b)
+        s.world:run(165000)
+        s:serve(host, { "relay" })
+        s.world:run(1000)
+        cut = true
+        if move then moving:move("192.168.7.3", s:nat("nat3", "203.0.113.3")) end
+        local sides = stream(a, ma, b, mb, 20, 10000)
+        s.world:run(12000)
+        lost(sides)
+        for i, n in ipairs { a, b } do
+          assert.equal("relay", last_path(n).path)
+          assert.is_true(sides[i].gap_ms <= 2000, sides[i].gap_ms)
+        end
+      end)
+  end
+
   it("follows a client whose NAT makes another mapping", function()
     s = support.new { delay_ms = 20 }
     local nat = s:nat("nat1", "203.0.113.1", { kind = "symmetric_random" })

@@ -170,7 +170,10 @@ end
 function Node:on_session(kind, session, x)
   local s = self.sessions[session]
   if not s then return end
-  if kind == "doubt" then return self.roaming:ask(session) end
+  if kind == "doubt" then
+    self.relays:needed(session)
+    return self.roaming:ask(session)
+  end
   if kind == "relay_lost" then return self.relays:lost(session, x) end
   if kind == "closed" then
     self.sessions[session] = nil

@@ -62,9 +62,14 @@ function Relays:open(session, list, ticket)
   for _, r in ipairs(all) do self:ask(r) end
 end
 
+local function rest(r)
+  if r.timer then r.timer:cancel() end
+  r.timer = nil
+end
+
 local function again(self, r, ms)
   if r.closed then return end
-  if r.timer then r.timer:cancel() end
+  rest(r)
   r.timer = self.env.timer(ms, function()
     r.timer = nil
     self:ask(r)
@@ -78,6 +83,7 @@ end
 
 function Relays:ask(r)
   if r.closed or r.asking then return end
+  rest(r)
   r.asking, r.again, r.asked_us = true, false, self.env.now()
   local function done(ok, channel, x)
     r.asking = false
@@ -111,12 +117,19 @@ function Relays:pushed(from, tx, channel, hello)
   for _, all in pairs(self.by_session) do
     for _, r in ipairs(all) do
       if r.tx == tx and r.at == from then
-        if r.timer then r.timer:cancel() end
+        rest(r)
         return opened(self, r, channel, hello)
       end
     end
   end
   self.env.counters:add "drop_reply"
+end
+
+-- Nothing comes back in a session: those that are not open may be what is left to it, and there by now.
+function Relays:needed(session)
+  for _, r in ipairs(self.by_session[session] or {}) do
+    if not r.channel and r.code ~= "refused" then self:ask(r) end
+  end
 end
 
 -- A relay does not know the channel, or not from where we are now.
@@ -126,14 +139,14 @@ function Relays:lost(session, at)
   end
 end
 
--- Our address is another, which is a new epoch: all channels are opened again; one that is being opened has the hello
--- of before.
+-- Our address is another, which is a new epoch: all channels are opened again, and those that did not answer perhaps do
+-- from here; one that is being opened has the hello of before.
 function Relays:moved()
   for session, all in pairs(self.by_session) do
     greet(self, session, all)
     for _, r in ipairs(all) do
       r.again = r.asking
-      if r.channel then self:ask(r) end
+      if r.channel or r.code ~= "refused" then self:ask(r) end
     end
   end
 end
@@ -149,7 +162,7 @@ function Relays:close(session)
     if not session or number == session then
       for _, r in ipairs(all) do
         r.closed = true
-        if r.timer then r.timer:cancel() end
+        rest(r)
         if r.at ~= self.server then self.addresses:forget(r.at) end
       end
       self.by_session[number] = nil
