@@ -14,7 +14,9 @@
   X(no_consent, "this path answered once, then not for 30 s")                                                          \
   X(unreachable, "the kernel has no route to this candidate")                                                          \
   X(replaced, "the peer moved to another address")                                                                     \
-  X(silent, "nothing came back on this path, while another one was answered")
+  X(silent, "nothing came back on this path, while another one was answered")                                          \
+  X(refused, "the relay refused")                                                                                      \
+  X(limit, "the relay has no room for the two, or they have had their bytes")
 
 typedef enum bdk_reason {
 #define X(name, text) BDK_REASON_##name,

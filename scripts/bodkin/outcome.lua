@@ -12,7 +12,7 @@ M.REPORT_MAX = 340 -- bytes; the message then has at most 400
 
 M.STATES = { "seeking", "connected", "closed" }
 M.REASONS = { "none", "left", "closed", "no_path", "consent_lost", "no_answer", "no_consent", "unreachable",
-  "replaced", "silent" }
+  "replaced", "silent", "refused", "limit" }
 M.VIAS = { "host", "ipv6", "mapped", "srflx", "prflx", "predicted", "relay" }
 M.PATHS = { "lan", "direct", "relay" }
 M.PATH_STATES = { "frozen", "probing", "usable", "valid", "failed" }

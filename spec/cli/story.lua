@@ -7,13 +7,13 @@ local stories = require "bodkin.cli.story"
 local M = {}
 
 -- a, b: options of each one's NAT (false: none; the same for both: `shared`); more: shared, delay_ms, seed, ms (how
--- long; 12 s), relay = there is one, tcp = the server listens on it, meanwhile = fn(s, node of a, node of b), prepare,
--- killed = b is, meanwhile; known: both have found out what their NATs do.
+-- long; 12 s), relay = there is one (or { where they are }), tcp = the server listens on it, meanwhile = fn(s, node of
+-- a, node of b), prepare, killed = b is, meanwhile; known: both have found out what their NATs do.
 -- Returns both ends' records, and the server's answer.
 function M.play(a, b, more)
   more = more or {}
   local s = support.new { delay_ms = more.delay_ms or 20, seed = more.seed, trace = false, tcp = more.tcp,
-    roles = not more.relay and support.NO_RELAY or nil,
+    roles = more.relay ~= true and support.NO_RELAY or nil, relays = more.relay ~= true and more.relay or nil,
     ips = more.known and support.everywhere.ips, listen = more.known and support.everywhere.listen }
   local shared = more.shared and s:nat("nat", "203.0.113.1", more.shared)
   local function open(n, nat, name)

@@ -68,6 +68,27 @@ describe("the diagnosis", function()
     for _, f in ipairs(d.findings) do assert.matches("over a relay, confirmed after", f.text, 1, true) end
   end)
 
+  it("of two whose relays did not answer, or refused, says so", function()
+    local records, answer = story.play(nat "port_restricted", nat "symmetric_random", {
+      relay = { "198.51.100.20", "198.51.100.21" },
+      prepare = function(s) s:serve(s:host("relay", "198.51.100.21"), { "relay" }, { ("x"):rep(32) }) end,
+    })
+    local own, m = story.pair(table.unpack(records)), answer.ends
+    if m[1].self ~= records[1].self then m[1], m[2] = m[2], m[1] end
+    for _, pair in ipairs { own, story.pair(table.unpack(m)) } do
+      local d = diagnosis.of(pair)
+      assert.equal("failed", d.verdict)
+      assert.matches("relay_no_answer 1, relay_no_answer 2, relay_refused 1, relay_refused 2", codes(d), 1, true)
+      assert.matches("The relay 198.51.100.20:4433 did not answer bob.", text(d), 1, true)
+      assert.matches("The relay 198.51.100.21:4433 refused ann: has it the deployment's key file", text(d), 1, true)
+      assert.matches("^The relay that was named.*\nAt the relay the key file", table.concat(d.help, "\n"))
+      assert.is_nil(table.concat(d.help, "\n"):find("A relay: it works", 1, true))
+      local lines = table.concat((stories.text(pair)), "\n")
+      assert.matches("relay  198.51.100.20:4433         0 tests   failed: the relay did not answer", lines, 1, true)
+      assert.matches("relay  198.51.100.21:4433         0 tests   failed: the relay refused", lines, 1, true)
+    end
+  end)
+
   it("of one whose network lets no UDP out says so, and blames no NAT", function()
     local blocked = { kind = "port_restricted", blocks = "udp" }
     local records, answer = story.play(blocked, nat "port_restricted", { relay = true, tcp = true })
@@ -254,6 +275,8 @@ describe("the diagnosis", function()
     local d = one { note = "the match came too late for its keys" }
     assert.equal("aaaaaaaa did not try: the match came too late for its keys.", text(d))
     assert.equal("no_candidate 1", codes(one {}))
+    local relay = { remote = "192.0.2.1:1", via = "relay", state = "failed", reason = "no_answer", tests = 0 }
+    assert.equal("no_candidate 1, relay_no_answer 1", codes(one { paths = { relay } }))
     d = one { public = { "127.0.0.1:1" }, ["local"] = { "127.0.0.1:1" }, peer_public = { "127.0.0.1:2" },
       paths = { { remote = "127.0.0.1:2", via = "host", state = "probing", tests = 25 } } }
     assert.same({ "one_end 1, same_machine 1, silent 1", 1 }, { codes(d), #d.help })

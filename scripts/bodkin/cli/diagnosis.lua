@@ -59,13 +59,25 @@ local function shared_ip(e)
   end
 end
 
+-- A relay, by why it could not be used: refused, limit, or no_answer; nil: it is none, or was open.
+local function closed_relay(p)
+  if p.via ~= "relay" or p.state ~= "failed" then return nil end
+  if p.reason == "refused" or p.reason == "limit" then return p.reason end
+  return p.reason == "no_answer" and (p.tests or 0) == 0 and p.reason or nil
+end
+
+M.closed_relay = closed_relay
+
+-- How many tests were sent, whether none had a route, and to how many addresses there was something to send.
 local function tests_of(e)
-  local n, unreachable = 0, #e.paths > 0
+  local n, unreachable, count = 0, true, 0
   for _, p in ipairs(e.paths) do
-    n = n + (p.tests or 0)
-    unreachable = unreachable and p.reason == "unreachable"
+    if p.via ~= "relay" or (p.tests or 0) > 0 then
+      n, count = n + (p.tests or 0), count + 1
+      unreachable = unreachable and p.reason == "unreachable"
+    end
   end
-  return n, unreachable
+  return n, unreachable and count > 0, count
 end
 
 local function tried(e, via)
@@ -165,11 +177,11 @@ end
 function Finder:never_began()
   local found = false
   for e, me, other, _, side in self:each() do
-    local _, unreachable = tests_of(e)
+    local _, unreachable, count = tests_of(e)
     if e.note then
       self:add("note", side, "%s did not try: %s.", me, e.note)
       found = true
-    elseif #e.paths == 0 and not heard(e) then
+    elseif count == 0 and not heard(e) then
       self:add("no_candidate", side, "%s had no address of %s to try.", me, other)
       found = true
     elseif unreachable then
@@ -301,6 +313,22 @@ function Finder:failed()
   if not self:together() then self:silence() end
 end
 
+local closed = {
+  refused = "The relay %s refused %s: has it the deployment's key file, and the right time?",
+  limit = "The relay %s did not serve %s: it has no room for the two, or they have had the bytes of a pair.",
+  no_answer = "The relay %s did not answer %s.",
+}
+
+-- Relays that could have carried it, and did not.
+function Finder:relays()
+  for e, me, _, _, side in self:each() do
+    for _, p in ipairs(e.paths) do
+      local why = closed_relay(p)
+      if why then self:add("relay_" .. why, side, closed[why], p.remote or "?", me) end
+    end
+  end
+end
+
 function Finder:missing()
   for i = 1, 2 do
     local e = self.ends[i]
@@ -366,6 +394,11 @@ end
 -- --- help
 
 local RELAY = "A relay: it works between any two NATs."
+local RELAYS = {
+  { "relay_no_answer", "The relay that was named, running, and let through by the firewalls on the way to it." },
+  { "relay_refused", "At the relay the key file of the deployment's other servers (key_file), and the right time." },
+  { "relay_limit", "A relay with more room, or one that lets two have more (limits: relay_pairs, relay_bytes)." },
+}
 local SAME_FAMILY = "An address of the same kind, IPv4 or IPv6, at both ends; or a relay that has both."
 
 function Finder:helps(verdict)
@@ -375,16 +408,20 @@ function Finder:helps(verdict)
     if f.by_destination and (f.code == "unconfirmed" or f.code == "nat") then by_destination[f.side] = true end
   end
   local function add(format, ...) help[#help + 1] = format:format(...) end
+  for _, r in ipairs(RELAYS) do
+    if codes[r[1]] then add(r[2]) end
+  end
+  local relayed = #help > 0 -- what there is needs mending, and not another one
   if verdict ~= "failed" then return help end
   if codes.udp_blocked then add "Another network, UDP allowed in that one, or a relay that is reached over TCP." end
   if codes.one_end then add "The other side's record, beside this one: bodkin why FILE FILE." end
   if codes.same_machine then return help end
   if codes.no_candidate or codes.unreachable then add(SAME_FAMILY) end
   if codes.same_nat then
-    add(RELAY)
+    if not relayed then add(RELAY) end
     add "In the router: client isolation off, or hairpinning (NAT loopback) on."
   elseif codes.silent or codes.unconfirmed then
-    add(RELAY)
+    if not relayed then add(RELAY) end
     add("A port forwarded in one side's router to its program, and the same port given to it with --bind 0.0.0.0:PORT, "
       .. "where the router then also sends from that port.")
     for side = 1, 2 do
@@ -413,6 +450,7 @@ function M.of(pair)
     self:path()
   end
   if verdict == "lost" then self:add("lost", nil, "It was lost: %s.", reason_text "consent_lost") end
+  if verdict == "failed" or verdict == "lost" then self:relays() end
   self:missing()
   if verdict == "failed" then self:nats() end
   self:theory(verdict)

@@ -156,6 +156,7 @@ local function side_by_side(lines, pair)
 end
 
 local function became(p)
+  if diagnosis.closed_relay(p) == "no_answer" then return "failed: the relay did not answer" end
   if p.state == "valid" then return "works" .. (p.rtt_ms and (", round trip %.1f ms"):format(p.rtt_ms) or "") end
   if p.state == "usable" then return "the peer was heard there; no test was confirmed" end
   if p.state == "failed" then return "failed: " .. output.reason(p.reason or "no_answer") end

@@ -8,6 +8,7 @@ local history = require "bodkin.client.history"
 local task = require "bodkin.task"
 local match = require "bodkin.client.match"
 local queues = require "bodkin.client.queues"
+local relays = require "bodkin.client.relays"
 local start = require "bodkin.client.start"
 local watches = require "bodkin.client.watches"
 
@@ -175,11 +176,9 @@ function Node:on_session(kind, session, x)
     return self.roaming:ask(session)
   end
   if kind == "relay_lost" then return self.relays:lost(session, x) end
-  if kind == "closed" then
-    self.sessions[session] = nil
-    self.relays:close(session)
-  end
+  if kind == "closed" then self.sessions[session] = nil end
   s.match:on_session(kind, s.peer, x)
+  if kind == "closed" then self.relays:close(session) end -- not before what became of them is noted
 end
 
 -- A match of ours was closed.
@@ -354,7 +353,8 @@ function Node:lookup(id)
 end
 
 -- Candidates tried by a session, and what became of each. rtt_ms is smoothed, jitter_ms how much it varies (RFC 3550),
--- loss the share of questions, sent since the path was confirmed, that had no answer: both ways together.
+-- loss the share of questions, sent since the path was confirmed, that had no answer: both ways together. Relays that
+-- did not open are among them.
 function Node:paths(session)
   local out = {}
   for i, p in ipairs(session and self.mux:paths(session) or {}) do
@@ -362,6 +362,13 @@ function Node:paths(session)
       remote = core.addr.format(p.remote), via = p.via, state = p.state, reason = p.reason, tests = p.tests,
       rtt_ms = p.rtt_ms, jitter_ms = p.jitter_ms, loss = p.loss, selected = p.selected,
     }
+  end
+  for _, r in ipairs(session and self.relays:list(session) or {}) do
+    if not r.channel then
+      local reason = relays.reason(r)
+      out[#out + 1] = { remote = core.addr.format(r.at), via = "relay", state = reason and "failed" or "probing",
+        reason = reason or "none", tests = 0, selected = false }
+    end
   end
   return out
 end

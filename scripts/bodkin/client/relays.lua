@@ -156,6 +156,13 @@ function Relays:list(session)
   return self.by_session[session] or {}
 end
 
+-- The reason (see core.reasons) for which one is not open, or not any more; nil: it is, or nothing is known yet.
+function M.reason(r)
+  if not r.code then return nil end
+  if r.code == "refused" or r.code == "limit" then return r.code end
+  return not r.channel and "no_answer" or nil
+end
+
 -- The session has ended; nil: all have.
 function Relays:close(session)
   for number, all in pairs(self.by_session) do
