@@ -182,6 +182,8 @@ function M.list()
     { "after no answer", found(CLIENT .. "relays.lua", "LATER_MS = (%d+)"), "ms", "after no answer %s later" },
     { "a lost channel is opened again, at most each", found(CLIENT .. "relays.lua", "GAP_US = (%d+)"), "us",
       "at most each %s" },
+    { "a ticket refused is had anew when it is older than", found(CLIENT .. "relays.lua", "STALE_US = (%d+)"), "us",
+      "that it has had for %s" },
     { "consent of a relay that is spare, each", define(SESSION, "CONSENT_SPARE_US"), "us",
       "for consent each %s while" },
     { "in doubt after a send unanswered for, at least", define(RELAYED, "DOUBT_US"), "us", "since a send max(%s" },

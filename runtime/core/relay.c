@@ -147,6 +147,13 @@ static bool pay(const bdk_relay *r, end *e, size_t len) {
   return true;
 }
 
+static bdk_relay_verdict lost(const bdk_route *from, const uint8_t *bytes, bdk_route *to,
+                              uint8_t head[BDK_RELAY_HEAD]) {
+  memcpy(head, bytes, BDK_RELAY_HEAD);
+  *to = *from;
+  return BDK_RELAY_LOST;
+}
+
 bdk_relay_verdict bdk_relay_input(bdk_relay *r, const bdk_route *from, const uint8_t *bytes, size_t len, bdk_route *to,
                                   uint8_t head[BDK_RELAY_HEAD]) {
   // Nothing after the head: an end sends no such thing, only another relay that does not know a channel. Two that
@@ -161,9 +168,7 @@ bdk_relay_verdict bdk_relay_input(bdk_relay *r, const bdk_route *from, const uin
   end *e = p ? &p->ends[channel & 1] : NULL;
   if (!e || e->channel != channel || e->route.sock != from->sock || !bdk_addr_equal(&e->route.remote, &from->remote)) {
     bdk_count(r->config.counters, BDK_COUNT_relay_lost, 1);
-    memcpy(head, bytes, BDK_RELAY_HEAD);
-    *to = *from;
-    return BDK_RELAY_LOST;
+    return lost(from, bytes, to, head);
   }
   p->heard_us = r->now_us;
   const end *other = &p->ends[1 - (channel & 1)];
@@ -171,9 +176,11 @@ bdk_relay_verdict bdk_relay_input(bdk_relay *r, const bdk_route *from, const uin
     bdk_count(r->config.counters, BDK_COUNT_relay_alone, 1);
     return BDK_RELAY_DROP;
   }
-  if ((r->config.bytes_max && p->bytes > r->config.bytes_max) || !pay(r, e, len)) {
+  bool spent = r->config.bytes_max && p->bytes > r->config.bytes_max;
+  if (spent || !pay(r, e, len)) {
     bdk_count(r->config.counters, BDK_COUNT_relay_limited, 1);
-    return BDK_RELAY_DROP;
+    // An end that asks to open its side again is told why it may not.
+    return spent ? lost(from, bytes, to, head) : BDK_RELAY_DROP;
   }
   p->bytes += len;
   bdk_count(r->config.counters, BDK_COUNT_relay_datagrams, 1);

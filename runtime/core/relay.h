@@ -61,7 +61,7 @@ int bdk_relay_open(bdk_relay *r, uint64_t now_us, const bdk_relay_request *reque
 typedef enum bdk_relay_verdict {
   BDK_RELAY_DROP,    // counted
   BDK_RELAY_FORWARD, // `to` gets the datagram with `head` in place of its first BDK_RELAY_HEAD bytes
-  BDK_RELAY_LOST,    // its sender, `to`, gets `head` alone: this channel is not open, or not from there
+  BDK_RELAY_LOST,    // its sender, `to`, gets `head` alone: this channel is not open, or not from there, or spent
 } bdk_relay_verdict;
 bdk_relay_verdict bdk_relay_input(bdk_relay *r, const bdk_route *from, const uint8_t *bytes, size_t len, bdk_route *to,
                                   uint8_t head[BDK_RELAY_HEAD]);

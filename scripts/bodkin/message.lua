@@ -67,7 +67,8 @@ local declared = {
   { 29, "outcome", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, { "report", "any", 1, 340 } },
   { 30, "relay_open", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "ticket", "bin", 37, 37 },
     { "tag", "uint", 1, 0xffffffff }, { "hello", "bin", 1, 100 }, pad },
-  { 31, "relay_opened", REPLY, tx, { "channel", "uint", 1, 0xffffffff }, { "hello", "bin?", 1, 100 } },
+  { 31, "relay_opened", REPLY, tx, { "channel", "uint", 1, 0xffffffff }, { "hello", "bin?", 1, 100 },
+    { "lasts_s", "uint?", 1, 0xffffffff } },
   { 40, "probe_request", REQUEST, tx, { "proof", "bin?", 20, 20 }, { "via", "uint", 0, 4 },
     { "after_s", "uint", 0, 180 }, pad },
   { 41, "probe_report", REPLY, tx, { "via", "uint", 0, 4 }, { "others", "addrs", 0, 4 } },
@@ -87,7 +88,8 @@ local declared = {
   { 53, "waits", SEALED, tx, ticket, { "waited_ms", "uint", 0, 0xffffffff }, { "present", "uint", 1, 32 },
     { "of", "uint", 1, 32 }, { "said", "any?", 1, 1000 } },
   { 62, "where", SEALED_REQUEST, tx, match, { "peer", "bin", 16, 16 }, pubs, locals },
-  { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals },
+  { 63, "whereabouts", SEALED, tx, match, { "peer", "bin", 16, 16 }, { "pubs", "addrs", 0, 3 }, locals,
+    { "ticket", "bin?", 37, 37 } },
 }
 
 for _, d in ipairs(declared) do

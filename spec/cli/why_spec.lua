@@ -263,6 +263,7 @@ describe("the diagnosis", function()
     end })
     local d = diagnosis.of(story.pair(records[1]))
     assert.same({ "lost", "lost, path 1" }, { d.verdict, codes(d) })
+    assert.matches("a relay, which takes over then", table.concat(d.help, "\n"), 1, true)
   end)
 
   it("says what stood in the way of one who could not begin", function()

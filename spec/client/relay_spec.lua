@@ -214,6 +214,55 @@ describe("relay", function()
       end)
   end
 
+  -- A match that has only the relay, whose tickets last 100 s. away: between which seconds none reaches the server.
+  local function long(away, limits, ms)
+    local from_s, to_s
+    s = support.new { roles = support.NO_RELAY, relays = { "198.51.100.20" }, delay_ms = 20,
+      limits = limits or { relay_s = 100 }, loss = function(from, to)
+        local at_s = s and s.world:now() / 1e6
+        return from_s and at_s >= from_s and at_s < to_s and (from == "server" or to == "server") and 1 or 0
+      end }
+    local relay = s:serve(s:host("relay", "198.51.100.20"), { "relay" })
+    local a, b = s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random"))
+    local ma, mb = s:pair(a, b)
+    if away then from_s, to_s = s.world:now() / 1e6 + away[1], s.world:now() / 1e6 + away[2] end
+    local sides = stream(a, ma, b, mb, 20, ms)
+    s.world:run(ms + 2000)
+    return sides, relay, a, b
+  end
+
+  it("goes on without a gap when the ticket ends, since both have another one by then", function()
+    local sides, relay = long(nil, nil, 250000)
+    assert.same({ 0, 0 }, { lost(sides) })
+    for _, r in ipairs(sides) do assert.is_true(r.gap_ms <= 100, r.gap_ms) end
+    assert.equal(0, relay.counters:get "relay_refused")
+    assert.equal(2, relay.counters:get "relay_opened")
+  end)
+
+  it("goes on soon after the ticket has ended where none reached the server in time", function()
+    local sides, relay = long({ 80, 105 }, nil, 130000)
+    lost(sides)
+    for _, r in ipairs(sides) do assert.is_true(r.gap_ms > 5000 and r.gap_ms <= 12000, r.gap_ms) end
+    assert.equal(2, relay.counters:get "relay_refused")
+  end)
+
+  it("that lets the two send no more is not asked on and on, and why tells", function()
+    local sides, relay, a, b = long(nil, { relay_bytes = 20000 }, 120000)
+    lost(sides)
+    assert.is_true(relay.counters:get "relay_refused" <= 2 * 8, relay.counters:get "relay_refused")
+    for _, n in ipairs { a, b } do
+      local record = n:why()[1]
+      assert.equal("consent_lost", record.reason)
+      for _, p in ipairs(record.paths) do
+        if p.via == "relay" then assert.same({ "failed", "limit" }, { p.state, p.reason }) end
+      end
+      local told = require("spec.cli.story").pair(record)
+      local d = require("bodkin.cli.diagnosis").of(told)
+      assert.matches("The relay 198.51.100.20:4433 did not serve", d.findings[#d.findings].text, 1, true)
+      assert.matches("relay_bytes", d.help[1], 1, true)
+    end
+  end)
+
   it("follows a client whose NAT makes another mapping", function()
     s = support.new { delay_ms = 20 }
     local nat = s:nat("nat1", "203.0.113.1", { kind = "symmetric_random" })

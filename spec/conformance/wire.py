@@ -55,7 +55,7 @@ MESSAGES = {
     "key_request": (27, "tx pad"),
     "key_report": (28, "tx keys"),
     "relay_open": (30, "tx proof ticket tag hello pad"),
-    "relay_opened": (31, "tx channel hello"),
+    "relay_opened": (31, "tx channel hello lasts_s"),
     "outcome": (29, "* tx match peer report"),
     "proposed": (43, "* tx ticket match accept_ms players"),
     "accept": (44, "* tx ticket match"),

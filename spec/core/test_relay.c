@@ -183,6 +183,7 @@ static void bounds_the_rate_of_an_end_and_the_bytes_of_a_pair(void **state) {
   }
   assert_in_range(through, 19, 20); // of both: twenty, and one more that found them not yet spent
   assert_int_equal(open_end(&f, 10 * SECOND, 1, 0, "203.0.113.1:1", "a"), BDK_E_LIMIT);
+  assert_int_equal(feed(&f, ca, "203.0.113.1:1", 1000, &to, head), BDK_RELAY_LOST); // so that it asks, and hears why
   assert_true(f.counters.value[BDK_COUNT_relay_limited] > 50);
   end(&f);
 }

@@ -25,6 +25,7 @@ describe("where a peer is", function()
     if not unregistered then s:register(who(2), at(2)) end
     local sent = s:select(who(2), at(2), { target = who(1).id })
     s:ack(sent)
+    s.told = only(sent, "matched")
     return only(sent, "selected")[1].match
   end
 
@@ -109,6 +110,22 @@ describe("where a peer is", function()
       assert.same({ at(i), at(7) }, { sent[1].to, sent[2].to })
     end
     assert.equal(2, s:count "whereabouts_told")
+  end)
+
+  it("comes with a fresh ticket of the pair, to the one that asks, where there are relays", function()
+    assert.is_nil(ask(1, at(7), match(), 2)[2].ticket)
+    s:close()
+    s = support.server { roles = { "matching" }, relays = { "198.51.100.77:4433" } }
+    local id, old = match(), {}
+    for _, m in ipairs(s.told) do old[m.to] = m.ticket end
+    s.env.loop:advance(30000000)
+    for i = 1, 2 do
+      local push, answer = table.unpack(ask(i, at(i), id, 3 - i))
+      assert.is_nil(push.ticket)
+      local pair, role, left_s = s.server.tickets:open(answer.ticket)
+      local old_pair, old_role, old_left_s = s.server.tickets:open(old[at(i)])
+      assert.same({ old_pair, old_role, old_left_s + 30 }, { pair, role, left_s })
+    end
   end)
 
   it("is told no more once one of them has left, whatever was reported", function()

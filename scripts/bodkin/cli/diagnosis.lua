@@ -401,6 +401,14 @@ local RELAYS = {
 }
 local SAME_FAMILY = "An address of the same kind, IPv4 or IPv6, at both ends; or a relay that has both."
 
+-- Whether either end had a relay to try.
+function Finder:has_relay()
+  for e in self:each() do
+    if tried(e, "relay") then return true end
+  end
+  return false
+end
+
 function Finder:helps(verdict)
   local codes, help, by_destination = {}, {}, {}
   for _, f in ipairs(self.findings) do
@@ -412,6 +420,9 @@ function Finder:helps(verdict)
     if codes[r[1]] then add(r[2]) end
   end
   local relayed = #help > 0 -- what there is needs mending, and not another one
+  if verdict == "lost" and not relayed and not self:has_relay() then
+    add "Where it was the way between the two that broke, and neither of them: a relay, which takes over then."
+  end
   if verdict ~= "failed" then return help end
   if codes.udp_blocked then add "Another network, UDP allowed in that one, or a relay that is reached over TCP." end
   if codes.one_end then add "The other side's record, beside this one: bodkin why FILE FILE." end

@@ -363,13 +363,7 @@ function Node:paths(session)
       rtt_ms = p.rtt_ms, jitter_ms = p.jitter_ms, loss = p.loss, selected = p.selected,
     }
   end
-  for _, r in ipairs(session and self.relays:list(session) or {}) do
-    if not r.channel then
-      local reason = relays.reason(r)
-      out[#out + 1] = { remote = core.addr.format(r.at), via = "relay", state = reason and "failed" or "probing",
-        reason = reason or "none", tests = 0, selected = false }
-    end
-  end
+  for _, r in ipairs(session and self.relays:list(session) or {}) do relays.tell(out, r) end
   return out
 end
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The relays of a client's sessions: asks each one that `matched` named to open its side of the pair, tells the mux
--- once it has, and asks again while the peer is not there, and when the relay knows the channel no more.
+-- once it has, and asks again while the peer is not there, when the relay knows the channel no more, and before their
+-- ticket ends, with another one.
 
 local core = require "bodkin.core"
 local message = require "bodkin.message"
@@ -17,13 +18,16 @@ local LATER_MS = 10000                   -- after no answer
 local STRANGER_ANSWER_MS = 500           -- two requests, after the first eleven
 local STRANGER_MAX_MS = 300000           -- and doubling to that between them
 local GAP_US = 500000                    -- between two requests because the channel is not known
+local RENEW_MIN_MS = 1000                -- a fresh ticket is asked for in the last tenth of the old one's time
+local STALE_US = 60000000                -- one that was had so long ago may have been refused for its age
 
--- `config`: env, requests, router, addresses, mux, server = its address, sock_for(to).
+-- `config`: env, requests, router, addresses, mux, server = its address, sock_for(to), renew(session), which asks for a
+-- fresh ticket that comes by renewed().
 function M.new(config)
   local self = setmetatable({
     env = config.env, requests = config.requests, addresses = config.addresses, mux = config.mux,
     server = config.server,
-    sock_for = config.sock_for, by_session = {},
+    sock_for = config.sock_for, renew = config.renew, by_session = {},
   }, Relays)
   config.router:on(message.relay_opened, nil, function(reply, from, tx, ...)
     if self.requests.pending[tx] then return self.requests:answer("relay_opened", reply, from, tx, ...) end
@@ -55,9 +59,9 @@ end
 -- Opens these (from usable) for a session.
 function Relays:open(session, list, ticket)
   if #list == 0 or not ticket then return end
-  local all = {}
+  local all = { ticket = ticket, got_us = self.env.now() }
   self.by_session[session] = all
-  for i, at in ipairs(list) do all[i] = { session = session, at = at, ticket = ticket, wait_ms = AGAIN_MS } end
+  for i, at in ipairs(list) do all[i] = { session = session, at = at, of = all, wait_ms = AGAIN_MS } end
   greet(self, session, all)
   for _, r in ipairs(all) do self:ask(r) end
 end
@@ -76,6 +80,36 @@ local function again(self, r, ms)
   end)
 end
 
+-- Asks for a fresh ticket long before this one ends; and ever sooner again, while none comes.
+local function renew_later(self, session, all)
+  if all.timer then all.timer:cancel() end
+  local left_ms = (all.ends_us - self.env.now()) / 1000
+  if left_ms <= 0 then
+    all.timer = nil
+    return
+  end
+  all.timer = self.env.timer(math.max(left_ms * 9 // 10, RENEW_MIN_MS), function()
+    all.due = true
+    self.renew(session)
+    renew_later(self, session, all)
+  end)
+end
+
+-- A fresh ticket: the relays that are open are opened with it where the old one is about to end, and those that refused
+-- that one for its age.
+function Relays:renewed(session, ticket)
+  local all = self.by_session[session]
+  if not all then return end
+  local due = all.due
+  all.ticket, all.got_us, all.due = ticket, self.env.now(), false
+  for _, r in ipairs(all) do
+    if due and r.channel or r.stale then
+      r.again, r.stale = r.asking, false
+      self:ask(r)
+    end
+  end
+end
+
 local function opened(self, r, channel, hello)
   r.channel, r.heard = channel, hello ~= nil
   self.mux:relay(r.session, self.sock_for(r.at), r.at, channel, hello)
@@ -85,17 +119,24 @@ function Relays:ask(r)
   if r.closed or r.asking then return end
   rest(r)
   r.asking, r.again, r.asked_us = true, false, self.env.now()
-  local function done(ok, channel, x)
+  local function done(ok, channel, x, lasts_s)
     r.asking = false
     if r.closed then return end
     if not ok then
       r.error, r.code = channel, x
-      r.later_ms = r.answered and LATER_MS or math.min(2 * (r.later_ms or LATER_MS / 2), STRANGER_MAX_MS)
-      if x ~= "refused" then again(self, r, r.later_ms) end
+      local is_known = r.answered and x ~= "limit"
+      r.later_ms = is_known and LATER_MS or math.min(2 * (r.later_ms or LATER_MS / 2), STRANGER_MAX_MS)
+      if x ~= "refused" then return again(self, r, r.later_ms) end
+      r.stale = self.env.now() - r.of.got_us >= STALE_US
+      if r.stale then self.renew(r.session) end
       return
     end
     r.error, r.code, r.answered = nil, nil, true
     opened(self, r, channel, x)
+    if lasts_s and not r.closed then
+      r.of.ends_us = self.env.now() + lasts_s * 1000000
+      renew_later(self, r.session, r.of)
+    end
     if r.again then return self:ask(r) end
     if r.heard or r.closed then return end
     again(self, r, r.wait_ms)
@@ -106,7 +147,7 @@ function Relays:ask(r)
     timeout_ms = r.later_ms and not r.answered and STRANGER_ANSWER_MS or ANSWER_MS,
     build = function(tx, proof)
       r.tx = tx
-      return message.relay_open:encode(tx, proof, r.ticket, r.session, r.hello)
+      return message.relay_open:encode(tx, proof, r.of.ticket, r.session, r.hello)
     end,
   }, done)
   if not posted then done(nil, err, code) end
@@ -132,10 +173,11 @@ function Relays:needed(session)
   end
 end
 
--- A relay does not know the channel, or not from where we are now.
+-- A relay does not know the channel, or not from where we are now; or it lets the two send no more, and has said so.
 function Relays:lost(session, at)
   for _, r in ipairs(self.by_session[session] or {}) do
-    if r.at == at and self.env.now() - r.asked_us >= GAP_US then self:ask(r) end
+    local is_final = r.code == "refused" or r.code == "limit"
+    if r.at == at and not is_final and self.env.now() - r.asked_us >= GAP_US then self:ask(r) end
   end
 end
 
@@ -146,7 +188,7 @@ function Relays:moved()
     greet(self, session, all)
     for _, r in ipairs(all) do
       r.again = r.asking
-      if r.channel or r.code ~= "refused" then self:ask(r) end
+      if r.code ~= "refused" then self:ask(r) end
     end
   end
 end
@@ -156,17 +198,28 @@ function Relays:list(session)
   return self.by_session[session] or {}
 end
 
--- The reason (see core.reasons) for which one is not open, or not any more; nil: it is, or nothing is known yet.
-function M.reason(r)
-  if not r.code then return nil end
-  if r.code == "refused" or r.code == "limit" then return r.code end
-  return not r.channel and "no_answer" or nil
+-- Adds one to what node:paths tells; where it was open and is not any more, with the reason for that.
+function M.tell(paths, r)
+  local reason = (r.code == "refused" or r.code == "limit") and r.code
+  if not r.channel then
+    paths[#paths + 1] = {
+      remote = core.addr.format(r.at), via = "relay", state = r.code and "failed" or "probing",
+      reason = reason or r.code and "no_answer" or "none", tests = 0, selected = false,
+    }
+  elseif reason then
+    for _, p in ipairs(paths) do
+      if p.via == "relay" and p.remote == core.addr.format(r.at) and p.state ~= "valid" then
+        p.state, p.reason = "failed", reason
+      end
+    end
+  end
 end
 
 -- The session has ended; nil: all have.
 function Relays:close(session)
   for number, all in pairs(self.by_session) do
     if not session or number == session then
+      if all.timer then all.timer:cancel() end
       for _, r in ipairs(all) do
         r.closed = true
         rest(r)

@@ -26,12 +26,13 @@ function M.new(config)
   return self
 end
 
--- A peer of a match may be at these addresses now.
-function Roaming:told(match, peer, pubs, locals)
+-- A peer of a match may be at these addresses now, and there may be a fresh ticket for its relays.
+function Roaming:told(match, peer, pubs, locals, ticket)
   local m = self.node.matches[match]
   local p = m and m.by_id[core.crypto.hex(peer)]
   if not p or not p.session then return self.env.counters:add "drop_reply" end
   self.mux:listed(p.session, self.addresses:candidates(pubs, locals))
+  if ticket then self.node.relays:renewed(p.session, ticket) end
 end
 
 -- Nothing comes back in a session.

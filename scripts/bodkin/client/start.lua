@@ -216,6 +216,7 @@ local function build_managers(self, options, servers)
   self.relays = require("bodkin.client.relays").new {
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,
     server = self.server, sock_for = function(to) return self.carriage:sock_for(to) end,
+    renew = function(session) self.roaming:ask(session) end,
   }
   self.roaming = require("bodkin.client.roaming").new {
     env = self.env, requests = self.requests, router = self.router, addresses = self.addresses, mux = self.mux,

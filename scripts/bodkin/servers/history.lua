@@ -64,20 +64,20 @@ local function person(p)
   return { id = p.id, name = p.name, addrs = addrs }
 end
 
-local function enter(self, r, p, other)
+-- name, role: those in its tickets for relays, see tickets.lua.
+local function enter(self, r, p, other, name, role)
   r.members[p.id] = person(p)
   local key = p.id .. other.id
-  if r.ends[key] then
-    r.ends[key] = {} -- paired anew, with another key
-    return
-  end
-  r.ends[key] = {}
+  local known = r.ends[key]
+  r.ends[key] = { name = name, role = role } -- or it is paired anew, with another key
+  if known then return end
   r.order[#r.order + 1] = key
   r.count, self.ends = r.count + 1, self.ends + 1
 end
 
--- Two people are told of each other. how: "room", "selection", or "queue" and its name.
-function History:paired(match, how, a, b)
+-- Two people are told of each other. how: "room", "selection", or "queue" and its name; name: what the pair is called
+-- in its tickets for relays, where it has any, with a as role 0.
+function History:paired(match, how, a, b, name)
   local env = self.server.env
   local r = self.by_match[match]
   if r then
@@ -91,8 +91,8 @@ function History:paired(match, how, a, b)
     self.count = self.count + 1
   end
   append(self, r)
-  enter(self, r, a, b)
-  enter(self, r, b, a)
+  enter(self, r, a, b, name, 0)
+  enter(self, r, b, a, name, 1)
   forget(self)
   if not self.timer then sweep(self) end
 end
@@ -116,8 +116,8 @@ function History:left(id, match)
   end
 end
 
--- The two of a pair, as they were known last (addrs: see addresses.lua; to be set when that changes); nil when there is
--- none, or one has said that it is over.
+-- The two of a pair, as they were known last (addrs: see addresses.lua; to be set when that changes), and name and role
+-- of the first in tickets; nil when there is none, or one has said that it is over.
 function History:pair(match, id, peer)
   local mine, r = end_of(self, match, id, peer)
   local other = end_of(self, match, peer, id)
@@ -126,7 +126,7 @@ function History:pair(match, id, peer)
     local report = e.report and outcome.unpack(e.report)
     if e.left or report and report.state == "closed" then return nil end
   end
-  return r.members[id], r.members[peer]
+  return r.members[id], r.members[peer], mine.name, mine.role
 end
 
 -- What a client says of its own end, which replaces what it said before. Whether it was believed, and the report where

@@ -46,7 +46,7 @@ return role {
           now + left_s * 1000000, tag, tx, hello)
         if not channel then return refuse(reply, tx, "limit", "no room, or the pair has had its share") end
         timer = timer or env.timer(SWEEP_MS, sweep)
-        reply("relay_opened", tx, channel, other_hello)
+        reply("relay_opened", tx, channel, other_hello, left_s)
         if not other then return end
         -- It has waited for this: its own request was answered without a hello, or with one that is old now.
         server.socks[number]:send(other, assert(server.schemas.relay_opened:encode(other_tx, other_channel, news)))

@@ -22,11 +22,12 @@ local NO_DATA = "\xc0"
 local Matches = {}
 Matches.__index = Matches
 
--- What two who are put together share: a match key, and a ticket each where there are relays.
+-- What two who are put together share: a match key, and where there are relays a name in tickets, and a ticket each.
 local function new_pair(server)
   local key = server.env.random(32)
   if #server.relays == 0 then return { key = key, tickets = {} } end
-  return { key = key, tickets = { server.tickets:make(server.env.random(16)) } }
+  local name = server.env.random(16)
+  return { key = key, name = name, tickets = { server.tickets:make(name) } }
 end
 
 -- Tells every one of `others` about `person` and the other way round, in one instant: all of the others
@@ -41,11 +42,11 @@ local function pair_up(self, match, how, of_n, person, others)
   end
   for i, other in ipairs(others) do
     pairs_of[i] = new_pair(self.server)
-    self.history:paired(match, how, person, other)
-    told[i] = tell(other, person, pairs_of[i], pairs_of[i].tickets[1])
+    self.history:paired(match, how, person, other, pairs_of[i].name)
+    told[i] = tell(other, person, pairs_of[i], pairs_of[i].tickets[2])
   end
   for i, other in ipairs(others) do
-    self.renewals:note(told[i], tell(person, other, pairs_of[i], pairs_of[i].tickets[2]))
+    self.renewals:note(told[i], tell(person, other, pairs_of[i], pairs_of[i].tickets[1]))
   end
 end
 
@@ -216,7 +217,7 @@ function Matches:announce(m)
   end
   local function pair_of(a, b)
     local pair = new_pair(self.server)
-    self.history:paired(m.match, "queue " .. m.queue, a.person, b.person)
+    self.history:paired(m.match, "queue " .. m.queue, a.person, b.person, pair.name)
     self.renewals:note(tell(a, b, pair, pair.tickets[1]), tell(b, a, pair, pair.tickets[2]))
   end
   for i = 1, n do

@@ -20,11 +20,13 @@ end
 
 local function sign(self, body) return body .. crypto.mac(self.key, body, MAC_LEN) end
 
--- One for each end of a pair.
-function Tickets:make(pair)
-  local expires_s = (self.time() + self.lifetime_s) & 0xffffffff
-  return sign(self, BODY:pack(pair, 0, expires_s)), sign(self, BODY:pack(pair, 1, expires_s))
+-- For the end of a pair with that role, 0 or 1; a later one for the same pair is as good at a relay, and longer.
+function Tickets:one(pair, role)
+  return sign(self, BODY:pack(pair, role, (self.time() + self.lifetime_s) & 0xffffffff))
 end
+
+-- One for each end of a pair.
+function Tickets:make(pair) return self:one(pair, 0), self:one(pair, 1) end
 
 -- pair, role, seconds left; nil when it is none of ours, or too old.
 function Tickets:open(ticket)

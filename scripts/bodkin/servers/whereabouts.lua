@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- In the middle of a match, a client that hears nothing says where it is: its peer is told, and it hears where that
--- one is. Only between the two of a pair that was made here and of which neither has said that it is over.
+-- one is, and gets a fresh ticket for the relays of the pair, whose old one may be about to end. Only between the two
+-- of a pair that was made here and of which neither has said that it is over.
 
 local addresses = require "bodkin.servers.addresses"
 local people = require "bodkin.servers.people"
@@ -24,7 +25,7 @@ function M.install(server, on, history)
 
   function on.where(reply, from, tx, match, peer, pubs, locals)
     local id, _, assoc = reply:who()
-    local me, other = history:pair(match, id, peer)
+    local me, other, name, role = history:pair(match, id, peer)
     if not me then return server:refuse(reply, tx, "no_match", "no such match is going on") end
     local own, near = addresses.collect(server, from, pubs, locals)
     local entry = registry:get(id)
@@ -44,7 +45,7 @@ function M.install(server, on, history)
       server.counters:add "whereabouts_told"
     end
     reply("whereabouts", tx, match, peer, addresses.told(there.pubs),
-      addresses.visible(rule, there.locals, there.pubs, own))
+      addresses.visible(rule, there.locals, there.pubs, own), name and server.tickets:one(name, role))
   end
 end
 
