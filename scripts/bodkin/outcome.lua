@@ -17,6 +17,9 @@ M.VIAS = { "host", "ipv6", "mapped", "srflx", "prflx", "predicted", "relay" }
 M.PATHS = { "lan", "direct", "relay" }
 M.PATH_STATES = { "frozen", "probing", "usable", "valid", "failed" }
 
+-- The note of a record where there was nothing to try.
+M.NO_ADDRESS = "it has no address that this host can try"
+
 local CANDIDATES_MAX, TESTS_MAX = 16, 65535
 local TENTHS_MAX = 36000000 -- an hour, in tenths of a millisecond
 

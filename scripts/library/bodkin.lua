@@ -73,6 +73,7 @@ bodkin = {}
 ---@field commit_ms? number   since the server made the match, where its clock is ours
 ---@field why? bodkin.Path[]  path: what was tried
 ---@field reason? string    closed; queued, again: why it waits on
+---@field note? string      closed: why the peer could not even be tried
 ---@field code? string      error, and a room's code in hosting
 ---@field message? string
 ---@field hint? string

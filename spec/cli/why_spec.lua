@@ -276,6 +276,9 @@ describe("the diagnosis", function()
     local d = one { note = "the match came too late for its keys" }
     assert.equal("aaaaaaaa did not try: the match came too late for its keys.", text(d))
     assert.equal("no_candidate 1", codes(one {}))
+    d = one { note = require("bodkin.outcome").NO_ADDRESS }
+    assert.equal("no_candidate 1", codes(d))
+    assert.matches("IPv4 or IPv6", d.help[1])
     local relay = { remote = "192.0.2.1:1", via = "relay", state = "failed", reason = "no_answer", tests = 0 }
     assert.equal("no_candidate 1, relay_no_answer 1", codes(one { paths = { relay } }))
     d = one { public = { "127.0.0.1:1" }, ["local"] = { "127.0.0.1:1" }, peer_public = { "127.0.0.1:2" },

@@ -287,6 +287,35 @@ describe("match", function()
     assert.matches("203%.0%.113%.1", told.message)
   end)
 
+  it("says that there was nothing to try, between IPv4 alone and IPv6 alone", function()
+    s = support.new { roles = support.NO_RELAY }
+    for host in pairs(s.servers) do s:kill(host) end
+    local both = s:host("both", { "198.51.100.30", "2001:db8::30" })
+    s.servers[both] = assert(require("bodkin.servers").open(both.env, {
+      keys = { support.key }, roles = support.NO_RELAY, listen = { "198.51.100.30:4433", "[2001:db8::30]:4433" },
+    }))
+    local a = s:open(s:host("v4", "203.0.113.7"), { server = "bodkin://198.51.100.30:4433" })
+    local b = s:open(s:host("v6", "2001:db8::7"), { server = "bodkin://[2001:db8::30]:4433" })
+    local room = s:run(function() return assert(b:host()) end)
+    local _, err, code = s:run(function() return assert(a:join(room.code)):wait_connected(30000) end)
+    assert.equal("no_path", code)
+    assert.matches("could be tried: it has no address", err, 1, true)
+    local told, closed = support.events(a, "error")[1], support.events(a, "closed")[1]
+    assert.matches("could be tried: it has no address that this host can try", told.message, 1, true)
+    assert.matches("IPv4 or IPv6", told.hint, 1, true)
+    local host, said = package.loaded["bodkin.host"], {}
+    package.loaded["bodkin.host"] = { is_terminal = function() return false end }
+    local out = require("bodkin.cli.output").of {}
+    package.loaded["bodkin.host"] = host
+    function out.say(_, format, ...) said[#said + 1] = format:format(...) end
+    out:event("closed", closed)
+    assert.matches("is gone: it has no address that this host can try", said[1], 1, true)
+    -- The other one had a socket for the one address that it was told, and no way there.
+    s.world:run(12000)
+    local pair = require("spec.cli.story").pair(a:why()[1], b:why()[1])
+    assert.matches("IPv4 or IPv6", require("bodkin.cli.diagnosis").of(pair).help[1], 1, true)
+  end)
+
   it("begins anew when one joins again what one has left", function()
     s = support.new()
     local a, b = s:open(natted(s, 1)), s:open(natted(s, 2))

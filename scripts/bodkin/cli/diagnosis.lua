@@ -6,6 +6,7 @@
 -- "lost" | "connected" | "over" | "left" | "seeking" | "unknown", findings = { { code =, text =, side = whom it is
 -- about, by_destination = true: that side's NAT uses another port for another destination }, … }, help = { texts } }.
 
+local NO_ADDRESS = require("bodkin.outcome").NO_ADDRESS
 local is_by_destination = require("bodkin.kind").is_by_destination
 local reason_text = require("bodkin.cli.output").reason
 
@@ -179,7 +180,7 @@ function Finder:never_began()
   for e, me, other, _, side in self:each() do
     local _, unreachable, count = tests_of(e)
     if e.note then
-      self:add("note", side, "%s did not try: %s.", me, e.note)
+      self:add(e.note == NO_ADDRESS and "no_candidate" or "note", side, "%s did not try: %s.", me, e.note)
       found = true
     elseif count == 0 and not heard(e) then
       self:add("no_candidate", side, "%s had no address of %s to try.", me, other)

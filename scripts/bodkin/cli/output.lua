@@ -218,7 +218,7 @@ end
 function sentences.closed(out, e)
   out.way_of[e.peer] = nil
   if e.reason == "closed" then return out:detail("left %s", tostring(e.peer)) end
-  local text = e.reason == "left" and "has left" or ("is gone: %s"):format(M.reason(e.reason))
+  local text = e.reason == "left" and "has left" or ("is gone: %s"):format(e.note or M.reason(e.reason))
   out:say("%s %s", tostring(e.peer), text)
 end
 

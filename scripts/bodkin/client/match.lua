@@ -3,6 +3,7 @@
 
 local core = require "bodkin.core"
 local fresh = require "bodkin.client.fresh"
+local outcome = require "bodkin.outcome"
 local task = require "bodkin.task"
 local printable = require("bodkin.client.request").printable
 
@@ -72,7 +73,7 @@ function Match:matched(m)
     self.order[#self.order + 1] = peer
   end
   peer.name, peer.props, peer.connected, peer.reason = printable(m.name), m.props or {}, false, nil
-  peer.commit_us, peer.again, peer.epoch, peer.fresh = m.commit_us, m.again, 0, nil
+  peer.commit_us, peer.again, peer.epoch, peer.fresh, peer.note = m.commit_us, m.again, 0, nil, nil
   self.of_n = math.max(self.of_n, m.of_n)
   self.node.history:matched(self, peer, m)
   if m.seat then
@@ -86,7 +87,7 @@ function Match:matched(m)
   if not ephemeral then
     err = "the match came too late for its keys"
   elseif #candidates == 0 and #relays == 0 then
-    err = "it has no address that this host can try"
+    err = outcome.NO_ADDRESS
   else
     peer.tried = "none of these answered in 10 s: " .. listed(candidates, relays)
     session, err = self.node.mux:add {
@@ -143,16 +144,23 @@ function Match:received(peer, data)
   self.node:emit("message", fields, self)
 end
 
--- The session with a peer has ended.
+local function hint_of(note)
+  if not note then return "is UDP allowed on both sides? bodkin ping shows whether it is here" end
+  if note ~= outcome.NO_ADDRESS then return "try again" end
+  return "give both an address of the same kind, IPv4 or IPv6, or the server a relay that has both"
+end
+
+-- The session with a peer has ended; or there was none, and peer.tried says why.
 function Match:over(peer, reason)
-  self.node.history:over(self, peer, reason, not peer.session and peer.tried or nil)
-  peer.session, peer.connected, peer.reason = nil, false, reason
+  local note = not peer.session and peer.tried or nil
+  self.node.history:over(self, peer, reason, note)
+  peer.session, peer.connected, peer.reason, peer.note = nil, false, reason, note
   fresh.release(self.node, peer)
-  self:emit("closed", peer, { reason = reason })
+  self:emit("closed", peer, { reason = reason, note = note })
   if reason == "no_path" and not self.closed then
     self.node:emit("error", {
-      code = "no_path", message = ("no path to peer %s worked: %s"):format(peer.id, peer.tried),
-      hint = "is UDP allowed on both sides? bodkin ping shows whether it is here",
+      code = "no_path", hint = hint_of(note),
+      message = ("no path to peer %s %s: %s"):format(peer.id, note and "could be tried" or "worked", peer.tried),
     }, self)
   end
   if not self.hosted and #self.order >= self.of_n - 1 and not self:any("session") then self:leave() end
@@ -172,6 +180,7 @@ function Match:verdict()
   local lost = self:any("reason")
   if not lost then return nil, "the match is closed", "closed" end
   if lost.reason ~= "no_path" then return nil, "the peer is gone: " .. lost.reason, "closed" end
+  if lost.note then return nil, ("no path to peer %s could be tried: %s"):format(lost.id, lost.note), "no_path" end
   return nil, ("no path to peer %s worked: is UDP allowed on both sides? try bodkin ping"):format(lost.id), "no_path"
 end
 
