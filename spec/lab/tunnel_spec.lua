@@ -15,7 +15,7 @@ local GAME = "udp:127.0.0.1:8303"
 local function plain(text)
   return (text:gsub("%f[%x]" .. ("%x"):rep(32) .. "%f[%X]", "ID"):gsub("%l%l%l%l%l%-%l%l%l%l%l%-%l%l%l%l%l", "CODE")
     :gsub("%(%l+ [%d.]+:%d+%)", "(VIA)"):gsub("over a relay %(VIA%)", "directly (VIA)"):gsub("[%d.]+ ms", "TIME")
-    :gsub("part %x+", "part"))
+    :gsub("part %x+", "part"):gsub("%l  ID is now reached [^\n]*\n", "")) -- a relay may have been there first
 end
 
 -- A command and what it said, each line after the name of its host.
