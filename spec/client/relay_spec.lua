@@ -444,6 +444,25 @@ describe("relay", function()
     assert.equal(0, sent("192.0.2.66:2", -10, 3600))
   end)
 
+  it("is sent nothing where a public server names one inside a network, and where a private one does, is", function()
+    s = support.new { roles = support.NO_RELAY, delay_ms = 20 }
+    local a = s:open(natted(1))
+    local function usable(server, ...)
+      local list, out = {}, {}
+      for i, text in ipairs { ... } do list[i] = core.addr.parse(text) end
+      a.relays.server = core.addr.parse(server)
+      for i, at in ipairs(a.relays:usable(list)) do out[i] = core.addr.format(at) end
+      return out
+    end
+    local public, home, ours = "198.51.100.20:1", "192.168.1.1:53", "127.0.0.1:53"
+    assert.same({ public }, usable("198.51.100.10:4433", home, public, ours))
+    assert.same({}, usable("198.51.100.10:4433", "100.64.0.1:1", "169.254.1.1:1", "224.0.0.1:1"))
+    assert.same({ "198.51.100.10:4433" }, usable("198.51.100.10:4433", home, "0.0.0.0:0"))
+    assert.same({ home, public }, usable("10.0.0.2:4433", home, public, ours))
+    assert.same({ ours, "127.0.0.1:4433" }, usable("127.0.0.1:4433", home, ours, "0.0.0.0:0"))
+    a.relays.server = a.server
+  end)
+
   it("is all that there is between a client with IPv4 and one with IPv6", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY }
     for host in pairs(s.servers) do s:kill(host) end

@@ -276,7 +276,7 @@ M.list = {
   },
   {
     name = "the share of a relayed pair", file = "relay.c", test = "spec/core/test_relay",
-    line = "if ((r->config.bytes_max && p->bytes > r->config.bytes_max) || !pay(r, e, len)) {",
+    line = "if (spent || !pay(r, e, len)) {",
     broken = "if (!pay(r, e, len)) {",
   },
   {

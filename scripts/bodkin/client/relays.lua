@@ -37,13 +37,14 @@ function M.new(config)
 end
 
 -- The packed addresses of those that can be asked: 0.0.0.0:0 stands for the server itself. One at an IP, but for the
--- server's, which has answered.
+-- server's, which has answered. Public ones, or of the server's own class: no server points us at the inside of a
+-- network that it is not in.
 function Relays:usable(list)
-  local out, seen = {}, {}
+  local out, seen, own = {}, {}, core.addr.class(self.server)
   for _, a in ipairs(list or {}) do
     local at = core.addr.class(a) == "none" and self.server or a
-    local ip = core.addr.with_port(at, 0)
-    if not seen[ip] and core.addr.class(at) ~= "multicast" and core.addr.port(at) ~= 0 and self.sock_for(at) then
+    local ip, class = core.addr.with_port(at, 0), core.addr.class(at)
+    if not seen[ip] and (class == "public" or class == own) and core.addr.port(at) ~= 0 and self.sock_for(at) then
       seen[ip], out[#out + 1] = not core.addr.same_ip(at, self.server), at
     end
   end
