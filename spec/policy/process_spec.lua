@@ -140,9 +140,12 @@ describe("bodkin serve --policy", function()
     while server.out:read "l" do end
     server.out:close()
     assert.matches("all as recorded", (output("replay " .. file)), 1, true)
-    text, code = output(("replay %s --policy skill"):format(file))
+    text, code = output(("replay %s --policy skill --svg %s.svg"):format(file, file))
     assert.equal(0, code)
     assert.matches("duel +as recorded +skill\ntickets +%d+ +%d+\n.*\nmatches +%d+ +0\n", text)
+    local plot <close> = assert(io.open(file .. ".svg"))
+    assert.matches("^<svg.*duel: as recorded against skill", plot:read "a")
+    assert.matches("--svg needs --policy", (output(("replay %s --svg x"):format(file))), 1, true)
     local f <close> = assert(io.open(file, "rb"))
     local bytes = f:read "a"
     local changed <close> = assert(io.open(late, "wb"))

@@ -84,4 +84,24 @@ describe("a plot", function()
     assert.equal(50, plot.step(187, 7))
     assert.is_true(math.abs(plot.step(0.7, 8) - 0.1) < 1e-9)
   end)
+
+  it("shows the queues of a record one below the other, whatever clients said", function()
+    local function side(waits, gaps)
+      return { tickets = 9, matched = #waits, gaps = { { name = "m\0\xff" } },
+        values = { wait_ms = waits, gaps = { ["m\0\xff"] = gaps } } }
+    end
+    local svg = plot.compared({
+      { queue = "<duel>", recorded = side({ 1, 20, 300 }, { 0.5, 7, math.huge }), other = side({ 5 }, { math.huge }) },
+      { queue = "team", recorded = side({}, {}), other = side({}, {}) },
+    }, "strict")
+    local texts = table.concat(read(svg), "\n")
+    for _, expect in ipairs { "&lt;duel&gt;: as recorded against strict", "9 tickets: 3 and 1 matched",
+      "of the matches, %", "Difference in m?? within a match", "as recorded, median 20 ms", "team: as recorded against strict",
+      "nobody was matched" } do
+      assert.truthy(texts:find(expect, 1, true), expect)
+    end
+    assert.matches('^<svg [^>]*height="860">', svg)
+    assert.matches('<svg [^>]*y="430"', svg)
+    assert.equal(2 + 1, select(2, svg:gsub("<polyline", "")))
+  end)
 end)

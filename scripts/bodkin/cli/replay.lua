@@ -20,7 +20,7 @@ local function path_changes(mux, session, seen)
 end
 
 local M = {
-  usage = "bodkin replay FILE [--policy FILE] [--json]",
+  usage = "bodkin replay FILE [--policy FILE [--svg FILE]] [--json]",
   summary = "walk a recorded session or matchmaking again",
   text = [[
 Reads what --trace FILE of a client wrote, feeds the same inputs to the same machines, and checks that they put out
@@ -33,6 +33,7 @@ was: they come, and go unmatched, when they did; who was matched then waits on u
 ship: first_come, skill, teams, rooms, lobby, latency_first, host_and_clients.]],
   options = {
     { "policy", arg = "FILE", help = "another policy: a file, or the name of one that ships" },
+    { "svg", arg = "FILE", help = "write a plot of both: waits, and how far apart those in a match were" },
   },
   arguments = 1,
 }
@@ -136,7 +137,14 @@ local function under(values, file, path)
   if not rows then return nil, "the policy does not load: " .. why, "invalid" end
   local out, is_failed = output.of(values), false
   local heading = values.policy:match "([^/]*)$":gsub("%.lua$", "")
+  if values.svg and rows[1] then
+    local ok
+    local svg = require("bodkin.sim.plot").compared(rows, heading)
+    ok, why, code = require "bodkin.cli.write"(values.svg, { svg }, "plot")
+    if not ok then return nil, why, code end
+  end
   for i, row in ipairs(rows) do
+    row.recorded.values, row.other.values = nil, nil
     is_failed = is_failed or row.other.failed > 0
     if out.json then
       row.event = "compared"
@@ -153,6 +161,7 @@ end
 
 function M.run(values, rest)
   if not rest[1] then return nil, "which file?", "usage" end
+  if values.svg and not values.policy then return nil, "--svg needs --policy: it shows both", "usage" end
   local file, err = io.open(rest[1])
   if not file then return nil, err, "invalid" end
   local is_matchmaking = (file:read "l" or ""):find "^bodkin%-desk "

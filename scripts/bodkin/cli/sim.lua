@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local output = require "bodkin.cli.output"
+local write = require "bodkin.cli.write"
 
 local function seed(text)
   local n = math.tointeger(tonumber(text))
@@ -10,19 +11,6 @@ end
 local function failed(out, message)
   out:failure(message, "invalid")
   return 3
-end
-
--- texts: a list; what: they are.
-local function write(path, texts, what)
-  local file, err = io.open(path, "wb")
-  if not file then return nil, ("cannot write the %s: %s; is the directory there?"):format(what, err), "invalid" end
-  local ok = true
-  for _, text in ipairs(texts) do
-    if ok then ok, err = file:write(text) end
-  end
-  local closed, why = file:close()
-  if ok and closed then return true end
-  return nil, ("cannot write the %s %s: %s"):format(what, path, err or why), "invalid"
 end
 
 local order = { "event", "name", "seed", "clients", "duration_s", "arrived", "registered", "what", "queue", "asked",

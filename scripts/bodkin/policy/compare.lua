@@ -268,6 +268,7 @@ local function percentiles(list)
 end
 
 local function finished(side)
+  side.values = { wait_ms = side.waits, gaps = side.gaps }
   side.wait_ms, side.waits = percentiles(side.waits), nil
   local names, gaps = {}, {}
   for name in pairs(side.gaps) do names[#names + 1] = name end
@@ -294,8 +295,8 @@ end
 -- lines: an iterator of a record's; source: see source.lua; cut_off: see M.each in replay.lua. Returns { { queue =,
 -- recorded = side, other = side }, … } by queue, where a side is { tickets, refused, matches, matched, left =
 -- unmatched, waiting = at the end, failed = runs of the policy, why = the first did, wait_ms = { n, p50, p90, p99 },
--- gaps = { { name = of a property, n, p50, p90, p99 }, … } within a match }; or nil, message, number of a line or
--- nothing.
+-- gaps = { { name = of a property, n, p50, p90, p99 }, … } within a match, values = { wait_ms = sorted, gaps = sorted
+-- by name } }; or nil, message, number of a line or nothing.
 function M.run(lines, source, limits, cut_off)
   local readers, why, number = read(lines, cut_off)
   if not readers then return nil, why, number end

@@ -12,6 +12,8 @@ local BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#555555"
 local BINS = 30
 
 local function escape(text)
+  text = text:gsub("%c", "?")
+  if not utf8.len(text) then text = text:gsub("[\x80-\xff]", "?") end
   return (text:gsub("[&<>\"]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }))
 end
 
@@ -179,16 +181,28 @@ local function connects(add, first, confirmed)
   beyond(add, panel, late, "confirmations")
 end
 
-local function frame(add, title)
-  add(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" '
-    .. 'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif">'):format(WIDTH, HEIGHT, WIDTH, HEIGHT))
+-- y: below others, in their frame.
+local function frame(add, title, y)
+  add(('<svg xmlns="http://www.w3.org/2000/svg"%s width="%d" height="%d" viewBox="0 0 %d %d" '
+    .. 'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif">'):format(y and (' y="%d"'):format(y) or "",
+    WIDTH, HEIGHT, WIDTH, HEIGHT))
   add(('<title>%s</title>'):format(escape(title)))
   add(('<rect width="%d" height="%d" fill="#ffffff"/>'):format(WIDTH, HEIGHT))
+end
+
+-- A record holds what clients said: any number.
+local function finite(list)
+  local out = {}
+  for _, value in ipairs(list) do
+    if value - value == 0 then out[#out + 1] = value end
+  end
+  return out
 end
 
 -- Which share of two lists, sorted, is not above a value. what: { heading, x = title of the axis, y =, unit =, none =
 -- where both are empty }; names: of the two.
 local function shares(add, panel, what, a, b, names)
+  a, b = finite(a), finite(b)
   heading(add, panel, what.heading)
   if #a + #b == 0 then return nothing(add, panel, what.none) end
   local last = math.max(#a > 0 and end_of(a, 1) or 0, #b > 0 and end_of(b, 1) or 0)
@@ -206,23 +220,45 @@ local function shares(add, panel, what, a, b, names)
   end
 end
 
+-- Two sides, each with gaps and values as in against.lua. what: { title =, under = the line below, names = of the two,
+-- gaps = of what one is, y = nil or as above }.
+local function two(add, what, a, b)
+  frame(add, what.title .. ": waits, and how far apart those in a match are", what.y)
+  add(text(24, 32, "start", 18, "#222222", what.title, ' font-weight="bold"'))
+  add(text(24, 53, "start", 12, GREY, what.under))
+  shares(add, LEFT_PANEL, { heading = "Wait from ticket to matched", x = "wait, ms", unit = " ms",
+    y = "of those matched, %", none = "nobody was matched" }, a.values.wait_ms, b.values.wait_ms, what.names)
+  local name = a.gaps[1] and a.gaps[1].name or b.gaps[1] and b.gaps[1].name
+  shares(add, RIGHT_PANEL, { heading = name and "Difference in " .. name .. " within a match" or "Differences",
+    x = name or "", unit = "", y = ("of the %s, %%"):format(what.gaps), none = "no property is a number" },
+    a.values.gaps[name] or {}, b.values.gaps[name] or {}, what.names)
+  add "</svg>"
+end
+
 -- Two simulations against each other: what against.lua gave. Returns the text of an SVG file.
 function M.against(report)
   local lines = {}
-  local function add(one) lines[#lines + 1] = one end
   local a, b = report.sides[1], report.sides[2]
-  local title = ("%s against %s"):format(a.name, b.name)
-  frame(add, title .. ": waits, and how far apart those in a match are")
-  add(text(24, 32, "start", 18, "#222222", title, ' font-weight="bold"'))
-  add(text(24, 53, "start", 12, GREY, ("%d clients, %g virtual seconds, seed %d: %d and %d matched"):format(a.clients,
-    a.duration_s, report.seed, a.matched, b.matched)))
-  local names = { a.name, b.name }
-  shares(add, LEFT_PANEL, { heading = "Wait from ticket to matched", x = "wait, ms", unit = " ms",
-    y = "of those matched, %", none = "nobody was matched" }, a.values.wait_ms, b.values.wait_ms, names)
-  local name = a.gaps[1] and a.gaps[1].name or b.gaps[1] and b.gaps[1].name
-  shares(add, RIGHT_PANEL, { heading = name and "Difference in " .. name .. " within a match" or "Differences",
-    x = name or "", unit = "", y = "of the pairs, %", none = "no property is a number" },
-    a.values.gaps[name] or {}, b.values.gaps[name] or {}, names)
+  two(function(one) lines[#lines + 1] = one end, {
+    title = ("%s against %s"):format(a.name, b.name), names = { a.name, b.name }, gaps = "pairs",
+    under = ("%d clients, %g virtual seconds, seed %d: %d and %d matched"):format(a.clients, a.duration_s, report.seed,
+      a.matched, b.matched),
+  }, a, b)
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- The queues of a record under another policy, one below the other: what policy/compare.lua gave. Returns the same.
+function M.compared(rows, name)
+  local lines = {}
+  local function add(one) lines[#lines + 1] = one end
+  add(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d">'):format(WIDTH, HEIGHT * #rows))
+  for i, row in ipairs(rows) do
+    local a, b = row.recorded, row.other
+    two(add, {
+      title = ("%s: as recorded against %s"):format(row.queue, name), names = { "as recorded", name }, gaps = "matches",
+      under = ("%d tickets: %d and %d matched"):format(a.tickets, a.matched, b.matched), y = HEIGHT * (i - 1),
+    }, a, b)
+  end
   add "</svg>"
   return table.concat(lines, "\n") .. "\n"
 end
