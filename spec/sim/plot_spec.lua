@@ -96,8 +96,8 @@ describe("a plot", function()
     }, "strict")
     local texts = table.concat(read(svg), "\n")
     for _, expect in ipairs { "&lt;duel&gt;: as recorded against strict", "9 tickets: 3 and 1 matched",
-      "of the matches, %", "Difference in m?? within a match", "as recorded, median 20 ms", "team: as recorded against strict",
-      "nobody was matched" } do
+      "of the matches, %", "Difference in m?? within a match", "as recorded, median 20 ms",
+      "team: as recorded against strict", "nobody was matched" } do
       assert.truthy(texts:find(expect, 1, true), expect)
     end
     assert.matches('^<svg [^>]*height="860">', svg)
