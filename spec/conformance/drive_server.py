@@ -490,7 +490,7 @@ def queues():
 @server_case(3)
 def proposals():
     """section 4: parties wait to be whole; a match is proposed, told until acknowledged, and made once all accept"""
-    with Server("--policy", "ask=" + os.path.join(HERE, "../host/ask.lua")) as server:
+    with Server("--policy", "ask=" + os.path.join(HERE, "../host/ask.lua"), "--policy", "three=lobby") as server:
         a, b, c = Asker(server), Asker(server), Asker(server)
         tickets = {x: os.urandom(16) for x in (a, b, c)}
 
@@ -500,6 +500,7 @@ def proposals():
         for x in (a, b, c):
             x.register()
         a.refused(1010, enqueue(a, party=bytes(16)))
+        a.refused(1001, enqueue(a, ticket=os.urandom(16), party=bytes(16), party_size=3))
         for x in (a, b):
             equal("queued", enqueue(x)[0])
         at_a, at_b = a.next_told("proposed"), b.next_told("proposed")
