@@ -129,13 +129,18 @@ static void input(world *w, fuzz_input *in) {
     REQUIRE(verdict == BDK_RELAY_LOST && same_place(&to, &from) && memcmp(head, bytes, sizeof head) == 0);
     return;
   }
-  REQUIRE(verdict != BDK_RELAY_LOST);
   const side *other = &k->sides[s == &k->sides[0]];
   bool rested = w->now_us >= s->quiet_us + BURST * SECOND / RATE;
   k->heard_us = w->now_us;
   s->quiet_us = w->now_us;
-  if (!other->there || (w->config.bytes_max && k->bytes > w->config.bytes_max)) {
+  if (!other->there) {
     REQUIRE(verdict == BDK_RELAY_DROP);
+    return;
+  }
+  bool spent = w->config.bytes_max && k->bytes > w->config.bytes_max;
+  REQUIRE((verdict == BDK_RELAY_LOST) == spent); // so that it asks, and hears why
+  if (spent) {
+    REQUIRE(same_place(&to, &from) && memcmp(head, bytes, sizeof head) == 0);
     return;
   }
   if (!w->config.rate || rested) REQUIRE(verdict == BDK_RELAY_FORWARD);
