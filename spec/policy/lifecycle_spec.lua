@@ -11,15 +11,7 @@ describe("tickets", function()
   local s
 
   -- A world whose server has these policies: { queue or "*" = policy }.
-  local function world(policies, options)
-    s = client.new(options)
-    s.server:close()
-    local queues = {}
-    for name, given in pairs(policies) do queues[name] = { policy = policy.source(given) } end
-    s.server = assert(servers.open(s.hub.env, { listen = { "198.51.100.10:4433" }, keys = { client.key },
-      queues = queues, limits = options and options.limits }))
-    s.servers[s.hub] = s.server
-  end
+  local function world(policies, options) s = policy.world(client, policies, options) end
 
   local function open(n, options)
     return s:open(s:host("h" .. n, "203.0.113." .. n), options)

@@ -329,13 +329,18 @@ describe("a pass", function()
     end
   end)
 
-  it("finds text files beside the policy, and keeps them as they were", function()
-    local source = require "bodkin.policy.source"
+  -- A new directory, and what writes files into it.
+  local function directory()
     local dir = assert(io.popen "mktemp -d"):read "l"
-    local function write(name, text)
+    return dir, function(name, text)
       local f <close> = assert(io.open(dir .. "/" .. name, "w"))
       f:write(text)
     end
+  end
+
+  it("finds text files beside the policy, and keeps them as they were", function()
+    local source = require "bodkin.policy.source"
+    local dir, write = directory()
     write("p.lua", 'local bodkin, lib = require "bodkin", require("sub.lib")\n'
       .. "return bodkin.policy { size = lib.size }")
     assert(os.execute("mkdir " .. dir .. "/sub"))
@@ -367,11 +372,7 @@ describe("a pass", function()
 
   it("takes a file that is empty for a text, not for one that is absent", function()
     local source = require "bodkin.policy.source"
-    local dir = assert(io.popen "mktemp -d"):read "l"
-    local function write(name, text)
-      local f <close> = assert(io.open(dir .. "/" .. name, "w"))
-      f:write(text)
-    end
+    local dir, write = directory()
     write("lib.lua", "")
     write("p.lua", 'require "lib" return require("bodkin").policy {}')
     assert(instances.new(assert(source.read(dir .. "/p.lua")))):close()

@@ -73,4 +73,20 @@ function Desk:tick(now_ms, version)
   return matches
 end
 
+-- A world of the clients' specs (client: spec/client/support.lua, loaded) whose server has these policies: { queue or
+-- "*" = a policy's text, or the path of one }; nil: none.
+function M.world(client, policies, options)
+  local s = client.new(options)
+  if not policies then return s end
+  s.server:close()
+  local queues = {}
+  for name, given in pairs(policies) do
+    queues[name] = { policy = given:find "^/" and given or M.source(given) }
+  end
+  s.server = assert(require("bodkin.servers").open(s.hub.env, { listen = { "198.51.100.10:4433" },
+    keys = { client.key }, queues = queues, limits = options and options.limits }))
+  s.servers[s.hub] = s.server
+  return s
+end
+
 return M
