@@ -5,6 +5,7 @@ local core = require "bodkin.core"
 local hostile = dofile "spec/policy/hostile.lua"
 local instances = require "bodkin.policy.instance"
 local latency = dofile "spec/policy/latency.lua"
+local netsim = dofile "spec/policy/netsim.lua"
 local sources = require "bodkin.policy.source"
 
 local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
@@ -97,13 +98,15 @@ describe("a hostile policy:", function()
       local file <close> = assert(io.open(policies["q" .. i], "w"))
       file:write(hostile[i][2])
     end
-    -- The machine has other work, too: the best of the rounds counts, three of each or, if need be, six.
-    local before, during = math.huge, math.huge
-    for round = 1, 6 do
+    -- The machine has other work, too: of three rounds or, if need be, nine, the best with the policies is held against
+    -- the median without. A server that ran them itself would be late by a budget and more in every round.
+    local without, before, during = {}, nil, math.huge
+    for round = 1, 9 do
       if round > 3 and during <= before + 1 * slow then break end
       local quiet = latency.measure(bodkin, queues, {}, 1)
       local loud = latency.measure(bodkin, queues, policies, 1)
-      before, during = math.min(before, quiet.p99), math.min(during, loud.p99)
+      without[round] = quiet.p99
+      before, during = netsim.median(without), math.min(during, loud.p99)
       assert.is_true(quiet.played and loud.played)
       for i, queue in ipairs(queues) do
         assert.is_true(loud.matches[queue] >= 1, hostile[i][1] .. ": nobody was matched\n" .. loud.log)
