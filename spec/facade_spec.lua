@@ -69,6 +69,27 @@ describe("facade", function()
     assert.equal(0, server.registry:count())
   end)
 
+  it("ends its tasks, and closes what they opened", function()
+    local node, told = nil, {}
+    bodkin.run(function()
+      local server, options = serve()
+      local parent = bodkin.spawn(function()
+        local _ <close> = setmetatable({}, { __close = function() table.insert(told, "parent") end })
+        bodkin.spawn(function()
+          local _ <close> = setmetatable({}, { __close = function() table.insert(told, "child") end })
+          node = assert(bodkin.open(options))
+          node:match "q"
+          table.insert(told, "went on")
+        end):join()
+        table.insert(told, "went on")
+      end)
+      while server.registry:count() == 0 do bodkin.sleep(1) end
+      assert.is_false(parent:done())
+    end)
+    assert.same({ "parent", "child" }, told)
+    assert.is_true(node.closed)
+  end)
+
   it("refuses to run inside itself, and to open outside", function()
     assert.has_error(function() bodkin.open {} end)
     assert.has_error(function() bodkin.open() end)
@@ -113,6 +134,15 @@ describe("facade", function()
         assert.matches(name, err)
         assert.is_true(code == "invalid" or code == "limit", name)
       end
+    end)
+  end)
+
+  it("refuses an option that it does not have, and says which one may be meant", function()
+    bodkin.run(function()
+      assert.has_error(function() bodkin.open { sever = "bodkin://127.0.0.1:9" } end,
+        "bodkin.open has no option sever (did you mean server?)")
+      assert.has_error(function() bodkin.open { server = "bodkin://127.0.0.1:9", "pong/1" } end,
+        "bodkin.open has no option 1")
     end)
   end)
 

@@ -10,8 +10,9 @@
 
 local M = {}
 
--- The environment of the bodkin.run under way.
+-- The environment of the bodkin.run under way, and the nodes opened in it.
 local running
+local nodes = setmetatable({}, { __mode = "k" })
 
 -- Set by the program alone: fn(env, cancel), as a run begins; what it returns is called when that is over.
 M.on_run = nil
@@ -22,22 +23,30 @@ function M.open(options)
   if type(options) ~= "table" then error("bodkin.open takes a table of options", 2) end
   local env = options.env or running
   if not env then error("bodkin.open works inside bodkin.run, or with an env", 2) end
-  if env ~= options.env then
-    local given = options
-    options = { env = env }
-    for k, v in pairs(given) do options[k] = v end
+  local node = require "bodkin.client.node"
+  local given, known = { env = env }, {}
+  for _, name in ipairs(node.options) do known[name] = true end
+  for name, value in pairs(options) do
+    if not known[name] then
+      local suggestion = require "bodkin.suggestion"
+      error(("bodkin.open has no option %s%s"):format(tostring(name), suggestion(tostring(name), node.options)), 2)
+    end
+    given[name] = value
   end
-  return require("bodkin.client.node").open(options)
+  local opened, err, code = node.open(given)
+  if opened and env == running then nodes[opened] = true end
+  return opened, err, code
 end
 
 -- Runs fn(...) as a task on an event loop of its own until it returns; returns true and what it returned.
--- An error in it is thrown here, with the task's traceback. Tasks it spawned end with it.
+-- An error in it is thrown here, with the task's traceback. Tasks end with it, and nodes are closed.
 function M.run(fn, ...)
   if running then error("bodkin.run is running already; use bodkin.spawn", 2) end
   local task = require "bodkin.task"
   local env = require("bodkin.env").new()
   running = env
   local result
+  local finish = task.within()
   local arguments = table.pack(...)
   local main = task.spawn(function()
     result = table.pack(xpcall(fn, function(err)
@@ -51,6 +60,9 @@ function M.run(fn, ...)
   end)
   local ok, err = pcall(function() if not result then env.run() end end)
   running = nil
+  finish()
+  for node in pairs(nodes) do node:close() end -- of tasks that ended, or did not hold it in a <close>
+  nodes = setmetatable({}, getmetatable(nodes))
   env.close()
   if over then over() end
   if not ok then error(err, 0) end

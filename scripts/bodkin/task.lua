@@ -14,6 +14,7 @@ local by_thread = setmetatable({}, { __mode = "k" })
 local ready, first, last = {}, 1, 0
 local draining = false
 local on_error -- nil: the runtime's
+local scope, spawned -- see M.within
 
 -- Where errors of tasks go: fn(text), a message with its traceback. nil: to what core.on_error set.
 function M.on_error(fn)
@@ -97,8 +98,26 @@ function M.spawn(fn, ...)
   local self = setmetatable({ joiners = {} }, Task)
   self.thread = coroutine.create(fn)
   by_thread[self.thread] = self
+  if scope then
+    spawned = spawned + 1
+    scope[self] = spawned
+  end
   schedule(self, table.pack(...))
   return self
+end
+
+-- From now on tasks are of one scope, until the function returned is called: it cancels those that still wait, the
+-- oldest first, since a younger one's end may be what an older one waits for.
+function M.within()
+  local outer, own = scope, setmetatable({}, { __mode = "k" })
+  scope, spawned = own, spawned or 0
+  return function()
+    scope = outer
+    local list = {}
+    for task in pairs(own) do list[#list + 1] = task end
+    table.sort(list, function(a, b) return own[a] < own[b] end)
+    for _, task in ipairs(list) do task:cancel() end
+  end
 end
 
 local function current(what)

@@ -293,20 +293,27 @@ describe("bodkin serve", function()
       local bodkin = require "bodkin"
       bodkin.run(function() bodkin.sleep(1) end) -- an earlier one gives the signals back
       bodkin.run(function()
-        local node <close> = assert(bodkin.open { server = arg[1], app = "ghost/1" })
-        node:on("queued", function() print '"event":"waits"' end)
-        node:match "q"
+        local function wait(app)
+          local node = assert(bodkin.open { server = arg[1], app = app })
+          node:on("queued", function() print('"event":"waits"') end)
+          node:match "q"
+          print "went on"
+        end
+        bodkin.spawn(wait, "ghost/2") -- of one in another task nothing is left, either
+        wait "ghost/1"
       end)
       print "went on"
     ]]
     file:close()
     for _, name in ipairs { "INT", "TERM", "HUP" } do
       local ghost = start("run", path, url)
-      assert.truthy(ghost.next "waits")
+      for _ = 1, 2 do assert.truthy(ghost.next "waits") end
       ghost.signal(name)
       assert.equal(130, ghost.finish(), name)
       assert.equal('"event":"waits"', ghost.lines[#ghost.lines])
-      assert.equal(4, (run { "match", "q", "--server", url, "--app", "ghost/1", "--timeout", "0.5" }), name)
+      for _, app in ipairs { "ghost/1", "ghost/2" } do
+        assert.equal(4, (run { "match", "q", "--server", url, "--app", app, "--timeout", "0.5" }), name)
+      end
     end
     os.remove(path)
   end)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local check = require "bodkin.policy.check"
 local globals = require "bodkin.policy.globals"
+local instances = require "bodkin.policy.instance"
 local sources = require "bodkin.policy.source"
 local support = dofile "spec/policy/support.lua"
 
@@ -73,6 +74,9 @@ describe("check", function()
   end)
 
   it("finds what fails, with file and line", function()
+    local _, alone = instances.new(sources.text "return bodkin.policy { size = 2 }")
+    assert.equal("policy.lua:1: attempt to index a nil value (global 'bodkin'): begin the file with local bodkin = "
+      .. 'require "bodkin"', alone)
     for text, expect in pairs {
       ["return bodkin.policy { compatible = function(a) return mat.abs(a) end }"] =
         "policy.lua:2: there is no global 'mat' in a policy",

@@ -65,7 +65,7 @@ describe("bodkin serve --policy", function()
     assert.equal('"two"', duel())
     write "return bodkin.policy { size = 77 }"
     signal "HUP"
-    expect(server, "(duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
+    expect(server, "(error policy [^ ]*duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
     assert.equal('"two"', duel())
   end)
 
@@ -77,7 +77,7 @@ describe("bodkin serve --policy", function()
     expect(server, "(duel%.lua: loaded)")
     assert.equal('"two"', duel())
     write "return bodkin.policy { size = 77 }"
-    expect(server, "(duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
+    expect(server, "(error policy [^ ]*duel%.lua:2: policy: size must be [^;]*; the version before it stays)")
     assert.equal('"two"', duel())
   end)
 

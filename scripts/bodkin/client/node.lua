@@ -26,6 +26,14 @@ for name in ("listening registered hosting host queued proposed matched connecte
   events[name] = true
 end
 
+-- The names of what open() may be told; files, a stand-in for the file system, is of specs alone.
+M.options = {}
+for name in ("server address_server maintenance_server server_keys app name props bind timeout_ms local virtual "
+  .. "behaviour adapt register accept on_event trace identity identity_key token token_text trust_first_use "
+  .. "known_servers files env"):gmatch("%S+") do
+  table.insert(M.options, name)
+end
+
 -- In a task: a client of the servers given. options: server, address_server, maintenance_server (URLs; the latter two
 -- default to server, which may be several: the first that answers is used, and another where that stays silent; the
 -- second may be stun:HOST[:PORT]), app, name, props, bind ("ADDR:PORT"), timeout_ms a request, local ("same-public",

@@ -75,6 +75,7 @@ function M.new(source, limits, state, around)
   end
   if ok then return self end
   if not msg:find ":%d+:" then msg = line_of(source, msg) .. msg end
+  if msg:find "%(global 'bodkin'%)" then msg = msg .. [[: begin the file with local bodkin = require "bodkin"]] end
   sandbox:close()
   return nil, msg, code
 end

@@ -164,7 +164,8 @@ function on.refused(self, n, why)
   if slot and slot.loading == v then
     slot.loading, self.versions[n] = nil, nil
     self.server.counters:add "policy_failed"
-    self.server.log:error("policy %s: %s; the version before it stays", v.source.name, why)
+    local at = why:find(v.source.name .. ":", 1, true) == 1 and "" or v.source.name .. ": "
+    self.server.log:error("policy %s%s; the version before it stays", at, why)
   else
     blame(self, v, why)
   end
