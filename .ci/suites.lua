@@ -55,16 +55,20 @@ local slow_files = "bindings/mutation bindings/monkey client/history cli/netchec
 local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 TICKETS=1:10 "
 local fewer = "LIFE=1:16 TICKETS=1:50 " -- where sanitizers slow each
 
+-- Of directories that are on virtual time: those that start processes and look at the clock.
+local real = "policy/hostile policy/process "
+
 -- Long runs of scripts, and of other processes, in which the sanitizers find nothing that the other specs do not reach.
 local unsanitized = "sim/scenario sim/stats sim/against policy/evaluation policy/hostile policy/process policy/watch "
   .. "policy/document policy/link cli/tunnel cli/webhook "
 
+-- The files that are not among `names`, and those that are.
 local function without(files, names)
-  local left = {}
+  local left, named = {}, {}
   for _, file in ipairs(files) do
-    if not names:find(file:match "spec/(.*)_spec%.lua$" .. " ", 1, true) then left[#left + 1] = file end
+    table.insert(names:find(file:match "spec/(.*)_spec%.lua$" .. " ", 1, true) and named or left, file)
   end
-  return left
+  return left, named
 end
 
 local function lua_specs(path, limit_s, with_sanitizers)
@@ -73,7 +77,9 @@ local function lua_specs(path, limit_s, with_sanitizers)
     local left = without(files, slow_files)
     if #left > 0 then add("spec/" .. path, few .. busted .. table.concat(left, " "), limit_s) end
   elseif #files > 0 then
-    add("spec/" .. path, busted .. "spec/" .. path, limit_s)
+    local left, clocked = without(files, real)
+    if #clocked > 0 then add("spec/" .. path .. ", on the clock", busted .. table.concat(clocked, " "), limit_s) end
+    if #left > 0 then add("spec/" .. path, busted .. table.concat(left, " "), limit_s) end
     if with_sanitizers then
       add("spec/" .. path .. " (ASan, UBSan)", fewer .. sanitized .. table.concat(without(files, unsanitized), " "),
         3 * limit_s)
@@ -109,12 +115,13 @@ local function each_fuzzer(fn)
   for _, source in ipairs(lines_of("ls spec/fuzz/fuzz_*.c")) do fn(source:match "fuzz_([^/]*)%.c$") end
 end
 
--- The lab's. Those that mostly wait do so beside the others.
+-- The lab's. Those that mostly wait, and those that look at no time, run beside the others.
 local function lab_specs(name, limit_s, env)
-  local files = lines_of "ls spec/lab/*_spec.lua | grep -v /waits_"
-  add(name .. ", waiting", env .. busted .. "spec/lab/waits_spec.lua", 180)
+  local timed, untimed = without(lines_of "ls spec/lab/*_spec.lua",
+    "lab/conformance lab/lab_command lab/mitm lab/netcheck lab/stun lab/waits ")
+  add(name .. ", beside", env .. busted .. table.concat(untimed, " "), limit_s)
   suites[#suites].beside = true
-  add(name, env .. busted .. table.concat(files, " "), limit_s)
+  add(name, env .. busted .. table.concat(timed, " "), limit_s)
 end
 
 local add_named
@@ -173,8 +180,8 @@ local limits_s = { hostile = 300 }
 
 -- On virtual time throughout, or such that they measure no time: what runs beside them changes nothing, so several run
 -- at once. So do refusals of memory and fuzzers, and all of the quick run.
-local virtual = { bindings = true, cli = true, client = true, core = true, model = true, servers = true, sim = true,
-  tunnel = true }
+local virtual = { bindings = true, cli = true, client = true, core = true, model = true, policy = true, servers = true,
+  sim = true, tunnel = true }
 
 local function add_directory(dir)
   local first = #suites + 1
@@ -182,8 +189,8 @@ local function add_directory(dir)
   lua_specs(dir, limits_s[dir] or 180, what == "all" and not alone[dir])
   for i = first, #suites do
     local name = suites[i].name
-    suites[i].virtual = what == "quick" or virtual[dir] or name:find "test_memory$" ~= nil
-      or name:find "^spec/policy %(" ~= nil
+    suites[i].virtual = what == "quick" or virtual[dir] and not name:find ", on the clock$"
+      or name:find "test_memory$" ~= nil
   end
 end
 
