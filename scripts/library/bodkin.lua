@@ -251,7 +251,8 @@ function Match:leave() end
 ---@return bodkin.Node? node, string? message, bodkin.Code? code
 function bodkin.open(options) end
 
----Runs fn as a task on an event loop of its own until it returns.
+---Runs fn as a task on an event loop of its own until it returns. Tasks that it spawned are cancelled then, and nodes that
+---are still open are closed.
 ---@param fn fun(...): any
 function bodkin.run(fn, ...) end
 
