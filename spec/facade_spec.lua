@@ -72,18 +72,21 @@ describe("facade", function()
   it("ends its tasks, and closes what they opened", function()
     local node, told = nil, {}
     bodkin.run(function()
-      local server, options = serve()
+      local _, options = serve()
       local parent = bodkin.spawn(function()
         local _ <close> = setmetatable({}, { __close = function() table.insert(told, "parent") end })
         bodkin.spawn(function()
           local _ <close> = setmetatable({}, { __close = function() table.insert(told, "child") end })
           node = assert(bodkin.open(options))
+          node:on("closed", function() table.insert(told, "closed") end)
           node:match "q"
           table.insert(told, "went on")
         end):join()
         table.insert(told, "went on")
       end)
-      while server.registry:count() == 0 do bodkin.sleep(1) end
+      while not node do bodkin.sleep(1) end
+      local guest = assert(bodkin.open(options))
+      assert(assert(guest:join(assert(node:host()).code)):wait_connected(5000))
       assert.is_false(parent:done())
     end)
     assert.same({ "parent", "child" }, told)

@@ -61,7 +61,7 @@ function M.run(fn, ...)
   local ok, err = pcall(function() if not result then env.run() end end)
   running = nil
   finish()
-  for node in pairs(nodes) do node:close() end -- of tasks that ended, or did not hold it in a <close>
+  for node in pairs(nodes) do node:abandon() end -- of tasks that ended, or did not hold it in a <close>
   nodes = setmetatable({}, getmetatable(nodes))
   env.close()
   if over then over() end

@@ -429,6 +429,12 @@ function Node:close()
   release(self)
 end
 
+-- Closes it where the script is over: what that does to its matches is told to none of its functions.
+function Node:abandon()
+  self.handlers, self.on_event = {}, nil
+  self:close()
+end
+
 Node.__close = Node.close
 Node.__gc = Node.close
 
