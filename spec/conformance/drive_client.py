@@ -246,8 +246,8 @@ def request_repeats():
     with World() as w:
         got = w.server.all(6)
         due = [0, 0.05, 0.1, 0.2, 0.4] + [0.8 + 0.5 * i for i in range(9)]
-        equal(len(due), len(got))
         on_schedule([x[2] for x in got], due, "request")
+        equal(len(due), len(got))
         equal(len(due), len({wire.decode(x[0])[1]["tx"] for x in got}))
         equal({("address_request", 128)}, {(wire.decode(x[0])[0], len(x[0])) for x in got})
         equal("timeout", w.process.event("failed")["code"])

@@ -142,10 +142,11 @@ static void events_carry_their_fields(void **state) {
   assert_true(e->first_ms >= 0 && e->first_ms < 5000);
   e = await_event(p, 2, 0, BDK_PATH);
   assert_true(e->confirmed_ms > 0 && e->confirmed_ms < 5000 && e->rtt_ms > 0);
-  assert_true(e->why_count >= 1 && e->why[0].tests >= 1);
+  assert_true(e->why_count >= 1);
   assert_memory_equal("127.0.0.1:", e->why[0].remote, 10);
-  bool valid = false;
-  for (size_t i = 0; i < (size_t)e->why_count; i++) valid |= strcmp("valid", e->why[i].state) == 0;
+  bool valid = false; // others may not have had their turn
+  for (size_t i = 0; i < (size_t)e->why_count; i++)
+    valid |= strcmp("valid", e->why[i].state) == 0 && e->why[i].tests >= 1;
   assert_true(valid);
   bdk_close(p[0].node);
   e = await_event(p + 1, 1, 0, BDK_CLOSED);
