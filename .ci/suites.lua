@@ -176,7 +176,7 @@ add_named = {
 
 -- What runs compilers, or the binary with sanitizers itself, gains nothing inside that.
 local alone = { host = true, hostile = true, calm = true, conformance = true, embed = true }
-local limits_s = { hostile = 300 }
+local limits_s = { hostile = 300, policy = 300 }
 
 -- On virtual time throughout, or such that they measure no time: what runs beside them changes nothing, so several run
 -- at once. So do refusals of memory and fuzzers, and all of the quick run.
