@@ -10,10 +10,15 @@
 #define LOOK BDK_TICKETS_LOOK
 #define STEPS_MAX (4 * LOOK) // over those that are gone, by age
 
+// What a search reads of a position of `sorted`, together.
+typedef struct stand {
+  double value;
+  uint32_t left, right; // the next one on each side that is still there, +1; 0: none
+} stand;
+
 typedef struct pool {
   uint32_t *order, *sorted;    // places
-  double *values;              // of `sorted`, beside it: a search then reads what lies together
-  uint32_t *left, *right;      // of a position of `sorted`, the next one on each side that is still there, +1; 0: none
+  stand *stands;               // of the positions of `sorted`
   uint32_t count, known, cap;  // of those, the first `known` are sorted
   uint32_t gone, first, round; // first: position in `order` before which nobody waits
   bool used;
@@ -64,11 +69,9 @@ bdk_tickets *bdk_tickets_new(const bdk_alloc *alloc, bool indexed) {
 }
 
 static void free_pool(bdk_tickets *t, pool *p) {
-  size_t bytes = sizeof(uint32_t) * p->cap;
-  uint32_t *arrays[] = {p->order, p->sorted, p->left, p->right};
-  for (int i = 0; i < 4; i++)
-    if (arrays[i]) resize(t, arrays[i], bytes, 0);
-  if (p->values) resize(t, p->values, sizeof(double) * p->cap, 0);
+  if (p->order) resize(t, p->order, sizeof *p->order * p->cap, 0);
+  if (p->sorted) resize(t, p->sorted, sizeof *p->sorted * p->cap, 0);
+  if (p->stands) resize(t, p->stands, sizeof *p->stands * p->cap, 0);
   memset(p, 0, sizeof *p);
 }
 
@@ -152,34 +155,29 @@ uint32_t bdk_tickets_pool_count(const bdk_tickets *t, uint32_t which) {
 
 bool bdk_tickets_is_pool(const bdk_tickets *t, uint32_t which) { return which < t->pool_count; }
 
+// Moves an array into a larger one, where there is one.
+static void *moved(bdk_tickets *t, void *to, void *from, size_t bytes) {
+  if (!from) return to;
+  memcpy(to, from, bytes);
+  resize(t, from, bytes, 0);
+  return to;
+}
+
+// All arrays or, without memory, none: they have one size.
 static bool reserve_pool(bdk_tickets *t, pool *p) {
   if (p->count < p->cap) return true;
   uint32_t cap = p->cap ? p->cap * 2 : 8;
-  // One after the other: what has grown already does no harm if the next one cannot, but then its size is not known.
-  uint32_t *arrays[4] = {0};
-  double *values = NULL;
-  int n = t->indexed ? 4 : 1;
-  if (t->indexed && !(values = resize(t, NULL, 0, sizeof *values * cap))) return false;
-  for (int i = 0; i < n; i++) {
-    arrays[i] = resize(t, NULL, 0, sizeof(uint32_t) * cap);
-    if (arrays[i]) continue;
-    while (i-- > 0) resize(t, arrays[i], sizeof(uint32_t) * cap, 0);
-    if (values) resize(t, values, sizeof *values * cap, 0);
+  uint32_t *order = resize(t, NULL, 0, sizeof *order * cap);
+  uint32_t *sorted = order && t->indexed ? resize(t, NULL, 0, sizeof *sorted * cap) : NULL;
+  stand *stands = sorted ? resize(t, NULL, 0, sizeof *stands * cap) : NULL;
+  if (!order || (t->indexed && !stands)) {
+    if (sorted) resize(t, sorted, sizeof *sorted * cap, 0);
+    if (order) resize(t, order, sizeof *order * cap, 0);
     return false;
   }
-  uint32_t **fields[4] = {&p->order, &p->sorted, &p->left, &p->right};
-  for (int i = 0; i < n; i++) {
-    if (*fields[i]) {
-      memcpy(arrays[i], *fields[i], sizeof(uint32_t) * p->cap);
-      resize(t, *fields[i], sizeof(uint32_t) * p->cap, 0);
-    }
-    *fields[i] = arrays[i];
-  }
-  if (values && p->values) {
-    memcpy(values, p->values, sizeof *values * p->cap);
-    resize(t, p->values, sizeof *values * p->cap, 0);
-  }
-  p->values = values;
+  p->order = moved(t, order, p->order, sizeof *order * p->cap);
+  p->sorted = moved(t, sorted, p->sorted, sizeof *sorted * p->cap);
+  p->stands = moved(t, stands, p->stands, sizeof *stands * p->cap);
   p->cap = cap;
   return true;
 }
@@ -210,9 +208,9 @@ uint32_t bdk_tickets_add(bdk_tickets *t, uint32_t which, uint64_t no, uint64_t s
 }
 
 static void unlink_sorted(pool *p, uint32_t at) {
-  uint32_t l = p->left[at], r = p->right[at];
-  if (l) p->right[l - 1] = r;
-  if (r) p->left[r - 1] = l;
+  uint32_t l = p->stands[at].left, r = p->stands[at].right;
+  if (l) p->stands[l - 1].right = r;
+  if (r) p->stands[r - 1].left = l;
 }
 
 void bdk_tickets_drop(bdk_tickets *t, uint32_t place) {
@@ -308,9 +306,7 @@ bool bdk_tickets_prepare(bdk_tickets *t, uint32_t which) {
   for (uint32_t i = 0; t->indexed && i < total; i++) {
     bdk_ticket *k = &t->tickets[p->sorted[i]];
     k->at = i;
-    p->values[i] = k->value;
-    p->left[i] = i;
-    p->right[i] = i + 1 < total ? i + 2 : 0;
+    p->stands[i] = (stand){k->value, i, i + 1 < total ? i + 2 : 0};
   }
   return true;
 }
@@ -352,8 +348,9 @@ static uint64_t turn(const pool *p) { return (uint64_t)p->first + (uint64_t)p->r
 static void begin_outwards(const bdk_tickets *t, const pool *p, bdk_search *s, uint32_t place, double value) {
   s->phase = OUTWARDS;
   if (place != NONE && t->tickets[place].at != NONE) {
-    s->lo = p->left[t->tickets[place].at];
-    s->hi = p->right[t->tickets[place].at];
+    const stand *at = &p->stands[t->tickets[place].at];
+    s->lo = at->left;
+    s->hi = at->right;
     return;
   }
   uint32_t lo = 0, hi = p->known;
@@ -386,21 +383,22 @@ void bdk_search_apart(bdk_tickets *t, bdk_search *s, uint32_t which, uint32_t pl
 }
 
 // The position on that side, from a position (+1) on; those that went since the search began are stepped over.
-static uint32_t still(const bdk_tickets *t, const pool *p, uint32_t at, const uint32_t *next) {
-  while (at && t->tickets[p->sorted[at - 1]].gone) at = next[at - 1];
+static uint32_t still(const bdk_tickets *t, const pool *p, uint32_t at, bool low) {
+  while (at && t->tickets[p->sorted[at - 1]].gone) at = low ? p->stands[at - 1].left : p->stands[at - 1].right;
   return at;
 }
 
 static uint32_t outwards(const bdk_tickets *t, const pool *p, bdk_search *s) {
   if (s->drops != t->drops) {
-    s->lo = still(t, p, s->lo, p->left);
-    s->hi = still(t, p, s->hi, p->right);
+    s->lo = still(t, p, s->lo, true);
+    s->hi = still(t, p, s->hi, false);
     s->drops = t->drops;
   }
   if (!s->lo && !s->hi) return NONE;
-  bool low = s->lo && (!s->hi || s->value - p->values[s->lo - 1] <= p->values[s->hi - 1] - s->value);
+  const stand *stands = p->stands;
+  bool low = s->lo && (!s->hi || s->value - stands[s->lo - 1].value <= stands[s->hi - 1].value - s->value);
   uint32_t *side = low ? &s->lo : &s->hi, at = *side - 1;
-  *side = low ? p->left[at] : p->right[at];
+  *side = low ? stands[at].left : stands[at].right;
   return p->sorted[at];
 }
 
