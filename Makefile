@@ -164,6 +164,8 @@ soak: all $(r)/spec/host/test_pairs $(BUILD)/asan/bodkin $(BUILD)/asan/spec/host
 	@$(SUITES) soak
 soak-fuzz: $(FUZZ_BINS)
 	@$(SUITES) soak-fuzz
+soak-matrix: all
+	@$(SUITES) soak-matrix
 bench-embed: all $(r)/bench/embed
 	@$(r)/bench/embed $(BODKIN)
 $(r)/bench/embed: $(r)/bench/embed.o $(r)/libbodkin.a
@@ -261,7 +263,7 @@ install-rock: rock
 # `demo`, `test…` and `deps` install what is missing; anything else only says so.
 bench_goals := $(filter bench-server bench-connect bench-relay,$(MAKECMDGOALS))
 lab_goals := $(filter demo bench bench-flood nat-table,$(MAKECMDGOALS))$(bench_goals)
-test_goals := $(filter deps nat-table soak soak-fuzz fuzz lint layers format test test-%,$(MAKECMDGOALS))
+test_goals := $(filter deps nat-table soak soak-fuzz soak-matrix fuzz lint layers format test test-%,$(MAKECMDGOALS))
 deps: packages
 packages:
 	@.ci/packages $(if $(lab_goals)$(test_goals),install,check) $(BUILD_PACKAGES) \
@@ -271,9 +273,10 @@ packages:
 FORCE:
 
 help:
-	@echo 'all demo test test-quick test-DIR soak soak-fuzz bench bench-embed bench-server bench-connect bench-noise bench-seal'
-	@echo 'bench-policy bench-match bench-maintenance bench-tunnel bench-relay bench-flood nat-table fuzz lint layers asan format clean install uninstall deps'
+	@echo 'all demo test test-quick test-DIR soak soak-fuzz soak-matrix nat-table fuzz lint layers asan format clean'
+	@echo 'install uninstall deps bench bench-embed bench-server bench-connect bench-noise bench-seal bench-policy'
+	@echo 'bench-match bench-maintenance bench-tunnel bench-relay bench-flood'
 
-.PHONY: all asan docs demo test test-quick test-build soak soak-fuzz bench bench-embed bench-server bench-connect \
-  bench-noise bench-seal bench-policy bench-match bench-maintenance bench-tunnel bench-relay bench-flood nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help \
-  FORCE
+.PHONY: all asan docs demo test test-quick test-build soak soak-fuzz soak-matrix bench bench-embed bench-server \
+  bench-connect bench-noise bench-seal bench-policy bench-match bench-maintenance bench-tunnel bench-relay bench-flood \
+  nat-table fuzz layers lint format clean install uninstall rock install-rock deps packages help FORCE

@@ -2,7 +2,7 @@
 -- Runs suites of tests, passes their output on as it comes, and counts what they report as TAP. A suite
 -- that crashed, ran into its limit, stopped short of its plan or reported nothing is one failure more.
 -- usage: suites.lua BUILD
---   all|quick|soak|soak-fuzz|fuzz|layers|lab|nat-table|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
+--   all|quick|soak|soak-fuzz|soak-matrix|fuzz|layers|lab|nat-table|examples|readme|scripts|DIRECTORY-OF-SPEC [SECONDS]
 
 local build, what, seconds = arg[1], arg[2], tonumber(arg[3])
 
@@ -129,6 +129,9 @@ add_named = {
   layers = function() add("layers", "lua5.4 .ci/layers.lua " .. build .. "/release", 30, true) end,
   lab = function() lab_specs("spec/lab", 600, "") end,
   ["nat-table"] = function() add("NAT pairs", busted .. "spec/lab/matrix_spec.lua", 120) end,
+  ["soak-matrix"] = function()
+    for n = 1, 20 do add("NAT pairs " .. n, "SOAK=" .. n .. " " .. busted .. "spec/lab/matrix_spec.lua", 300) end
+  end,
   valgrind = function()
     add("pairs under valgrind", "PAIRS=100 CMOCKA_MESSAGE_OUTPUT=TAP valgrind -q --leak-check=full --error-exitcode=9 "
       .. "--errors-for-leak-kinds=definite,possible " .. build .. "/release/spec/host/test_pairs", 300)
