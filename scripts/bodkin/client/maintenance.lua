@@ -135,7 +135,7 @@ function Maintenance:lapsed()
   local now = self.env.now()
   local again = self.lapsed_us and now - self.lapsed_us < LAPSES_US
   self.lapsed_us = now
-  if again and not self.long then self.interval = math.max(SHORTEST_MS, self.interval // 2) end
+  if again then self.interval = math.max(SHORTEST_MS, self.interval // 2) end
   self.long = false
   rearm(self)
 end

@@ -226,7 +226,6 @@ end
 function Sharing:why(ticket, done)
   self.requests:post({
     to = self.server, sealed = true, expect = "waits", timeout_ms = self.timeout_ms, slow = true, quiet = true,
-    accept = function(of) return of == ticket end,
     build = function(tx) return message.why:encode(tx, ticket) end,
   }, function(ok, err, code, ...)
     if not ok then return done(nil, err, code) end
