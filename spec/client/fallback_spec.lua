@@ -92,6 +92,14 @@ describe("a list of servers", function()
     end)
     assert.equal(a.id, mc:peers()[1].id)
     assert.is_true(mb:send "me too")
+    -- Whatever is asked is answered there, and taken as an answer.
+    local dropped, confirmed = a:stats().counters.drop_reply, other.counters:get "maintained_confirmed"
+    assert.equal(3, #s:run(function() return assert(a:list()) end))
+    for session in pairs(a.sessions) do a.roaming:ask(session) end
+    s.world:run(60000)
+    assert.is_true(other.counters:get "maintained_confirmed" - confirmed >= 3 * 3)
+    assert.equal(dropped, a:stats().counters.drop_reply)
+    assert.same({ a.server }, a.relays:usable { core.addr.parse "0.0.0.0:0" }) -- the server itself
   end)
 
   it("of two deployments is told soon what the second one proves, and what the first one saw counts no more", function()
@@ -114,6 +122,45 @@ describe("a list of servers", function()
     assert.equal(bad, other.counters:get "address_cookie_bad")
   end)
 
+  it("is gone through from the one in use on: where its own name leads now first, then the next", function()
+    s = support.new { roles = support.NO_RELAY }
+    local names, at, hosts, counts = s.world.names, {}, {}, {}
+    for i, name in ipairs { "two", "three", "new" } do
+      at[name] = "198.51.100." .. 10 * (i + 1)
+      hosts[name] = s:host(name, at[name])
+      counts[name] = s:serve(hosts[name], support.NO_RELAY).counters
+      names[name] = { core.addr.parse(at[name], 0) }
+    end
+    local n = s:open(s:host("a", "203.0.113.7"), { server = { ONE, "bodkin://two", "bodkin://three" } })
+    local function goes_on_with(ip)
+      assert.is_true(s.world:run_until(function() return core.addr.format(n.server) == ip .. ":4433" end, 60000))
+      s.world:run(5000)
+    end
+    s:kill()
+    goes_on_with(at.two)
+    s:serve(s.hub, support.NO_RELAY)
+    names.two = { core.addr.parse(at.new, 0) }
+    s:kill(hosts.two)
+    goes_on_with(at.new)
+    assert.equal(0, counts.three:get "registered")
+    s:kill(hosts.new)
+    goes_on_with(at.three)
+  end)
+
+  it("has a TCP port of each, which nobody else is asked at", function()
+    s = support.new { roles = support.NO_RELAY, tcp = true }
+    local nat = s:nat("nat", "203.0.113.1", { blocks = "udp" })
+    s.options.tcp = 8443
+    local other, host = second()
+    local n = s:open(s:host("a", "192.168.1.2", nat), { server = { ONE, TWO .. "?tcp=8443" } })
+    s:kill()
+    assert.is_true(s.world:run_until(function() return other.counters:get "registered" > 0 end, 120000))
+    assert.is_true(n.carriage.over_tcp)
+    s:kill(host)
+    s.world:run(120000)
+    assert.equal(8443, n.carriage.port) -- none answered, so that one is still in use
+  end)
+
   it("of one name leads elsewhere when the name does", function()
     s = support.new { roles = support.NO_RELAY }
     local other, host = second()
@@ -122,6 +169,9 @@ describe("a list of servers", function()
     s.world.names["game.example"] = { core.addr.parse("198.51.100.20", 0) }
     s.world:run(60000)
     assert.equal(0, other.counters:get "registered") -- while the first one answers, nobody asks
+    s.world.names["game.example"] = { core.addr.parse("198.51.100.10", 0) }
+    assert.is_false(s:run(function() return n.fallback:look() end)) -- it is no other one
+    s.world.names["game.example"] = { core.addr.parse("198.51.100.20", 0) }
     s:kill()
     s.world:run(60000)
     assert.is_true(other.counters:get "registered" >= 1)

@@ -168,6 +168,24 @@ describe("relay", function()
     s.servers[other] = nil
   end)
 
+  it("is asked again at most twice a second because it knows the channel no more", function()
+    s = support.new { delay_ms = 5 }
+    local a = s:open(natted(1, "symmetric_random"))
+    s:pair(a, s:open(natted(2, "symmetric_random")))
+    s.world:run(1000)
+    local session, opened, ask = next(a.sessions), 0, a.relays.ask
+    local r = a.relays:list(session)[1]
+    a.relays.ask = function(...)
+      opened = opened + 1
+      return ask(...)
+    end
+    for _ = 1, 40 do
+      a.relays:lost(session, r.at)
+      s.world:run(50)
+    end
+    assert.is_true(opened >= 3 and opened <= 5, opened)
+  end)
+
   it("that starts again is opened anew as soon as something goes through it", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20" } }
     local host = s:host("relay", "198.51.100.20")
@@ -187,11 +205,12 @@ describe("relay", function()
   end)
 
   -- The relay comes long after the match, when those that did not answer are asked seldom; then the direct path dies.
-  for _, move in ipairs { false, true } do
-    it("that was not there when the match began is asked when it is needed" .. (move and ", by one who moved" or ""),
+  for _, case in ipairs { "", ", by one who moved", ", with another ticket where that one has ended" } do
+    it("that was not there when the match began is asked when it is needed" .. case,
       function()
-        local cut = false
+        local cut, move, ended = false, case:find "moved", case:find "ended"
         s = support.new { roles = support.NO_RELAY, relays = { "198.51.100.20" }, delay_ms = 20,
+          limits = ended and { relay_s = 100 },
           loss = function(from, to)
             return cut and from ~= "relay" and to ~= "relay" and (from .. to):find "^nat%dnat" and 1 or 0
           end }
@@ -213,6 +232,17 @@ describe("relay", function()
         end
       end)
   end
+
+  it("that comes after the ticket has ended is opened with another one, before it is needed", function()
+    local at = "198.51.100.20"
+    s = support.new { roles = support.NO_RELAY, relays = { at }, delay_ms = 20, limits = { relay_s = 100 } }
+    local host, a, b = s:host("relay", at), s:open(natted(1)), s:open(natted(2))
+    s:pair(a, b)
+    s.world:run(165000)
+    s:serve(host, { "relay" })
+    s.world:run(300000)
+    for _, n in ipairs { a, b } do assert.is_truthy(n.relays:list(next(n.sessions))[1].channel) end
+  end)
 
   -- A match that has only the relay, whose tickets last 100 s. away: between which seconds none reaches the server.
   local function long(away, limits, ms)
@@ -366,18 +396,22 @@ describe("relay", function()
 
   it("that refuses, or is not there, leaves the direct path as it is", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
-    s:serve(s:host("relay", "198.51.100.20"), { "relay" }, { ("x"):rep(32) }) -- of another deployment
+    local relay = s:serve(s:host("relay", "198.51.100.20"), { "relay" }, { ("x"):rep(32) }) -- of another deployment
     local a, b = s:open(natted(1)), s:open(natted(2))
     local ma, mb = s:pair(a, b)
     local sides = stream(a, ma, b, mb, 20, 30000)
     s.world:run(32000)
     assert.same({ 0, 0 }, { lost(sides) })
+    assert.equal(2, relay.counters:get "relay_refused") -- each asked once
     for _, n in ipairs { a, b } do
       assert.equal("direct", last_path(n).path)
       local session = next(n.sessions)
       assert.equal("refused", n.relays:list(session)[1].code)
       assert.equal("timeout", n.relays:list(session)[2].code)
+      n.relays:needed(session)
     end
+    s.world:run(1000)
+    assert.equal(2, relay.counters:get "relay_refused") -- nor again where it is needed
   end)
 
   it("is believed nothing of one's own address, and its proof forgotten with the match", function()
@@ -458,6 +492,7 @@ describe("relay", function()
     assert.same({ public }, usable("198.51.100.10:4433", home, public, ours))
     assert.same({}, usable("198.51.100.10:4433", "100.64.0.1:1", "169.254.1.1:1", "224.0.0.1:1"))
     assert.same({ "198.51.100.10:4433" }, usable("198.51.100.10:4433", home, "0.0.0.0:0"))
+    assert.same({ public }, usable("198.51.100.10:4433", "198.51.100.20:0", public))
     assert.same({ home, public }, usable("10.0.0.2:4433", home, public, ours))
     assert.same({ ours, "127.0.0.1:4433" }, usable("127.0.0.1:4433", home, ours, "0.0.0.0:0"))
     a.relays.server = a.server

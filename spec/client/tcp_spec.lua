@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Where a network lets no UDP out: control and relay over TCP, in the simulated internet.
+local core = require "bodkin.core"
 local kind = require "bodkin.kind"
 local support = require "spec.client.support"
 local task = require "bodkin.task"
@@ -91,7 +92,9 @@ describe("a client whose network blocks UDP", function()
     local ma, mb = s:pair(a, b)
     talk(a, ma, b, mb)
     assert.equal("relay", last(a, "connected").path)
+    s.world:run(5000)
     assert.equal(0, s.server.counters:get "udp_rx")
+    for _, n in ipairs { a, b } do assert.is_nil(n.last_number) end -- nor was a fresh port of UDP opened
   end)
 
   it("meets one on the same network directly", function()
@@ -148,6 +151,20 @@ describe("a client whose network blocks UDP", function()
     s.world:run(120000)
     assert.equal(0, s.server.counters:get "tcp_opened")
     assert.equal(0, blocked_events(a))
+    -- Where it is looked at whether UDP is answered, TCP is asked beside it; what answers later is not gone over to.
+    a.carriage:look(true)
+    s.world:run(10000)
+    assert.is_true(s.server.counters:get "tcp_opened" > 0)
+    assert.is_false(a.carriage.over_tcp)
+    assert.equal(0, blocked_events(a))
+  end)
+
+  it("connects from where --bind says", function()
+    s = support.new { tcp = true }
+    local host = s:host("h1", { "192.168.1.2", "192.168.1.3" }, s:nat("nat1", "203.0.113.1", BLOCKED))
+    local a = s:open(host, { bind = "192.168.1.3:5000" })
+    assert.is_true(a.carriage.over_tcp)
+    assert.is_true(core.addr.same_ip(a.carriage.tcp[4]:addr(), core.addr.parse("192.168.1.3", 0)))
   end)
 
   it("goes back to UDP when that is answered again, in the middle of a match, too", function()
@@ -238,11 +255,13 @@ describe("a client whose network blocks UDP", function()
     ha.node.behind.blocks = "udp"
     s.world:run(60000)
     assert.equal(1, blocked_events(a))
+    assert.same({}, a.addresses:pubs()) -- that of UDP leads nowhere now
     local mb = s:run(function()
       local m = assert(b:join(ma.code))
       assert(m:wait_connected(10000))
       return m
     end)
+    assert.same({}, b:why()[1].peer_public)
     s.world:run(1000)
     talk(a, ma, b, mb)
   end)
@@ -319,6 +338,16 @@ describe("a client whose network blocks UDP", function()
     s.world:run(15000)
     talk(a, ma, b, mb)
     assert.equal("direct", ma:peers()[1].path)
+  end)
+
+  it("follows from one network that blocks to another at once", function()
+    s = support.new { tcp = true }
+    local host = behind(1, BLOCKED)
+    local a = s:open(host)
+    a:match_of(("m"):rep(16)) -- so that the interfaces are looked at each second
+    host:move("192.168.7.7", s:nat("nat3", "203.0.113.3", BLOCKED))
+    local before = s.server.counters:get "registered"
+    assert.is_true(s.world:run_until(function() return s.server.counters:get "registered" > before end, 3000))
   end)
 
   it("comes back after the server, or the connection, was gone", function()
