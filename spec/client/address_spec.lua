@@ -318,6 +318,8 @@ describe("C1 address manager", function()
     assert.equal(other, m:proof(a "198.51.100.20:4433"))
     assert.equal(proof, m:proof(server))
     assert.same({ a "203.0.113.1:5000" .. proof }, m:pubs())
+    m:note(a "198.51.100.30:3478", a "203.0.113.1:5000") -- by who gives none
+    assert.same({ a "203.0.113.1:5000" .. proof }, m:pubs())
   end)
 
   it("knows nothing by what was seen before, once the host is elsewhere or another address server is asked", function()

@@ -150,6 +150,27 @@ describe("a client that looks at its NAT", function()
       end
     end)
 
+    it("takes a longer silence that was answered for more than a shorter one that was not", function()
+      local outlives = behaviour.outlives
+      finally(function() behaviour.outlives = outlives end)
+      function behaviour.outlives(_, _, silence_s) return silence_s == 10 or silence_s == 30 end
+      with(one, {}, function(s, at)
+        local host = s:host("c", "203.0.113.9")
+        assert.same({ at_least_s = 30, below_s = 40 }, lifetime(s, host, at, { steps_s = { 10, 20, 30, 40, 50 } }))
+      end)
+    end)
+
+    it("tries one in which more was sent, as it is in use, where that is wanted", function()
+      with(one, {}, function(s, at)
+        local host = behind(s, "port_restricted", { timeout_ms = 60000 })
+        for _, ripe in ipairs { false, true } do
+          local began = host.env.now()
+          assert.is_true(s:run(function() return behaviour.outlives(host.env, at, 4, { ripe = ripe }) end))
+          assert.equal(ripe and 6 or 4, (host.env.now() - began) // 1000000)
+        end
+      end)
+    end)
+
     it("says that the server stopped", function()
       with(one, {}, function(s)
         local found, err, code = lifetime(s, s:host("c", "203.0.113.9"), addr.parse("198.51.100.77:4433", 0))
@@ -191,6 +212,27 @@ describe("a client that looks at its NAT", function()
       assert.is_true(text == "198.51.100.30:4433" or text:find "^203%.0%.113%.1:" or text == "192.0.2.77:53" and n <= 8,
         text .. " " .. n)
     end
+    close()
+    s:close()
+  end)
+
+  it("cannot tell hairpinning where another mapping was asked for than is used", function()
+    for kind, expected in pairs { port_restricted = "no", address_dependent = "unknown" } do
+      with(both, { delay_ms = 20 }, function(s, at)
+        local hairpin = assert(discover(s, behind(s, kind), at)).hairpin
+        assert.equal(expected, hairpin == nil and "unknown" or hairpin and "yes" or "no")
+      end)
+    end
+  end)
+
+  it("asks no more than three other addresses that a server names", function()
+    local s, others = support.new { delay_ms = 5 }, {}
+    for i = 1, 4 do others[i] = addr.parse("192.0.2." .. i, 53) end
+    local at, close = liar(s, others, function(from) return from end)
+    assert(discover(s, behind(s, "port_restricted"), at))
+    local to = {}
+    for _, d in ipairs(s:sent "192.168.1.2") do to[d.to] = true end
+    for i = 1, 4 do assert.equal(i <= 3, to[("192.0.2.%d:53"):format(i)] or false) end
     close()
     s:close()
   end)

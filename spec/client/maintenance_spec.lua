@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 
+local addr = require("bodkin.core").addr
 local pushes = require "spec.client.pushes"
 local support = require "spec.client.support"
 
@@ -27,16 +28,31 @@ describe("C4 mapping maintenance manager", function()
     assert.is_true(s.server.counters:get("maintained") >= 4)
     assert.equal(0, s.server.counters:get("maintained_confirmed"))
     assert.equal(0, n.env.counters:get("request_timeout"))
+    assert.is_nil(n.carriage.looked_us) -- nor looks whether TCP is answered, since that is how it is
   end)
 
   it("sends to a separate maintenance server as well", function()
     s = support.new { roles = { "address", "matching" } }
     local other = s:host("upkeep", "198.51.100.30")
     local upkeep = s:serve(other, { "maintenance" })
-    s:open(nat_host(), { maintenance_server = "bodkin://198.51.100.30" })
+    local record, at, named = s.world.net.record, addr.parse "198.51.100.30:4433", {}
+    local n = s:open(nat_host(), { maintenance_server = "bodkin://198.51.100.30" })
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      if dst == at then named[#named + 1] = bytes:find(n.identity.id, 1, true) end
+    end
     s.world:run(60000)
+    assert.same({}, named) -- who it is, nobody on the way reads
     assert.is_true(upkeep.counters:get("maintained_confirmed") >= 4)
     assert.is_true(s.server.counters:get("maintained") >= 4)
+  end)
+
+  it("sends once to a maintenance server that is the matching server", function()
+    s = support.new()
+    s:open(nat_host(), { adapt = false, maintenance_server = support.url })
+    s.world:run(300000)
+    local sent = s.server.counters:get "maintained"
+    assert.is_true(sent <= 300 / 13.5 + 1, sent .. " sent")
   end)
 
   it("stops when the node is done, so that the mapping may lapse", function()
@@ -213,6 +229,35 @@ describe("C4 mapping maintenance manager", function()
       a.maintenance:moved()
       s.world:run(240000)
       assert.same({ 15000, true }, { ended(a) })
+      s:close()
+      -- Nor where it changed before there was one.
+      s = support.new { delay_ms = 20 }
+      nat = s:nat("nat", "203.0.113.1", { timeout_ms = 120000, ports = "random" })
+      a = s:open(s:host("a", "192.168.1.2", nat))
+      nat:rebind()
+      s.world:run(600000)
+      assert.same({ 15000, false }, { ended(a) })
+    end)
+
+    it("but takes two addresses in eleven minutes for no habit of the NAT's", function()
+      s = support.new()
+      local m = s:open(nat_host()).maintenance
+      for _ = 1, 2 do
+        m:lapsed()
+        s.world:run(660000)
+      end
+      assert.equal(15000, m.interval)
+      m:lapsed()
+      m:lapsed()
+      assert.equal(7500, m.interval)
+    end)
+
+    it("and sends no more seldom over a family that was not measured", function()
+      s = support.new()
+      local m = s:open(nat_host()).maintenance
+      local four, six = addr.parse("198.51.100.30:1"), addr.parse("[2001:db8::30]:1")
+      m.long, m.family, m.confirms = true, 4, { [four] = true, [six] = true }
+      assert.same({ 25000, 15000 }, { m:interval_ms(four), m:interval_ms(six) })
     end)
 
     it("not where it is told not to, and opens no socket then", function()

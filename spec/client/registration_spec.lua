@@ -23,6 +23,18 @@ describe("C2 registration manager", function()
     assert.same({ id = n.id, pubs = told[1].public, locals = told[1]["local"] }, found)
   end)
 
+  it("takes no answer to what was asked from elsewhere for where this host is", function()
+    s = support.new { delay_ms = 20 }
+    local n = s:open(nat_host(s))
+    s:run(function()
+      n.env.timer(10, function() n.addresses:moved() end)
+      assert(n.registration:register())
+    end)
+    assert.is_nil(n.addresses.seen[n.server])
+    s:run(function() assert(n.registration:register()) end)
+    assert.is_string(n.addresses.seen[n.server])
+  end)
+
   it("refreshes at half the lifetime, without a word", function()
     s = support.new()
     local n = s:open(nat_host(s))

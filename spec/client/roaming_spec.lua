@@ -50,6 +50,7 @@ describe("roaming", function()
     local said = support.events(p.nodes[1], "registered")
     assert.same({ "203.0.113.101" }, { said[#said].public[1]:match "^[^:]+" })
     assert.same({ "192.168.7.3" }, { said[#said]["local"][1]:match "^[^:]+" })
+    assert.is_nil(p.nodes[1].maintenance.lapsed_us) -- no mapping lapsed: it was ours that moved
     for i = 1, 2 do assert.equal(0, #support.events(p.nodes[i], "closed")) end
   end)
 
@@ -107,6 +108,8 @@ describe("roaming", function()
       s.world:run(1000 + ms)
       p.hosts[1]:move("192.168.8.3", elsewhere(2, "port_restricted"))
       assert.is_true(s.world:run_until(function() return known_at(p.nodes[1], "203.0.113.102") end, 1800), ms)
+      s.world:run(2000)
+      assert.is_nil(p.nodes[1].maintenance.lapsed_us, ms) -- what was asked from where it was tells nothing of here
       if ms < 1000 then s:close() end
     end
   end)

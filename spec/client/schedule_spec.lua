@@ -259,6 +259,19 @@ describe("the server's schedule", function()
     assert.is_nil(next(b.fresh_sockets))
   end)
 
+  it("says nothing of a fresh port whose match is over before its address is known", function()
+    local _, b, ma = spoilt()
+    local renewed = 0
+    b.sharing.renew = function() renewed = renewed + 1 end
+    s.world:run_until(function() return next(b.fresh_sockets) end, 3000)
+    assert.is_truthy(next(b.fresh_sockets))
+    s:run(function() b.matches[ma.raw]:leave() end)
+    assert.is_truthy(next(b.fresh_sockets)) -- it is asked from still
+    s.world:run(5000)
+    assert.is_nil(next(b.fresh_sockets))
+    assert.equal(0, renewed)
+  end)
+
   it("leaves the address for servers as it was", function()
     local a, b = spoilt()
     local public = table.concat(b.addresses:public_texts(), " ")
