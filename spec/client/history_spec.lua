@@ -112,6 +112,20 @@ describe("a client's history", function()
     assert.is_nil(next(a.history.live))
   end)
 
+  it("is told to the server while paths change without end, once a second", function()
+    s = support.new { delay_ms = 20 }
+    local a, b = s:open(natted(s, 1)), s:open(natted(s, 2))
+    local ma = s:pair(a, b)
+    s.world:run(3000)
+    local before = s.server.counters:get "outcome_received"
+    for i = 1, 20 do
+      a.history:changed(ma, ma.order[1], i)
+      s.world:run(500)
+    end
+    local told = s.server.counters:get "outcome_received" - before
+    assert.is_true(told >= 6 and told <= 10, told)
+  end)
+
   it("is told to the server by both ends: connected, what changed, and the end", function()
     s = support.new { delay_ms = 20 }
     local a, b = s:open(natted(s, 1), { name = "ann" }), s:open(natted(s, 2), { name = "bob" })

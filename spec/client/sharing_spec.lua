@@ -29,6 +29,22 @@ describe("C3 sharing manager", function()
       assert.equal(n, e.props.n)
       assert.is_nil(e.pubs)
     end
+    local greatest = s:run(function() return assert(s.nodes[1]:list { sort = "-n", limit = 2 }) end)
+    assert.same({ 30, 29 }, { greatest[1].props.n, greatest[2].props.n })
+  end)
+
+  it("receives no page for ever from a server that always says that there is this one more", function()
+    s = support.new()
+    local a, asked = s:open(host(1)), 0
+    local call = a.requests.call
+    a.requests.call = function(_, spec)
+      assert.equal("page", spec.expect)
+      asked = asked + 1
+      return true, "\x90", a.identity.id
+    end
+    assert.same({}, s:run(function() return a:list() end))
+    a.requests.call = call
+    assert.equal(2, asked)
   end)
 
   it("searches it by query, among clients of the same application", function()
