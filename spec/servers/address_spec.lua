@@ -191,6 +191,14 @@ describe("S1 address server", function()
       assert.equal(0, #late(from, s:next_tx(), 180)) -- that the server forgets it when it closes, after_each sees
     end)
 
+    it("answers at once what was asked in an association, whose answer goes by that", function()
+      s:close()
+      s = support.server { roles = { "address", "matching" }, listen = { here } }
+      local bytes = message.probe_request:encode(s:next_tx(), s:proof(from), 0, 30)
+      local answers = s:feed(from, s:assoc(support.who(1), from).raw:write(bytes))
+      assert.same({ 1, "probe_report", support.who(1) }, { #answers, answers[1].name_of, answers[1].who })
+    end)
+
     it("never says more than it was asked with", function()
       s:close()
       local listen = {}

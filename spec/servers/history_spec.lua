@@ -62,6 +62,23 @@ describe("a server's history", function()
     assert.is_nil(core.wire.encode(answer):find(who(1).ephemeral, 1, true))
   end)
 
+  it("has of an end what that was told: of the other's local addresses only who is behind the same NAT", function()
+    open()
+    local near = { support.addr "192.168.1.2:5000" }
+    s:register(who(1), at(1), { locals = near })
+    for n, from in pairs { [2] = at(2), [3] = support.addr "198.51.100.1:41000" } do
+      local sent = s:select(who(n), from, { target = who(1).id })
+      s:ack(sent)
+      for _, e in ipairs(s.server:why(core.crypto.hex(only(sent, "selected")[1].match)).matches[1].ends) do
+        if e.self == core.crypto.hex(who(n).id) then
+          assert.same(n == 3 and { "192.168.1.2:5000" } or {}, e.peer_local)
+        else
+          assert.same({ "192.168.1.2:5000" }, e["local"])
+        end
+      end
+    end
+  end)
+
   it("has what both ends' NATs do from their registrations, until they say themselves", function()
     open()
     s:register(who(1), at(1), { nat = kind.pack { mapping = "endpoint", filtering = "address_port" } })

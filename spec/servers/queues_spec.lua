@@ -273,6 +273,29 @@ describe("a server's queues", function()
       assert.equal("done", backfill(match, { 2 }, other)[1].name_of)
     end)
 
+    it("send no member of it more than may be on its way to one", function()
+      local match, owed = run(), {}
+      backfill(match, { 1 })
+      flow()
+      for k = 21, 22 do
+        for _, m in ipairs(only(s:select(who(k), at(k), { target = who(2).id }), "matched")) do
+          if m.who.id == who(2).id then owed[#owed + 1] = m else s:ack { m } end
+        end
+      end
+      s:register(who(3), at(3))
+      enqueue(3, "q")
+      flow()
+      s:advance(110)
+      flow()
+      assert.equal(0, s:count "match_joined")
+      s:ack(owed)
+      for _ = 1, 12 do
+        s:advance(110)
+        flow()
+      end
+      assert.equal(1, s:count "match_joined")
+    end)
+
     it("keep nobody waiting for a member of it that does not answer", function()
       local match = run()
       backfill(match, { 2 })

@@ -95,6 +95,15 @@ describe("a fresh port after a silent second, server side", function()
     assert.same({}, s:advance(20000))
   end)
 
+  it("tells nobody more than may be on its way to one", function()
+    s.server.limits.pending = 1
+    s:register(who(1), at(1))
+    s:select(who(3), at(3), { target = who(1).id }) -- of which neither acknowledges anything
+    renew(1)
+    local told = only(renew(2), "matched")
+    assert.same({ 1, at(2) }, { #told, told[1].to })
+  end)
+
   it("refuses an address without a proof, a pair that is none, and one of long ago", function()
     local elsewhere = addr "192.0.2.66:6"
     assert.equal(1010, renew(1, { pub = elsewhere, proof = s:proof(at(1)) })[1].code)

@@ -294,6 +294,9 @@ describe("C3 server side: selection", function()
     local code = host()
     for n = 2, 3 do s:ack(join(n, code)) end
     assert.equal(1008, join(4, code)[1].code)
+    local again = s:select(who(3), at(3), { code = code }) -- who is in it takes no more room
+    assert.equal(3, only(again, "selected")[1].of_n)
+    s:ack(again)
     s:register(who(5), at(5))
     for n = 11, 14 do assert.equal(3, #s:select(who(n), at(n), { target = who(5).id })) end
     assert.equal(1008, s:select(who(15), at(15), { target = who(5).id })[1].code)

@@ -85,6 +85,13 @@ describe("where a peer is", function()
     s.env.loop:advance(400000)
     push = ask(1, near, id, 2, { locals = locals })[1]
     assert.same({ "192.168.1.2:5000" }, texts(push.locals))
+    -- The same of the peer's, in the answer to who asks.
+    local function answer(from)
+      local sent = ask(2, from, id, 1)
+      return texts(sent[#sent].locals)
+    end
+    assert.same({ "192.168.1.2:5000" }, answer(at(2)))
+    assert.same({}, answer(at(9)))
   end)
 
   it("is pushed at most each 400 ms, and answered each time", function()
@@ -110,6 +117,15 @@ describe("where a peer is", function()
       assert.same({ at(i), at(7) }, { sent[1].to, sent[2].to })
     end
     assert.equal(2, s:count "whereabouts_told")
+  end)
+
+  it("is told to those who stay in a room when another has left", function()
+    for i = 1, 3 do s:register(who(i), at(i)) end
+    local room = s:room(who(1), at(1))
+    for i = 2, 3 do s:ack(s:select(who(i), at(i), { code = room.code })) end
+    s:one(who(3), at(3), "leave", s:next_tx(), room.match)
+    assert.equal(2, #ask(1, at(7), room.match, 2))
+    assert.equal("refused", ask(1, at(7), room.match, 3)[1].name_of)
   end)
 
   it("comes with a fresh ticket of the pair, to the one that asks, where there are relays", function()
