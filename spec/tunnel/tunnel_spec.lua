@@ -80,6 +80,10 @@ describe("a tunnel", function()
       wait(function() return #players[3].got == round and #players[2].got == round and #players[1].got == round end)
     end
     assert.equal(3, server.count)
+    for at in pairs(server.players) do assert.equal("loopback", addr.class(at)) end
+    for _, peer in pairs(to.tunnel.peers) do -- nor can anybody else reach these sockets
+      for _, flow in pairs(peer.flows) do assert.equal("loopback", addr.class(flow.sock:addr())) end
+    end
     for i, p in ipairs(players) do
       for round, m in ipairs(p.got) do
         assert.same({ from = support.GAME, bytes = ("re: %d from %d"):format(round, i) }, m)
@@ -231,6 +235,70 @@ describe("a tunnel", function()
     local n = 0
     for _, text in ipairs(to.said) do n = n + (text:find "nothing came back from udp:127.0.0.1:8303" and 1 or 0) end
     assert.equal(1, n)
+  end)
+
+  it("does not say so of one that answers", function()
+    local to = pair()
+    on("a", game(hosts.a, "re: "))
+    on("b", program(hosts.b)).send "x"
+    s.world:run(20000)
+    assert.is_nil(table.concat(to.said, "\n"):find "nothing came back")
+  end)
+
+  it("keeps a flow that goes one way alone, either one", function()
+    local to, at = pair()
+    local server, p = on("a", program(hosts.a, 8303)), on("b", program(hosts.b))
+    local function says(from, other, where)
+      for _ = 1, 3 do
+        local n = #other.got
+        from.send("x", where)
+        wait(function() return #other.got == n + 1 end)
+        s.world:run(100000)
+      end
+    end
+    says(p, server)
+    says(server, p, server.got[1].from)
+    for _, m in ipairs(server.got) do assert.equal(server.got[1].from, m.from) end
+    assert.same({ 1, 1 }, { to.tunnel.sockets, at.tunnel.sources })
+  end)
+
+  it("goes on to the next that has --to once the first is gone, and takes nothing of that one before", function()
+    begin()
+    local at, to = start("b", "at"), {}
+    local code, p = at.host(), on("b", program(hosts.b))
+    for _, name in ipairs { "a", "c" } do
+      to[name] = start(name, "to")
+      on(name, game(hosts[name], name .. ": "))
+      to[name].join(code)
+      s.world:run(500)
+    end
+    p.send "x"
+    wait(function() return p.got[1] end)
+    assert.equal("a: x", p.got[1].bytes)
+    to.c.match:send(frame.split(at.tunnel.last_number, 0, "not asked for"), at.node.id)
+    s.world:run(500)
+    assert.same({ 1, 1 }, { #p.got, at.tunnel.dropped.stray })
+    to.a.match:leave()
+    s.world:run(500)
+    p.send "y"
+    wait(function() return p.got[2] end)
+    assert.equal("c: y", p.got[2].bytes)
+  end)
+
+  it("answers a program from the address that it sent to, where --at is all addresses of a host", function()
+    begin()
+    hosts.b = s:host("b2", { "192.168.2.20", "192.168.2.21" }, hosts.b.nat)
+    hosts.near = s:host("near", "192.168.2.30", hosts.b.node.behind)
+    local to, at = start("a", "to"), start("b", "at", addr.parse("0.0.0.0:8303", 0))
+    at.join(to.host())
+    s.world:run(500)
+    on("a", game(hosts.a, "re: "))
+    for i, ip in ipairs { "192.168.2.20", "192.168.2.21" } do
+      local p, where = on("near", program(hosts.near, 0, "0.0.0.0")), addr.parse(ip, 8303)
+      p.send("x" .. i, where)
+      wait(function() return p.got[1] end)
+      assert.same({ from = where, bytes = "re: x" .. i }, p.got[1])
+    end
   end)
 
   it("forgets a flow after 120 s of silence, and a peer's when it left", function()
