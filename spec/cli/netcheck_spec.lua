@@ -50,6 +50,27 @@ direct       with no NAT, full cone, address-restricted
 can't tell   with firewall, port-restricted, plain Linux, address-dependent, symmetric]], text)
   end)
 
+  it("does not pretend to know whom a NAT reaches of which it is open whether what comes unasked spoils it", function()
+    local function can(race, lets_in)
+      local out = {}
+      for _, line in ipairs(netcheck.lines("IPv4", { server = "s", asked = { "s" }, public = { "p" }, nat = true,
+        mapping = { EI = true }, filtering = { [lets_in or "APD"] = true }, ports = "random", race = race })) do
+        local title, names = line:match "^(%S[%a ']-) +(with [^:]*)"
+        if title then out[title] = names end
+      end
+      return out
+    end
+    local spoilt, kept, open = can(true), can(false), can(nil)
+    assert.is_string(spoilt.timing)
+    assert.is_string(open["can't tell"])
+    assert.is_nil(spoilt["can't tell"] or kept["can't tell"])
+    assert.equal(spoilt.direct, open.direct)
+    assert.equal(kept["relay needed"], open["relay needed"])
+    for _, lets_in in ipairs { "EI", "AD" } do -- none of these can be spoilt
+      assert.same(can(false, lets_in), can(nil, lets_in))
+    end
+  end)
+
   it("says how long a mapping lives", function()
     for text, lifetime in pairs { ["at least 130 s"] = { at_least_s = 130 }, ["under 15 s"] = { at_least_s = 0,
       below_s = 15 }, ["between 25 and 35 s"] = { at_least_s = 25, below_s = 35 } } do

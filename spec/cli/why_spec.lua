@@ -291,6 +291,47 @@ describe("the diagnosis", function()
     assert.matches("IPv4 or IPv6", d.help[1])
   end)
 
+  it("concludes nothing that the records do not show", function()
+    local a, b = ("a"):rep(32), ("b"):rep(32)
+    local silent = { { remote = "203.0.113.9:5", via = "srflx", state = "failed", reason = "no_answer", tests = 25 } }
+    -- One record, or those of both ends; what is not said is of two that sought for 10 s, and heard nothing.
+    local function of(...)
+      local list = {}
+      for i, more in ipairs { ... } do
+        local r = { match = ("1"):rep(32), self = i == 1 and a or b, peer = i == 1 and b or a, state = "closed",
+          reason = "no_path", lasted_ms = 10000, public = { ("203.0.113.%d:5"):format(i) },
+          peer_public = { ("203.0.113.%d:5"):format(3 - i) }, paths = silent }
+        for k, v in pairs(more) do r[k] = v end
+        list[i] = r
+      end
+      local d = diagnosis.of(story.pair(table.unpack(list)))
+      return codes(d), d
+    end
+    assert.equal("filtered, silent 1, silent 2", (of({}, {})))
+    -- What came from a local address of the peer's is no other way out.
+    local near = { { remote = "192.168.1.9:5", via = "prflx", state = "usable", tests = 5 } }
+    assert.equal("heard 1, unconfirmed 1", (of { paths = near, peer_local = { "192.168.1.9:5" } }))
+    assert.equal("moved_ip 2, unconfirmed 1", (of { paths = near }))
+    -- Who left after long enough was not gone too soon.
+    assert.equal("left_early 2", (of({}, { reason = "closed", lasted_ms = 4900 })))
+    assert.equal("filtered, silent 1, silent 2", (of({}, { reason = "closed", lasted_ms = 5100 })))
+    -- Who could send no UDP was stopped by that, and by no filter.
+    assert.equal("silent 1, silent 2, udp_blocked 1", (of({ over = "tcp", public = {} }, { peer_public = {} })))
+    -- One NAT is in front of both: of two such ones there is no theory. Nor did it use another port for the other.
+    local nat_kind = { nat = true, mapping = "endpoint", filtering = "address_port" }
+    local shared = { peer_public = { "203.0.113.1:6" }, behaviour = nat_kind, peer_behaviour = nat_kind }
+    assert.is_nil(of(shared):find "theory")
+    shared.reason, shared.via, shared.confirmed_ms = "left", "prflx", 40
+    shared.paths = { { remote = "203.0.113.1:7", via = "prflx", state = "valid", tests = 1 } }
+    assert.equal("path 1", (of(shared)))
+    -- A relay that was open did answer; and where there was one, another would not have helped.
+    local relay = { remote = "198.51.100.1:1", via = "relay", state = "failed", reason = "no_answer", tests = 7 }
+    local said, d = of { reason = "consent_lost", via = "srflx", confirmed_ms = 40, paths = { silent[1], relay } }
+    assert.same({ "lost, path 1", {} }, { said, d.help })
+    -- Who never heard of the match did not fail to say how it went.
+    assert.equal("not_told 2", (of({}, { state = "unknown", reason = false, acknowledged = false })))
+  end)
+
   it("is the same of the server's records as of the clients' own", function()
     local own, m = story.play(nat "port_restricted", nat "symmetric_random")
     local own_text = stories.text(story.pair(table.unpack(own)))
@@ -347,6 +388,38 @@ describe("the text", function()
     assert.matches("cannot read", err)
     _, err = why.writer "/nowhere/at/all"
     assert.matches("is the directory there", err)
+  end)
+
+  it("takes the last that an end wrote, and tells two of one name apart", function()
+    local a, b = ("a"):rep(32), ("b"):rep(32)
+    local function record(more)
+      local r = { match = ("1"):rep(32), self = a, peer = b, own_name = "ann", name = "ann", state = "seeking" }
+      for k, v in pairs(more or {}) do r[k] = v end
+      return r
+    end
+    local pair = story.pair(record(), record { state = "connected", confirmed_ms = 20 })
+    assert.equal("connected", diagnosis.of(pair).verdict)
+    assert.same({ "aaaaaaaa", "bbbbbbbb" }, pair.names)
+    assert.same({ "ann", "bob" }, story.pair(record { name = "bob" }).names)
+  end)
+
+  it("lists those that failed first, else in the server's order", function()
+    local admin, output, lines = require "bodkin.cli.admin", require "bodkin.cli.output", {}
+    local ask, of = admin.ask, output.of
+    finally(function() admin.ask, output.of, package.loaded["bodkin.cli.process"] = ask, of, nil end)
+    package.loaded["bodkin.cli.process"] = { run = function(_, fn) return fn {} end }
+    function admin.ask()
+      local matches = {}
+      for i, verdict in ipairs { "connected", "failed", "unknown", "failed" } do
+        matches[i] = { match = tostring(i):rep(32), verdict = verdict, how = "room", age_s = 1, members = {} }
+      end
+      return { matches = matches, total = 4 }
+    end
+    function output.of()
+      return { line = function(_, said) lines[#lines + 1] = said:sub(1, 3) end }
+    end
+    assert.equal(0, why.run({}, {}))
+    assert.same({ "! 2", "! 4", "  1", "? 3" }, lines)
   end)
 end)
 
