@@ -94,6 +94,31 @@ static void both_sides_agree_after_outages(void **state) {
   assert_in_range(lived, 50, 200); // else the outages were too long to say anything
 }
 
+// Of two others, one of which is dead as well, data go by the one that was heard later, too, and no test is waited for.
+static void what_is_in_doubt_goes_by_the_path_heard_last_too(void **state) {
+  (void)state;
+  for (int dead = 0; dead <= 2; dead += 2) {
+    pair w;
+    pair_init(&w, 5, 200 * MS);
+    links(&w, 3);
+    w.link_delay_us[1] = 5 * MS, w.link_delay_us[2] = 200 * MS;
+    both(&w);
+    pair_run(&w, START + 10 * SECOND);
+    assert_int_equal(pair_selected(&w, 0), 1);
+    w.link_cut[dead] = true;
+    pair_run(&w, w.now_us + 8 * SECOND);
+    w.link_cut[1] = true;
+    uint64_t cut_us = w.now_us;
+    w.side[1].event_count = 0;
+    while (!pair_find(&w, 1, BDK_OUT_MESSAGE)) {
+      assert_in_range(w.now_us - cut_us, 0, 1400 * MS);
+      assert_int_equal(pair_send(&w, 0, "x", 1), 0);
+      pair_run(&w, w.now_us + 50 * MS);
+    }
+    pair_free(&w);
+  }
+}
+
 static void rebind(pair *w, int who, unsigned n) {
   char text[40];
   snprintf(text, sizeof text, "198.51.100.9:%u", 1000 + n);
@@ -303,6 +328,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_sides_agree_whatever_is_lost),
       cmocka_unit_test(both_sides_agree_after_outages),
+      cmocka_unit_test(what_is_in_doubt_goes_by_the_path_heard_last_too),
       cmocka_unit_test(forty_rebinds_are_followed),
       cmocka_unit_test(a_rebind_seen_by_a_test_first_is_followed),
       cmocka_unit_test(a_rebind_back_is_followed),

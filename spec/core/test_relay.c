@@ -12,6 +12,7 @@ typedef struct fixture {
   bdk_relay *relay;
   bdk_relay_end own, other;
   bool news;
+  uint64_t expires_us; // of tickets
 } fixture;
 
 static bdk_route at(const char *text, uint16_t sock) {
@@ -22,6 +23,7 @@ static bdk_route at(const char *text, uint16_t sock) {
 
 static void begin(fixture *f, bdk_relay_config config) {
   memset(f, 0, sizeof *f);
+  f->expires_us = 1000u * SECOND;
   config.alloc = (bdk_alloc){spec_resize, &f->heap};
   config.counters = &f->counters;
   f->relay = bdk_relay_new(&config);
@@ -39,7 +41,7 @@ static int open_end(fixture *f, uint64_t now_us, int pair, uint8_t role, const c
   uint8_t name[BDK_RELAY_PAIR_LEN] = {(uint8_t)pair, [8] = (uint8_t)(pair >> 8)}, tx[BDK_TX_LEN] = {role};
   bdk_relay_request request = {.pair = name,
                                .role = role,
-                               .expires_us = 1000u * SECOND,
+                               .expires_us = f->expires_us,
                                .from = at(from, 1),
                                .tag = (uint32_t)(1000 * pair + role),
                                .tx = tx,
@@ -198,6 +200,8 @@ static void forgets_what_is_idle_or_has_expired(void **state) {
   uint32_t idle = f.own.channel;
   open_end(&f, 0, 2, 0, "203.0.113.3:1", "a");
   uint32_t busy = f.own.channel;
+  open_end(&f, 0, 2, 1, "203.0.113.4:1", "b");
+  f.expires_us = 500u * SECOND; // an old one takes nothing from what a later one gave
   open_end(&f, 0, 2, 1, "203.0.113.4:1", "b");
   uint64_t now = 0;
   for (; now < 999u * SECOND; now += SECOND) {
