@@ -141,6 +141,30 @@ describe("relay", function()
     end
   end)
 
+  it("in use has a direct path sought ever more seldom, and never no more", function()
+    s = support.new { delay_ms = 20 }
+    local at, record = {}, s.world.net.record
+    s.world.net.record = function(event, src, dst, bytes)
+      record(event, src, dst, bytes)
+      if event ~= "send" or core.addr.class(src) ~= "private" then return end
+      if core.addr.format(dst):find "^203.0.113.2:" then at[#at + 1] = s.world:now() / 1e6 end
+    end
+    s:pair(s:open(natted(1, "symmetric_random")), s:open(natted(2, "symmetric_random")))
+    local began_s = s.world:now() / 1e6
+    s.world:run(1800000)
+    local function sent(from_s, to_s)
+      local n = 0
+      for _, at_s in ipairs(at) do n = n + (at_s >= began_s + from_s and at_s < began_s + to_s and 1 or 0) end
+      return n
+    end
+    print("# sent directly:", sent(0, 60), sent(60, 600), sent(600, 1200), sent(1200, 1800))
+    assert.is_true(sent(60, 600) > 0 and sent(60, 600) <= 100, sent(60, 600))
+    for from_s = 600, 1200, 600 do
+      local n = sent(from_s, from_s + 600)
+      assert.is_true(n > 0 and n <= 50, n)
+    end
+  end)
+
   it("is followed to another one when it dies, and asked again when it has come back", function()
     s = support.new { delay_ms = 20, roles = support.NO_RELAY, relays = { "198.51.100.20", "198.51.100.21" } }
     local hosts = { s:host("relay", "198.51.100.20"), s:host("relay2", "198.51.100.21") }
