@@ -2,6 +2,7 @@
 -- How bodkin lab is called; what it does is in spec/lab/lab_command_spec.lua.
 
 local nat = require "bodkin.lab.nat"
+local plan = require "bodkin.lab.plan"
 
 local bodkin = os.getenv "BODKIN" or "build/release/bodkin"
 
@@ -46,6 +47,48 @@ describe("bodkin lab", function()
     assert.equal(0.05, share "5%")
     assert.equal(0.0, share "0")
     assert.equal(1.0, share "100%")
+  end)
+
+  it("delays each host's link and loses between any two, in each direction as it is told, and by family", function()
+    local function between(options)
+      options.a, options.b = "port_restricted", "none"
+      local rules = assert(plan.make("x", options)).rules
+      local ends = { a = "198.18.1.0/24", b = "198.18.2.0/24", server = "192.0.2.10", a6 = "2001:db8:1::/48",
+        b6 = "2001:db8:2::/48" }
+      return function(from, to)
+        for _, r in ipairs(rules) do
+          if r.from == ends[from] and r.to == ends[to] then return r.delay_us, r.loss end
+        end
+      end
+    end
+    local rule = between { delay_ms = 20, loss = 0.1, ipv6 = true }
+    assert.same({ 40000, 0.1 }, { rule("a", "b") })
+    assert.same({ 20000, 0.1 }, { rule("a", "server") })
+    assert.same({ 20000, 0.1 }, { rule("server", "b") })
+    assert.same({ 40000, 0.1 }, { rule("a6", "b6") })
+    assert.is_nil(rule("a", "b6"))
+    rule = between { delay_ms = { a = 5, server = 1, ["b>a"] = 7.5 }, loss = { a = 0.5, b = 0.5 } }
+    assert.same({ 5000, 0.75 }, { rule("a", "b") })
+    assert.same({ 7500, 0.75 }, { rule("b", "a") })
+    assert.same({ 6000, 0.5 }, { rule("server", "a") })
+    assert.is_nil(rule("a6", "b6"))
+  end)
+
+  it("wants no NAT to do what it cannot", function()
+    for said, options in pairs {
+      ["no NAT kind 'x'"] = { a = "x" }, ["with same_nat, b is behind a's NAT"] = { a = "carrier", b = "full_cone",
+        same_nat = true },
+      ["same_nat wants a NAT for a, not 'none'"] = { same_nat = true },
+      ["there is no hairpinning for"] = { a = "firewall", hairpin = true },
+      ["b has no router that could block UDP"] = { blocks_udp = { b = true } },
+      ["ipv6 is dual or only, not 'both'"] = { ipv6 = { a = "both" } },
+      ["the man in the middle knows no IPv6"] = { ipv6 = true, attack = 1 },
+    } do
+      local made, err, code = plan.make("x", options)
+      assert.is_nil(made, said)
+      assert.truthy(err:find("lab: " .. said, 1, true), err)
+      assert.equal("invalid", code)
+    end
   end)
 
   it("has a help text that lists every kind of NAT", function()
