@@ -178,6 +178,12 @@ describe("roaming", function()
     -- Nobody answers there, and nothing comes of it.
     s.world:run(12000)
     assert.is_true(heard(p))
+    -- The guest has left, the room is there still: its session is over.
+    local raw, guest = p.matches[1].raw, p.nodes[2].identity.id
+    s:run(function() p.matches[2]:leave() end)
+    s.world:run(1000)
+    p.nodes[1].roaming:told(raw, guest, far, {})
+    assert.is_nil(next(p.nodes[1].sessions))
   end)
 
   it("is survived by nobody whose server is gone, too, and then the reason is said", function()

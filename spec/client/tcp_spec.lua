@@ -117,6 +117,19 @@ describe("a client whose network blocks UDP", function()
     assert.equal("198.51.100.20:4433", last(a, "connected").remote)
   end)
 
+  it("lets go of everything when it is closed while it looks by what it is answered", function()
+    for ms = 100, 700, 200 do
+      s = support.new { tcp = true }
+      local a = s:open(behind(1))
+      a.carriage.server = function() return core.addr.parse "198.51.100.99:4433" end -- where nobody is
+      a.carriage:look(true)
+      s.world:run(ms)
+      s:run(function() a:close() end)
+      s:close() -- which throws at what is left
+    end
+    s = support.new {}
+  end)
+
   it("lets go of everything when it is cancelled, or closed, on its way", function()
     for ms = 900, 1300, 20 do
       s = support.new { tcp = ms % 40 == 0 }

@@ -303,6 +303,16 @@ describe("C3 server side: selection", function()
     s:advance(30000)
     s:register(who(5), at(5))
     assert.equal(3, #s:select(who(15), at(15), { target = who(5).id }))
+    -- Nor is one who selects told of more than that.
+    s:close()
+    open { limits = { pending = 4 } }
+    code = host()
+    s:ack(join(2, code))
+    for n = 11, 13 do
+      s:register(who(n), at(n))
+      s:select(who(6), at(6), { target = who(n).id })
+    end
+    assert.equal(1008, only(s:select(who(6), at(6), { code = code }), "refused")[1].code)
   end)
 
   it("C3 bounds rooms, and what all clients have not acknowledged", function()

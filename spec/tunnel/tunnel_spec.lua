@@ -221,6 +221,10 @@ describe("a tunnel", function()
       s.world:run(expected[1])
       assert.equal(1, #to.misfits)
       assert.equal(expected[2], to.misfits[1][3])
+      s.world:run(2000)
+      local frames = to.frames
+      s.world:run(10000)
+      assert.equal(frames, to.frames) -- it is asked no more
       finish()
     end
   end)
@@ -264,9 +268,10 @@ describe("a tunnel", function()
 
   it("goes on to the next that has --to once the first is gone, and takes nothing of that one before", function()
     begin()
+    hosts.d = s:host("d", "192.168.4.10", s:nat("nat-d", "203.0.113.40"))
     local at, to = start("b", "at"), {}
     local code, p = at.host(), on("b", program(hosts.b))
-    for _, name in ipairs { "a", "c" } do
+    for _, name in ipairs { "a", "c", "d" } do
       to[name] = start(name, "to")
       on(name, game(hosts[name], name .. ": "))
       to[name].join(code)
@@ -282,7 +287,7 @@ describe("a tunnel", function()
     s.world:run(500)
     p.send "y"
     wait(function() return p.got[2] end)
-    assert.equal("c: y", p.got[2].bytes)
+    assert.equal("c: y", p.got[2].bytes) -- the one that came first
   end)
 
   it("answers a program from the address that it sent to, where --at is all addresses of a host", function()
