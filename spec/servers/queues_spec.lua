@@ -230,24 +230,336 @@ describe("a server's queues", function()
     assert.equal(1, s.server:status().info.tickets)
   end)
 
+  it("let nobody touch another's ticket", function()
+    open { q = "return bodkin.policy { size = 2, accept_ms = 5000 }" }
+    local tickets = {}
+    for n = 1, 2 do
+      s:register(who(n), at(n))
+      tickets[n] = enqueue(n, "q")[1].ticket
+    end
+    local asked = only(s:advance(150), "proposed")
+    s:register(who(3), at(3))
+    local function refused(list)
+      assert.same({ 1, "refused", -core.errors.bad_key.value, "this ticket is another's" },
+        { #list, list[1] and list[1].name_of, list[1] and list[1].code, list[1] and list[1].text })
+    end
+    refused(enqueue(3, "q", tickets[1]))
+    refused(s:ask(who(3), at(3), "cancel", s:next_tx(), tickets[1]))
+    for n = 1, 2 do
+      for _, answer in ipairs { "decline", "accept" } do
+        refused(s:ask(who(3), at(3), answer, s:next_tx(), tickets[n], asked[1].match))
+      end
+    end
+    assert.same({ 2, 1, 0 }, { s.server:status().info.tickets, s.server:status().info.proposals,
+      s:count "match_formed" })
+  end)
+
+  it("end who was asked about a match when its time was over, once that comes to nothing", function()
+    open { q = "return bodkin.policy { size = 2, accept_ms = 2000, expire_ms = 1000 }" }
+    local ticket = {}
+    for n = 1, 2 do
+      s:register(who(n), at(n))
+      ticket[n] = enqueue(n, "q")[1].ticket
+    end
+    local asked = only(s:advance(150), "proposed")[1]
+    s:ask(who(1), at(1), "accept", s:next_tx(), ticket[1], asked.match)
+    local ended = {}
+    for _, m in ipairs(only(s:advance(2500), "ended")) do ended[m.ticket] = m.text end
+    assert.same({ [ticket[1]] = "no match came about in time", [ticket[2]] = "you did not accept in time" }, ended)
+  end)
+
+  it("end whose time is over however many came and went before", function()
+    open { q = "return bodkin.policy { size = 3, expire_ms = 5000 }" }
+    for n = 1, 2 do s:register(who(n), at(n)) end
+    enqueue(1, "q")
+    for i = 1, 70 do
+      enqueue(2, "q", ("%016d"):format(1000 + i))
+      s:ask(who(2), at(2), "cancel", s:next_tx(), ("%016d"):format(1000 + i))
+    end
+    enqueue(2, "q")
+    s:advance(200)
+    assert.equal(2, s.server:status().info.tickets)
+    s:advance(5000)
+    assert.same({ 0, 2 }, { s.server:status().info.tickets, s:count "ticket_expired" })
+  end)
+
+  it("are of so many tickets in all", function()
+    open({}, { tickets = 1 })
+    for n = 1, 2 do s:register(who(n), at(n)) end
+    assert.equal("queued", enqueue(1, "q")[1].name_of)
+    assert.equal("too many wait here", enqueue(2, "q")[1].text)
+  end)
+
+  it("answer the last request of who asks again before the policy has said something", function()
+    open({ q = "return bodkin.policy { size = 2 }" }, nil, true)
+    s:register(who(1), at(1))
+    local ticket, again = ("t"):rep(16), s:next_tx()
+    assert.same({}, enqueue(1, "q", ticket))
+    assert.same({}, enqueue(1, "q", ticket, nil, again))
+    local answers = flow()
+    assert.same({ 1, "queued", again }, { #answers, answers[1].name_of, answers[1].tx })
+  end)
+
+  describe("of parties", function()
+    local function member(n, props)
+      local tx = s:next_tx()
+      return s:ask(who(n), at(n), "enqueue", tx, tx .. "abcd", "q", wire.encode(props or {}), ("p"):rep(16), 2)
+    end
+    local function cancel(n, answers) s:ask(who(n), at(n), "cancel", s:next_tx(), answers[1].ticket) end
+
+    it("ask the policy about one in which another is", function()
+      open { q = [[return bodkin.policy { size = 4, party = 2, admit = function(t)
+        for _, m in ipairs(t.members) do if m.props.bad then return false, "no" end end
+        return true
+      end }]] }
+      for n = 1, 3 do s:register(who(n), at(n)) end
+      member(1)
+      local second = member(2)
+      assert.equal("queued", second[1].name_of)
+      cancel(2, second)
+      local told = only(member(3, { bad = true }), "ended")
+      assert.same({ 2, "no" }, { #told, told[1] and told[1].text })
+      assert.equal(0, s.server:status().info.tickets)
+    end)
+
+    it("begin anew with an id after that party is over", function()
+      open { q = "return bodkin.policy { size = 2, party = 2 }" }
+      for n = 1, 2 do s:register(who(n), at(n)) end
+      cancel(1, member(1))
+      for n = 1, 2 do member(n) end
+      s:advance(150)
+      assert.equal(1, s:count "match_formed")
+    end)
+  end)
+
+  -- Whatever runs in the process of a policy: the server believes none of it.
+  describe("with a desk that lies", function()
+    local hear, tick
+    local function none() end
+
+    local function lying(policy)
+      local env = support.env(1)
+      env.log = { info = none, warn = none, error = none, debug = none }
+      local slots = { q = { policy = sources.text('local bodkin = require "bodkin"\n' .. policy) } }
+      s = support.server { env = env, queues = slots, roles = { "matching" }, open_policy_link = function(on_message)
+        hear = on_message
+        return { kill = none, close = none, send = function(_, m)
+          if m[1] == "tick" then tick = m end
+          if m[1] == "add" then hear { "verdict", "q", m[4], true } end
+        end }
+      end }
+    end
+    -- Four clients, the last of another app, whose tickets have these numbers.
+    local function four()
+      for n = 1, 4 do
+        s:register(who(n), at(n), { app = n == 4 and "other/1" or nil })
+        enqueue(n, "q")
+      end
+      s:drain()
+    end
+    -- What the desk says of the next pass.
+    local function say(teams, joins)
+      s:advance(110)
+      hear { "match", "q", tick[4], teams, false, wire.null, joins }
+      return s:drain()
+    end
+
+    it("make no match of what cannot be one", function()
+      for _, teams in ipairs { { { 1, 1 } }, { { 1 }, { 1 } }, { { 1, 4 } }, { { 1, 5 } }, { { 0, 1 } }, { { 1.5, 2 } },
+        { { 1 } }, { 1, 2 }, 7 } do
+        lying "return bodkin.policy { size = { 2, 3 } }"
+        four()
+        say(teams)
+        assert.same({ 1, 0, 4 },
+          { s:count "policy_failed", s:count "match_formed", s.server:status().info.tickets })
+        s:close()
+      end
+      lying "return bodkin.policy { size = { 2, 3 } }"
+      four()
+      say { { 1, 2 } }
+      assert.same({ 0, 1 }, { s:count "policy_failed", s:count "match_formed" })
+    end)
+
+    it("end nobody's ticket that is admitted already, or is asked about a match", function()
+      lying "return bodkin.policy { size = 2, accept_ms = 5000 }"
+      four()
+      hear { "verdict", "q", 1, false, "no" }
+      say { { 1, 2 } }
+      for no = 1, 2 do
+        hear { "verdict", "q", no, false, "no" }
+        hear { "unfit", "q", tick[3], no, "no" }
+      end
+      assert.same({ 4, 1 }, { s.server:status().info.tickets, s.server:status().info.proposals })
+      hear { "unfit", "q", tick[3], 3, "no" }
+      assert.equal(3, s.server:status().info.tickets)
+    end)
+
+    it("fill a match up with nobody for whom it has no seat", function()
+      local function told(teams, joins)
+        lying "return bodkin.policy { size = { 2, 4 }, on_backfill = function() end }"
+        four()
+        for n = 5, 6 do
+          s:register(who(n), at(n))
+          enqueue(n, "q")
+        end
+        local match = only(say { { 1, 2 } }, "matched")[1].match
+        s:ask(who(1), at(1), "backfill", s:next_tx(), match, wire.encode { 1 }, wire.encode {}) -- it is number 7
+        say(teams, joins)
+        local failed, joined = s:count "policy_failed", s:count "match_joined"
+        s:close()
+        return { failed, joined }
+      end
+      assert.same({ 0, 1 }, told({ { 3 } }, 7))
+      assert.same({ 0, 0 }, told({ { 3, 5 } }, 7)) -- some of them may have been taken meanwhile
+      assert.same({ 0, 0 }, told({ {}, { 3 } }, 7))
+      assert.same({ 1, 0 }, told({ { 4 } }, 7))
+      assert.same({ 1, 0 }, told({ { 3 } }, 5))
+      assert.same({ 1, 0 }, told({ { 3 } }, 8))
+      assert.same({ 1, 0 }, told({ { 3, 5, 7 } }, nil))
+      lying "return bodkin.policy { size = 2 }"
+    end)
+  end)
+
   describe("with a match to fill up", function()
-    local function run()
-      open({ q = [[return bodkin.policy { size = { 2, 4 }, props = { mode = "string?" },
-        on_backfill = function(m, near) return near[1] and { teams = { { near[1] } } } end }]] }, { pending = 2 }, true)
+    local policy = [[return bodkin.policy { size = { 2, 4 }, props = { mode = "string?" },
+        on_backfill = function(m, near) return near[1] and { teams = { { near[1] } } } end }]]
+
+    -- Accepts whatever is proposed; what is told then, too.
+    local function consent(list)
+      local out = {}
+      for _, m in ipairs(list) do
+        local told = m.name_of == "proposed" and s:ask(m.who, m.to, "accept", s:next_tx(), m.ticket, m.match) or { m }
+        table.move(told, 1, #told, #out + 1, out)
+      end
+      return out
+    end
+    local function run(text, pending)
+      open({ q = text or policy }, { pending = pending or 2 }, true)
       for n = 1, 2 do
         s:register(who(n), at(n))
         enqueue(n, "q")
       end
       flow()
       s:advance(150)
-      local told = only(flow(), "matched")
+      local told = only(consent(flow()), "matched")
       assert.equal(2, #told)
       s:ack(told)
       return told[1].match
     end
-    local function backfill(match, seats, tx, props)
-      return s:ask(who(1), at(1), "backfill", tx or s:next_tx(), match, wire.encode(seats), wire.encode(props or {}))
+    local function ask(n, match, seats, tx, props)
+      return s:ask(who(n), at(n), "backfill", tx or s:next_tx(), match, wire.encode(seats), wire.encode(props or {}))
     end
+    local function backfill(...) return ask(1, ...) end
+    -- So many that come new, from this one on, and how many were let into the match.
+    local function join(first, most)
+      for n = first, first + most - 1 do
+        if n > 2 then s:register(who(n), at(n)) end
+        enqueue(n, "q")
+      end
+      for _ = 1, 3 do
+        flow()
+        s:advance(110)
+        s:ack(consent(flow()))
+      end
+      return s:count "match_joined"
+    end
+
+    it("look on for whom it wants when another than who asked is gone, not when that one is", function()
+      for _, how in ipairs { "leave", "unregister" } do
+        for gone, joined in pairs { 0, 1 } do
+          local match = run()
+          backfill(match, { 2 })
+          s:ask(who(gone), at(gone), how, s:next_tx(), table.unpack(how == "leave" and { match } or {}))
+          assert.equal(joined, join(3, 1), how)
+          s:close()
+        end
+      end
+      run()
+    end)
+
+    it("are asked for more by its members alone, and its host where it has one", function()
+      local match = run()
+      s:register(who(3), at(3))
+      assert.equal("no such match can be joined", ask(3, match, { 1 })[1].text)
+      s:close()
+      match = run [[return bodkin.policy { size = { 2, 4 }, on_backfill = function() end,
+        form = function(a, near) return { teams = { { a, near[1] } }, host = a } end }]]
+      assert.equal("only the host of a match may ask", ask(2, match, { 1 })[1].text)
+      s:ask(who(1), at(1), "leave", s:next_tx(), match)
+      assert.same({}, ask(2, match, { 1 }))
+      assert.equal("done", flow()[1].name_of)
+    end)
+
+    it("give it no more players than it may have", function()
+      local match = run()
+      assert.equal("more seats than a match has", backfill(match, { 3 })[1].text)
+      s:close()
+      match = run "return bodkin.policy { teams = { 1, 1 }, on_backfill = function() end }"
+      s:ask(who(2), at(2), "leave", s:next_tx(), match)
+      assert.equal("more seats than a match has", backfill(match, { 1, 0 })[1].text)
+      assert.same({}, backfill(match, { 0, 1 }))
+      assert.equal("done", flow()[1].name_of)
+    end)
+
+    it("show it no more once it is full, or where nothing is open", function()
+      local match = run [[return bodkin.policy { size = { 2, 4 }, on_backfill = function(m, near)
+        if m.seats[1] == 0 then error "nothing is open" end
+        return near[1] and { teams = { { near[1] } } }
+      end }]]
+      backfill(match, { 1 })
+      assert.equal(1, join(3, 1))
+      assert.equal(1, join(4, 1))
+      assert.equal("done", backfill(match, { 0 })[1].name_of)
+      assert.equal(1, join(5, 1))
+      assert.equal(0, s:count "policy_failed")
+    end)
+
+    it("do not let into it who is in it already", function()
+      local match = run()
+      backfill(match, { 2 })
+      local ticket = ("x"):rep(16)
+      enqueue(2, "q", ticket)
+      flow()
+      s:advance(110)
+      local ended = only(flow(), "ended")
+      assert.same({ 1, ticket, "you are in that match already" },
+        { #ended, ended[1] and ended[1].ticket, ended[1] and ended[1].text })
+      assert.equal(1, join(3, 1))
+    end)
+
+    it("may be taken back while a member of it does not answer", function()
+      local match = run()
+      backfill(match, { 2 })
+      flow()
+      burden(2)
+      assert.equal(0, join(3, 1))
+      assert.equal("done", backfill(match, {})[1].name_of)
+    end)
+
+    local asking = policy:gsub("size", "accept_ms = 5000, size", 1)
+
+    it("look on for the rest once one has accepted", function()
+      local match = run(asking, 3)
+      backfill(match, { 2 })
+      assert.equal(1, join(3, 1))
+      assert.equal(2, join(4, 1))
+    end)
+
+    it("let nobody in who accepts after that was taken back", function()
+      local match = run(asking)
+      backfill(match, { 2 })
+      s:register(who(3), at(3))
+      enqueue(3, "q")
+      flow()
+      s:advance(110)
+      local proposed = only(flow(), "proposed")
+      assert.equal(1, #proposed)
+      backfill(match, {})
+      local told = only(consent(proposed), "waiting")
+      assert.equal("the match could not be made", told[1] and told[1].text)
+      assert.same({ 0, 1 }, { s:count "match_joined", s.server:status().info.tickets })
+    end)
+
 
     it("refuse again what the policy refused", function()
       local match, tx = run(), s:next_tx()
