@@ -456,6 +456,40 @@ describe("rooms", function()
     assert.equal(0, s.server:status().info.rooms)
   end)
 
+  it("take no more than they have room for, also after a restart, and none the match id of another", function()
+    s:close()
+    s = support.server { roles = { "matching" }, limits = { room_members = 2 } }
+    local code, match = "babab-babab-babab", ("m"):rep(16)
+    for n = 1, 3 do
+      s:register(who(n), at(n))
+      assert.equal(n < 3, s:room(who(n), at(n), code, match).code == code)
+    end
+    s:register(who(4), at(4))
+    assert.not_equal(match, s:room(who(4), at(4), "babab-babab-babad", match).match)
+  end)
+
+  it("pass to a member that is registered and has no room of its own", function()
+    for n = 1, 4 do
+      if n ~= 2 then s:register(who(n), at(n)) end
+    end
+    local room = s:room(who(1), at(1))
+    s:room(who(3), at(3))
+    for n = 2, 4 do s:ack(s:select(who(n), at(n), { code = room.code })) end
+    local told = only(s:ask(who(1), at(1), "leave", s:next_tx(), room.match), "room_host")
+    assert.equal(who(4).id, told[1] and told[1].host)
+  end)
+
+  it("keep who is not registered for a minute after it came the last time", function()
+    s:register(who(1), at(1))
+    local room = s:room(who(1), at(1))
+    s:ack(s:select(who(2), at(2), { code = room.code }))
+    s:ask(who(1), at(1), "unregister", s:next_tx())
+    s:advance(40000)
+    s:ack(s:select(who(2), at(2), { code = room.code }))
+    s:advance(40000)
+    assert.equal(1, #only(s:select(who(3), at(3), { code = room.code }), "selected"))
+  end)
+
   it("are left by their members alone", function()
     s:register(who(1), at(1))
     local room = s:room(who(1), at(1))
