@@ -150,18 +150,42 @@ describe("what a webhook says", function()
       core.crypto.hex(core.crypto.hmac_sha256("Jefe", "what do ya want for nothing?")))
   end)
 
-  it("is bounded: what waits, attempts, requests at once", function()
+  -- A webhook whose process is not there: what it is sent, how to answer, and to end it.
+  local function made()
     local world = require("bodkin.sim.world").new {}
     local env = world:host({ name = "server", ip = "198.51.100.10" }).env
-    local counters, sent, hear = core.counters(), {}, nil
-    local none, last = function() end, nil
-    local function note(_, format, ...) last = format:format(...) end
-    local hook = webhook.new({ env = env, counters = counters, log = { warn = none, error = note } }, {
+    local t = { world = world, counters = core.counters(), sent = {} }
+    local function none() end
+    local function note(_, format, ...) t.last = format:format(...) end
+    t.hook = webhook.new({ env = env, counters = t.counters, log = { warn = none, error = note } }, {
       url = "http://x/", secret = SECRET,
-      open_link = function(on_message)
-        hear = on_message
-        return { send = function(_, m) if m[1] == "post" then sent[#sent + 1] = m[2] end end, close = none }
+      open_link = function(on_message, on_end)
+        t.hear, t.stop = on_message, on_end
+        return { send = function(_, m) if m[1] == "post" then t.sent[#t.sent + 1] = m[2] end end, close = none }
       end })
+    return t
+  end
+
+  it("is made again where it is not taken, or its process ends", function()
+    local t = made()
+    for i = 1, 16 do
+      t.hook:matched { match = ("%016d"):format(i), queue = "q", app = "a", players = players, encoded = "\xc0" }
+    end
+    t.hear { "ended", t.sent[1], 302, "" } -- nothing follows it to where it may have gone
+    assert.same({ 1, 0 }, { t.counters:get "webhook_again", t.counters:get "webhook_posted" })
+    t.stop()
+    t.world:run(5000)
+    assert.equal(32, #t.sent)
+    for i = 17, 32 do t.hear { "ended", t.sent[i], 200, "" } end
+    assert.equal(16, t.counters:get "webhook_posted")
+    t.hook:close()
+    t.world:close()
+  end)
+
+  it("is bounded: what waits, attempts, requests at once", function()
+    local t = made()
+    local world, counters, sent, hook = t.world, t.counters, t.sent, t.hook
+    local function hear(m) t.hear(m) end
     for i = 1, 1005 do
       hook:matched { match = ("%016d"):format(i), queue = "q", app = "a", players = players, encoded = "\xc0" }
     end
@@ -183,7 +207,7 @@ describe("what a webhook says", function()
     hear { "ended", sent[#sent], 200, "" }
     hook:close()
     assert.equal(1005 + 19, counters:get "webhook_failed")
-    assert.equal("the backend did not confirm 19 matches: the server stops", last)
+    assert.equal("the backend did not confirm 19 matches: the server stops", t.last)
     world:close()
   end)
 end)

@@ -251,6 +251,14 @@ describe("admission", function()
       assert.same({ "", "ann" }, names)
     end)
 
+    it("asks it also while a queue is served by another in its place, which asks nobody", function()
+      policy [[index = function() error "no" end, on_register = function(c) return c.name ~= "king", "no kings" end]]
+      assert.equal("registered", answer(nil))
+      s:ask(support.who(1), A, "enqueue", s:next_tx(), ("t"):rep(16), "duel", core.wire.encode {})
+      assert.matches("no; first_come serves", lines[1], 1, true)
+      assert.equal("no kings", answer(nil, { name = "king", who = support.who(2), from = B }))
+    end)
+
     it("counts for all queues only", function()
       server { queues = { duel = { policy = sources.text [[
         return require("bodkin").policy { on_register = function() return false end }]] } } }

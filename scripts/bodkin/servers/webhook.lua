@@ -40,7 +40,7 @@ local function plain(v, null)
   local out = {}
   for key, value in pairs(v) do
     out[key] = plain(value, null)
-    if out[key] == UNFIT or plain(key) == UNFIT then return UNFIT end
+    if out[key] == UNFIT then return UNFIT end -- a key is text
   end
   return out
 end
