@@ -5,6 +5,8 @@ local instances = require "bodkin.policy.instance"
 
 describe("bodkin.policy", function()
   it("checks each field where the policy is made", function()
+    local many = {}
+    for i = 1, 17 do many["p" .. i] = "number" end
     for expect, def in pairs {
       ["policy: takes a table"] = 3,
       ["has no field 'sise' (did you mean size?): it is one of props, claims, size, teams"] = { sise = 2 },
@@ -33,6 +35,7 @@ describe("bodkin.policy", function()
       ["props: 'my prop' is no name"] = { props = { ["my prop"] = "string" } },
       ["index must name a property that is a number and always there"] = { props = { mmr = "number?" }, index = "mmr" },
       ["shard must name one of props"] = { shard = "mode" },
+      ["props: 17 are too many; at most 16"] = { props = many },
     } do
       local ok, err = pcall(function()
         local policy = policies.policy(def)
@@ -71,6 +74,7 @@ describe("bodkin.policy", function()
       region = "string?", solo = { type = "boolean", optional = true },
     } }
     assert.same({ mmr = 1500.0, level = 1, mode = "casual" }, policies.props(policy, { mmr = 1500, mode = "casual" }))
+    assert.equal("float", math.type(policies.props(policy, { mmr = 1500, mode = "casual" }).mmr))
     assert.same({ mmr = 1.5, level = 7, mode = "ranked", region = "eu", solo = true },
       policies.props(policy, { mmr = 1.5, mode = "ranked", level = 7, region = "eu", solo = true }))
     for expect, props in pairs {
@@ -239,6 +243,81 @@ describe("a pass", function()
     local _, err = tick("return { teams = { { a, near[1] }, { near[2] } } }", "teams = { 1, 2 },")
     assert.matches("form returned a team of 2 in place of 1", err, 1, true)
     assert.same({}, tick "return nil")
+  end)
+
+  it("refuses what on_backfill must not return, with file and line", function()
+    for body, expect in pairs {
+      ["return 7"] = "on_backfill returned a number, not { teams",
+      ["return { teams = { { near[1] }, { near[2] } } }"] = "on_backfill returned a table, not { teams",
+      ["return { teams = { { near[1], near[1] } } }"] = "on_backfill returned ticket 1 twice",
+      ["return { teams = { { near[1], near[2], near[3] } } }"] = "on_backfill returned more than the 2 seats of team 1",
+      ["return { teams = { { 99 } } }"] = "on_backfill returned what is no waiting ticket",
+      ["error('waits for ' .. m.waited_ms)"] = "waits for 700",
+    } do
+      local d = support.desk("return bodkin.policy { size = { 2, 4 }, form = function() end,\non_backfill = "
+        .. "function(m, near) " .. body .. " end }")
+      for _ = 1, 3 do d:add {} end
+      d:add({}, { seats = { 2 } })
+      local matches, err = d:tick(700)
+      assert.is_nil(matches, body)
+      assert.matches("policy.lua:3: " .. expect, err, 1, true)
+    end
+  end)
+
+  it("keeps a running match in its shard, also while nobody else waits there", function()
+    local d = support.desk [[return bodkin.policy { size = { 2, 4 }, props = { map = "string" }, shard = "map",
+      form = function() end, on_backfill = function(_, near) return near[1] and { teams = { { near[1] } } } end }]]
+    d:add({ map = "dust" }, { seats = { 1 } })
+    d:tick(100)
+    d:add { map = "ice" }
+    assert.same({}, d:tick(200))
+    d:add { map = "dust" }
+    assert.same({ { 3 } }, d:tick(300)[1][1])
+  end)
+
+  it("says why a ticket waits as compatible is asked about it", function()
+    local d = support.desk [[return bodkin.policy { size = 2, props = { n = "integer" },
+      compatible = function(a, b) return false, a.props.n .. " before " .. b.props.n end }]]
+    for n = 1, 2 do d:add { n = n } end
+    d:tick(0)
+    assert.same({ { "1 before 2", 1 } }, d:tell({ "explain", "q", 1, 1, 0 })[1][4].reasons)
+  end)
+
+  it("keeps who was admitted for another version where it fails to take it in", function()
+    local d = support.desk "return bodkin.policy { size = 2, index = function() error 'no' end }"
+    for no = 1, 2 do
+      assert.equal("failed", d:tell({ "add", "q", 1, no, "a", 0, { { {} } }, true, 0, false })[1][1])
+    end
+    d:load(2, "first_come")
+    assert.same({ { { { 1, 2 } }, false } }, d:tick(0, 2))
+  end)
+
+  it("tells its state each ten seconds where it changed", function()
+    local d = support.desk [[return bodkin.policy { size = 2, compatible = function(a)
+      state.n = a.waited_ms < 15000 and 1 or 2
+      return false
+    end }]]
+    for _ = 1, 2 do d:add {} end
+    local kept = {}
+    for i = 0, 40 do
+      for _, m in ipairs(d:tell { "tick", "q", 1, i, 1000 * i }) do
+        if m[1] == "kept" then kept[#kept + 1] = i end
+      end
+    end
+    assert.same({ 10, 20 }, kept)
+  end)
+
+  it("goes on with its state in on_register, also after the version before is discarded", function()
+    local text = [[state.n = (state.n or 0)
+      return bodkin.policy { on_register = function() state.n = state.n + 1 return false, tostring(state.n) end }]]
+    local d = support.desk(text)
+    local function ask(version)
+      return d:tell({ "ask", version, 1, ("0"):rep(32), "a", "", "\x80", "\x80" })[1][4]
+    end
+    assert.equal("1", ask(1))
+    d:load(2, text)
+    assert.equal("kept", (d:tell { "discard", 1 }[1] or {})[1])
+    assert.equal("2", ask(2))
   end)
 
   it("puts nobody of another app or shard into a match, whatever bytes are in their names", function()

@@ -520,6 +520,21 @@ describe("a queue", function()
       end
     end)
 
+    it("again after it did well for a while is tried again as soon as the first time", function()
+      world { duel = [[return bodkin.policy { size = 2, compatible = function(a, b)
+        if a.props.bad or b.props.bad then error "oops" end
+      end }]] }
+      for n = 1, 4 do -- two at a time: first_come matches them
+        wait(open(n), "duel", { bad = n % 2 == 0 or nil })
+        s.world:run(3000)
+      end
+      local times = 0
+      for _, line in ipairs(s.hub.log) do
+        times = times + (line:find("oops; first_come serves, it is tried again in 1 s", 1, true) and 1 or 0)
+      end
+      assert.same({ 2, 2 }, { times, count "policy_failed" })
+    end)
+
     it("by using up what it may, is tried with less", function()
       local d = policy.desk [[return bodkin.policy { size = 2, compatible = function(a, b)
         if a.props.good then return true end

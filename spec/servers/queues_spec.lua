@@ -141,6 +141,16 @@ describe("a server's queues", function()
     assert.is_nil(told[1].said)
   end)
 
+  it("know why a ticket waited whose time was over", function()
+    open { q = "return bodkin.policy { size = 2, expire_ms = 2000 }" }
+    s:register(who(1), at(1), { name = "ann" })
+    enqueue(1, "q")
+    s:advance(2200)
+    local said
+    s.server:why_waits("ann", function(list) said = list[1].said end)
+    assert.equal(0, said and said.others)
+  end)
+
   it("of many names lock nobody out of those with a policy, and those that are empty make room", function()
     open({ duel = "return bodkin.policy { size = 2 }", ["*"] = "return bodkin.policy { size = 4 }" }, { queues = 3 })
     for n = 1, 3 do s:register(who(n), at(n)) end
@@ -334,17 +344,19 @@ describe("a server's queues", function()
 
   -- Whatever runs in the process of a policy: the server believes none of it.
   describe("with a desk that lies", function()
-    local hear, tick
+    local hear, tick, explain
     local function none() end
 
     local function lying(policy)
       local env = support.env(1)
+      explain = {}
       env.log = { info = none, warn = none, error = none, debug = none }
       local slots = { q = { policy = sources.text('local bodkin = require "bodkin"\n' .. policy) } }
       s = support.server { env = env, queues = slots, roles = { "matching" }, open_policy_link = function(on_message)
         hear = on_message
         return { kill = none, close = none, send = function(_, m)
           if m[1] == "tick" then tick = m end
+          if m[1] == "explain" then explain[#explain + 1] = m[3] end
           if m[1] == "add" then hear { "verdict", "q", m[4], true } end
         end }
       end }
@@ -392,6 +404,18 @@ describe("a server's queues", function()
       assert.same({ 4, 1 }, { s.server:status().info.tickets, s.server:status().info.proposals })
       hear { "unfit", "q", tick[3], 3, "no" }
       assert.equal(3, s.server:status().info.tickets)
+    end)
+
+    it("ask once more why a ticket waits: its policy may just be made anew", function()
+      lying "return bodkin.policy { size = 2 }"
+      s:register(who(1), at(1))
+      enqueue(1, "q", ("t"):rep(16))
+      assert.same({}, why(1, ("t"):rep(16)))
+      hear { "explained", "q", explain[1], false }
+      assert.same({}, only(s:advance(400), "waits"))
+      hear { "explained", "q", explain[2], { others = 7 } }
+      local told = s:drain()
+      assert.equal(7, told[1] and core.wire.decode(told[1].said).others)
     end)
 
     it("fill a match up with nobody for whom it has no seat", function()
