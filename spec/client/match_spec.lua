@@ -492,3 +492,36 @@ describe("match", function()
     assert.equal(core.addr.class(a.server), "loopback")
   end)
 end)
+
+-- The object alone, its node made up.
+describe("a match's object", function()
+  local function made(mux)
+    local match = require("bodkin.client.match").new({ mux = mux, events = {}, left = function() end,
+      emit = function(self, name, fields) table.insert(self.events, { name, fields.code }) end }, ("m"):rep(16))
+    return match, match.node.events
+  end
+  local function add(match, id)
+    match.order[#match.order + 1] = { id = id, connected = true, session = id }
+    match.by_id[id] = match.order[#match.order]
+  end
+
+  it("waits for all who come before it says that the one asked for is not among them", function()
+    local match, told = made { leave = function() end }
+    match.wanted, match.of_n = "w", 4
+    for i, id in ipairs { "a", "b", "c" } do
+      add(match, id)
+      match:check_wanted()
+      assert.equal(i == 3, match.closed == true)
+    end
+    assert.same({ { "error", "bad_key" } }, told)
+  end)
+
+  it("has sent what one of several peers is sent, whichever", function()
+    for _, good in ipairs { "a", "b" } do
+      local match = made { send = function(_, session) return session == good or nil, "no", "limit" end }
+      for _, id in ipairs { "a", "b" } do add(match, id) end
+      assert.is_true(match:send "x")
+      assert.same({ nil, "no", "limit" }, { match:send("x", good == "a" and "b" or "a") })
+    end
+  end)
+end)

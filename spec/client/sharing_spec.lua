@@ -3,6 +3,7 @@
 local core = require "bodkin.core"
 local message = require "bodkin.message"
 local support = require "spec.client.support"
+local task = require "bodkin.task"
 
 describe("C3 sharing manager", function()
   local s
@@ -143,6 +144,34 @@ describe("C3 sharing manager", function()
     s.world:run(31000)
     assert.equal(2, #changes)
     assert.equal(1, #changes[2].came)
+  end)
+
+  it("is told of what changed while it read, and of a property more or less", function()
+    s = support.new()
+    local a, names = s:open(host(1)), {}
+    local env, list, slow = a.env, a.sharing.list, true
+    function a.sharing.list(...)
+      local entries = list(...)
+      if slow then task.sleep(env, 2500) end
+      return entries
+    end
+    s:run(function()
+      assert(a:watch({}, function(change)
+        for _, what in ipairs { "came", "changed" } do
+          for _, e in ipairs(change[what]) do names[#names + 1] = what .. " " .. e.name end
+        end
+      end))
+    end)
+    s.world:run(500)
+    local b = s:open(host(2), { name = "bob", props = { n = 1 } })
+    s.world:run(5500)
+    assert.same({ "came ", "came bob" }, names)
+    slow = false
+    for i, props in ipairs { { n = 1, m = 1 }, { m = 1 } } do
+      b.registration.props = core.wire.encode(props)
+      s.world:run(31000) -- it is told with the next registration
+      assert.equal("changed bob", names[2 + i])
+    end
   end)
 
   it("gets addresses with the list, or by separate request, where the server shows them", function()
