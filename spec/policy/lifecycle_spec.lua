@@ -463,6 +463,18 @@ describe("tickets", function()
       assert.equal(before, #events(n[1], "matched"))
       assert.equal(2, #w[4].result[1]:peers())
       assert.equal(0, n[1]:stats().sessions)
+      assert.same({}, n[1].queues.tickets)
+    end)
+
+    it("may be those who left it before", function()
+      local match = running()
+      s:run(function() assert(match:backfill { seats = { 0, 1 }, props = { mode = "x" } }) end)
+      w[4] = wait(n[3], "arena", {}, { mode = "x" })
+      s.world:run(3000)
+      local new = w[4].result and w[4].result[1]
+      assert.equal(match.id, new and new.id)
+      assert.is_true(new:peers()[1].connected and new:peers()[2].connected)
+      assert.is_true(new ~= w[3].result[1])
     end)
 
     it("are asked first where they are to accept", function()

@@ -165,11 +165,13 @@ end
 
 function Node:matched(m)
   if self.closed then return end
-  if self.gone[m.match] then -- too late; or joined again, and the answer that says so is still to come
+  if m.seat then
+    -- Taken back meanwhile, or left: with another ticket one may be put into the same match again.
+    if not self.queues:expects(m.seat.ticket) then return end
+  elseif self.gone[m.match] then -- too late; or joined again, and the answer that says so is still to come
     if self.joins > 0 then table.insert(self.early, m) end
     return
   end
-  if m.seat and not self.queues:expects(m.seat.ticket) then return end -- taken back meanwhile
   local of = self:match_of(m.match)
   of:matched(m)
   if m.seat then self.queues:matched(m.seat.ticket, of) end
