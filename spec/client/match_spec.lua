@@ -245,6 +245,7 @@ describe("match", function()
     s.world:run(1000)
     for i = 1, 1100 do assert(ma:send(tostring(i))) end
     s.world:run(1000)
+    assert.equal(1024, mb.backlog)
     ma:leave()
     s.world:run(1000)
     s:run(function()

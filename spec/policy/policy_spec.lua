@@ -518,6 +518,22 @@ describe("policy", function()
     assert.equal("at most 5 in a party here", select(2, d:add(nil, { members = { {}, {}, {}, {}, {}, {} } })))
   end)
 
+  it("teams keeps to its roles however even a team without them were", function()
+    for seed = 1, 20 do
+      local d = support.desk "teams"
+      local roles = { "tank", "tank", "healer", "healer" }
+      for i = 1, 10 do d:add { mmr = 1500 + i * i * seed % 97, role = roles[i] or "damage" } end
+      for _, team in ipairs(d:tick(0)[1][1]) do
+        local seen = {}
+        for _, no in ipairs(team) do
+          local role = roles[no]
+          assert.is_nil(role and seen[role], seed)
+          if role then seen[role] = true end
+        end
+      end
+    end
+  end)
+
   it("lobby begins when it is full, or after a while, and lets others in later", function()
     local d = support.desk "lobby"
     for i = 1, 3 do d:add({ map = "dust" }, { since_ms = i }) end
