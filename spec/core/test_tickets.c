@@ -158,6 +158,22 @@ static void who_is_behind_a_crowd_is_seen_in_a_later_pass(void **state) {
   }
 }
 
+static void a_search_finds_nobody_who_went_meanwhile(void **state) {
+  (void)state;
+  world w;
+  uint32_t place[4];
+  open_world(&w, true, 1);
+  for (int i = 0; i < 4; i++) place[i] = put(&w, 0, (uint64_t)i + 1, i);
+  assert_true(bdk_tickets_prepare(w.t, w.pools[0]));
+  bdk_search s;
+  bdk_search_begin(w.t, &s, w.pools[0], place[0], 0);
+  bdk_tickets_drop(w.t, place[1]);
+  assert_int_equal(bdk_search_next(w.t, &s), place[2]);
+  bdk_tickets_drop(w.t, place[3]);
+  assert_int_equal(bdk_search_next(w.t, &s), BDK_TICKET_NONE);
+  close_world(&w);
+}
+
 static void an_empty_pool_is_used_again(void **state) {
   (void)state;
   world w;
@@ -194,6 +210,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(it_agrees_with_a_list_by_seeds),
       cmocka_unit_test(who_is_behind_a_crowd_is_seen_in_a_later_pass),
+      cmocka_unit_test(a_search_finds_nobody_who_went_meanwhile),
       cmocka_unit_test(an_empty_pool_is_used_again),
       cmocka_unit_test(without_memory_nothing_changes),
   };

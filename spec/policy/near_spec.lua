@@ -72,9 +72,9 @@ describe("the policy", function()
     it("makes groups in which every two are near, as large as its members want them", function()
       open("latency_first", 3)
       add(at(0, "none"), 0, 2)
-      for _, x in ipairs { 0, -32, 30, 5 } do add(at(x, "none")) end
+      for _, x in ipairs { 0, -32, 35, 5 } do add(at(x, "none")) end
       local matches, host = tick(0)
-      assert.same({ { 2, 4, 5 } }, matches) -- -32 and 30 are not near to one another
+      assert.same({ { 2, 4, 5 } }, matches) -- -32 and 5 are not near to one another
       assert.equal(5, host)
     end)
   end)
@@ -87,6 +87,12 @@ describe("the policy", function()
       assert.same({ { 1, 2, 3 } }, matches)
       assert.equal(3, host)
       assert.equal(34, data.rtt_ms)
+    end)
+
+    it("takes those with the shortest ways", function()
+      open("host_and_clients", 3)
+      for _, x in ipairs { 0, 60, 10, 12 } do add(at(x, "port_restricted")) end
+      assert.same({ { 1, 3, 4 } }, tick(0))
     end)
 
     it("needs one that all others reach; the others need not reach each other", function()
