@@ -219,7 +219,9 @@ describe("classes of NATs", function()
     t = network.new()
     t:count(3, 3, false)
     assert.is_true(network.difference(network.default, t:pack()) > 0.02)
-    t:count(3, 3, false, true)
-    assert.equal(network.default, t:pack())
+    for _ = 1, 2 do -- what was half forgotten may be taken back more often than it counts
+      t:count(3, 3, false, true)
+      assert.equal(network.default, t:pack())
+    end
   end)
 end)

@@ -252,6 +252,20 @@ describe("a record of matchmaking", function()
     assert.equal("e", pieces())
   end)
 
+  it("begins a chunk without who was refused as it was due", function()
+    local r = recordings.new { max_bytes = 1 << 18, time = function() return 7 end }
+    local function told(message) r:told(message, assert(links.pack(message)), {}) end
+    local function heard(message) r:heard(message, (links.pack(message))) end
+    r:begin()
+    for no = 1, 2 do told { "add", "q", 1, no, "a", no, { { {} } }, false, no, false } end
+    heard { "verdict", "q", 1, true }
+    told { "renew", 1 }
+    heard { "verdict", "q", 2, false, "no" }
+    heard { "renewed", 1 }
+    local _, known = table.concat(r:texts()):gsub("\n=[^\n]*add", "")
+    assert.equal(1, known)
+  end)
+
   it("is bounded, and what is left can be walked", function()
     local r = recordings.new { max_bytes = 1 << 18, time = function() return 7 end }
     local serial, most = 0, 0

@@ -221,6 +221,11 @@ describe("S2 matching server's registry", function()
     local list, pages = all({ n = 50 })
     assert.equal(1, #list)
     assert.is_true(pages >= 6 and pages <= 8)
+    local many = { "or", { "=", "n", 50 } }
+    for i = 3, 41 do many[i] = { "=", "other", i } end
+    list, pages = all(many) -- fewer entries, of which more is asked
+    assert.equal(1, #list)
+    assert.is_true(pages >= 50, pages)
   end)
 
   it("S2 refuses a registration beyond its limit, or that is no entry", function()
