@@ -344,22 +344,25 @@ describe("a server's queues", function()
 
   -- Whatever runs in the process of a policy: the server believes none of it.
   describe("with a desk that lies", function()
-    local hear, tick, explain
+    local hear, stop, tick, explain, added
     local function none() end
 
     local function lying(policy)
       local env = support.env(1)
-      explain = {}
+      explain, added = {}, {}
       env.log = { info = none, warn = none, error = none, debug = none }
       local slots = { q = { policy = sources.text('local bodkin = require "bodkin"\n' .. policy) } }
-      s = support.server { env = env, queues = slots, roles = { "matching" }, open_policy_link = function(on_message)
-        hear = on_message
+      local function link(on_message, on_end)
+        hear, stop = on_message, on_end
         return { kill = none, close = none, send = function(_, m)
           if m[1] == "tick" then tick = m end
           if m[1] == "explain" then explain[#explain + 1] = m[3] end
-          if m[1] == "add" then hear { "verdict", "q", m[4], true } end
+          if m[1] ~= "add" then return end
+          added[#added + 1] = { m[4], m[8] }
+          if not m[8] then hear { "verdict", "q", m[4], true } end
         end }
-      end }
+      end
+      s = support.server { env = env, queues = slots, roles = { "matching" }, open_policy_link = link }
     end
     -- Four clients, the last of another app, whose tickets have these numbers.
     local function four()
@@ -404,6 +407,14 @@ describe("a server's queues", function()
       assert.same({ 4, 1 }, { s.server:status().info.tickets, s.server:status().info.proposals })
       hear { "unfit", "q", tick[3], 3, "no" }
       assert.equal(3, s.server:status().info.tickets)
+    end)
+
+    it("tell another of all who wait once it ends, as admitted", function()
+      lying "return bodkin.policy { size = 3 }"
+      four()
+      stop()
+      s:advance(200)
+      assert.same({ { 1, true }, { 2, true }, { 3, true }, { 4, true } }, { table.unpack(added, 5) })
     end)
 
     it("ask once more why a ticket waits: its policy may just be made anew", function()
