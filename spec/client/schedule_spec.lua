@@ -272,6 +272,29 @@ describe("the server's schedule", function()
     assert.equal(0, renewed)
   end)
 
+  it("is followed once, and not where a newer one is known", function()
+    local a, _, ma = spoilt()
+    local told, matched, candidates, followed = {}, ma.matched, fresh.candidates, {}
+    function ma:matched(m)
+      told[#told + 1] = m
+      return matched(self, m)
+    end
+    s.world:run(2500)
+    assert.is_truthy(support.events(a, "path")[1])
+    local m = told[#told]
+    assert.equal(1, m.again)
+    finally(function() fresh.candidates = candidates end)
+    fresh.candidates = function(...)
+      followed[#followed + 1] = m.again
+      return candidates(...)
+    end
+    for _, again in ipairs { 1, 3, 2, 3 } do
+      m.again = again
+      matched(ma, m)
+    end
+    assert.same({ 3 }, followed)
+  end)
+
   it("leaves the address for servers as it was", function()
     local a, b = spoilt()
     local public = table.concat(b.addresses:public_texts(), " ")
