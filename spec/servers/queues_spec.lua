@@ -595,7 +595,6 @@ describe("a server's queues", function()
       assert.same({ 0, 1 }, { s:count "match_joined", s.server:status().info.tickets })
     end)
 
-
     it("refuse again what the policy refused", function()
       local match, tx = run(), s:next_tx()
       assert.same({}, backfill(match, { 1 }, tx, { mode = 1 }))
