@@ -50,8 +50,8 @@ local sanitized = sanitizer .. lua_env .. ("BODKIN=%s/asan/bodkin %s/asan/bodkin
 
 -- What else the quick run leaves out: whole directories, files that take several seconds each, most seeds.
 local slow = { hostile = true, calm = true, conformance = true, policy = true }
-local slow_files = "bindings/mutation bindings/monkey client/history cli/netcheck cli/tunnel cli/webhook cli/why "
-  .. "host/layers model/guards servers/amplification sim/against sim/scenario sim/stats "
+local slow_files = "bindings/mutation bindings/monkey client/history client/relay cli/netcheck cli/tunnel cli/webhook "
+  .. "cli/why host/layers model/guards servers/amplification sim/against sim/scenario sim/stats "
 local few = "SEEDS=1:200 ATTACK=1:10 LIFE=1:8 TICKETS=1:10 "
 local fewer = "LIFE=1:16 TICKETS=1:50 " -- where sanitizers slow each
 
