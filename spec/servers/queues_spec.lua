@@ -240,14 +240,19 @@ describe("a server's queues", function()
     assert.equal(1, s.server:status().info.tickets)
   end)
 
-  it("let nobody touch another's ticket", function()
-    open { q = "return bodkin.policy { size = 2, accept_ms = 5000 }" }
+  -- Two of a policy with these fields are asked about a match: their tickets, and the match.
+  local function asked_two(fields)
+    open { q = ("return bodkin.policy { size = 2, %s }"):format(fields) }
     local tickets = {}
     for n = 1, 2 do
       s:register(who(n), at(n))
       tickets[n] = enqueue(n, "q")[1].ticket
     end
-    local asked = only(s:advance(150), "proposed")
+    return tickets, only(s:advance(150), "proposed")[1].match
+  end
+
+  it("let nobody touch another's ticket", function()
+    local tickets, match = asked_two "accept_ms = 5000"
     s:register(who(3), at(3))
     local function refused(list)
       assert.same({ 1, "refused", -core.errors.bad_key.value, "this ticket is another's" },
@@ -257,7 +262,7 @@ describe("a server's queues", function()
     refused(s:ask(who(3), at(3), "cancel", s:next_tx(), tickets[1]))
     for n = 1, 2 do
       for _, answer in ipairs { "decline", "accept" } do
-        refused(s:ask(who(3), at(3), answer, s:next_tx(), tickets[n], asked[1].match))
+        refused(s:ask(who(3), at(3), answer, s:next_tx(), tickets[n], match))
       end
     end
     assert.same({ 2, 1, 0 }, { s.server:status().info.tickets, s.server:status().info.proposals,
@@ -265,17 +270,11 @@ describe("a server's queues", function()
   end)
 
   it("end who was asked about a match when its time was over, once that comes to nothing", function()
-    open { q = "return bodkin.policy { size = 2, accept_ms = 2000, expire_ms = 1000 }" }
-    local ticket = {}
-    for n = 1, 2 do
-      s:register(who(n), at(n))
-      ticket[n] = enqueue(n, "q")[1].ticket
-    end
-    local asked = only(s:advance(150), "proposed")[1]
-    s:ask(who(1), at(1), "accept", s:next_tx(), ticket[1], asked.match)
+    local tickets, match = asked_two "accept_ms = 2000, expire_ms = 1000"
+    s:ask(who(1), at(1), "accept", s:next_tx(), tickets[1], match)
     local ended = {}
     for _, m in ipairs(only(s:advance(2500), "ended")) do ended[m.ticket] = m.text end
-    assert.same({ [ticket[1]] = "no match came about in time", [ticket[2]] = "you did not accept in time" }, ended)
+    assert.same({ [tickets[1]] = "no match came about in time", [tickets[2]] = "you did not accept in time" }, ended)
   end)
 
   it("end whose time is over however many came and went before", function()
